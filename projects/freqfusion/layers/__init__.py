@@ -1,0 +1,22 @@
+"""The layers of this project as plain torch modules and functions.
+
+They need nothing but torch and can be used in any model; see USAGE.md for where they go.
+"""
+
+from freqfusion.layers.concatenation import FreqFusionConcat
+from freqfusion.layers.freqfusion import FreqFusion
+from freqfusion.layers.kernels import hamming_window, normalize_kernels
+from freqfusion.layers.reassembly import reassemble
+from freqfusion.layers.sampler import LocalSimilaritySampler, sample_at_offsets
+from freqfusion.layers.similarity import local_similarity
+
+__all__ = [
+    "FreqFusion",
+    "FreqFusionConcat",
+    "LocalSimilaritySampler",
+    "hamming_window",
+    "local_similarity",
+    "normalize_kernels",
+    "reassemble",
+    "sample_at_offsets",
+]

@@ -1,0 +1,305 @@
+"""FreqFusion: fuse a coarse and a fine feature map with predicted filters and offsets.
+
+Chen, Fu, Gu, Yan, Harada, Huang: Frequency-aware Feature Fusion for Dense Image Prediction,
+TPAMI 2024. Symbols: hr (B, Ch, Ho, Wo) is the fine map, lr (B, Cl, H, W) the coarse one.
+"""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from freqfusion.layers.kernels import hamming_window as make_hamming_window
+from freqfusion.layers.kernels import normalize_kernels
+from freqfusion.layers.reassembly import PaddingMode, reassemble
+from freqfusion.layers.renaming import rename_on_load
+from freqfusion.layers.resize import resize_nearest
+from freqfusion.layers.sampler import LocalSimilaritySampler, SamplerFeatures, SamplerInit
+
+UpsampleMode = Literal["nearest", "bilinear", "bicubic"]
+
+# Names in the research code, by their beginnings, and here.
+_ORIGINAL_NAMES = {
+    "hr_channel_compressor.": "hr_compressor.",
+    "lr_channel_compressor.": "lr_compressor.",
+    "content_encoder.": "lowpass_generator.",
+    "content_encoder2.": "highpass_generator.",
+    "dysampler.": "sampler.",
+}
+_ORIGINAL_BUFFERS = {
+    "hamming_lowpass": "lowpass_window",
+    "hamming_highpass": "highpass_window",
+}
+_GENERATOR_INIT_STD = 0.001
+
+
+class FreqFusion(nn.Module):
+    """Prepare a fine and a coarse feature map for being added or concatenated.
+
+    The adaptive low-pass filter smooths and upsamples the coarse map, the offset generator moves
+    its features to more consistent neighbours, and the adaptive high-pass filter adds to the fine
+    map the detail that the way through the network has blurred. Argument names are those of the
+    research code.
+
+    Args:
+        hr_channels: Channels Ch of the fine map.
+        lr_channels: Channels Cl of the coarse map.
+        lowpass_kernel: Odd width of the low-pass kernels.
+        highpass_kernel: Odd width of the high-pass kernels.
+        compressed_channels: Width of the maps that filters and offsets are predicted from.
+        encoder_kernel: Odd width of the convolutions that predict them.
+        encoder_dilation: Dilation of the convolutions that predict the filters.
+        upsample_mode: How the coarse map is brought to the fine size without ``semi_conv``.
+        align_corners: As in ``torch.nn.functional.interpolate``, for the two smooth modes.
+        feature_resample: Use the offset generator.
+        feature_resample_group: Channel groups of the coarse map that move independently.
+        feature_resample_norm: Normalise the offset generator's inputs.
+        comp_feat_upsample: Upsample the coarse logits with predicted kernels instead of repeating
+            them, and sharpen the compressed fine map first (``semi_conv`` only).
+        use_high_pass: Use the high-pass filter; without it the fine map is returned as it came.
+        hr_residual: Add the high-pass part to the fine map instead of returning it alone.
+        semi_conv: Predict filters on both resolutions and sum the logits, instead of predicting
+            them once from the sum of both maps.
+        hamming_window: Weight the kernels with a Hamming window.
+        padding_mode: What the filters see beyond the border: ``"zeros"``, which published weights
+            were trained with, or ``"reflect"``.
+        sampler_features: What offsets are predicted from, ``"sim_concat"`` or ``"sim"``; see
+            :class:`~freqfusion.layers.LocalSimilaritySampler`.
+        sampler_init: ``"xavier"``, the start of published weights, or ``"identity"``, which moves
+            nothing before training.
+        use_checkpoint: Recompute the module in the backward pass instead of keeping its
+            intermediate maps.
+    """
+
+    def __init__(
+        self,
+        *,
+        hr_channels: int,
+        lr_channels: int,
+        lowpass_kernel: int = 5,
+        highpass_kernel: int = 3,
+        compressed_channels: int = 64,
+        encoder_kernel: int = 3,
+        encoder_dilation: int = 1,
+        upsample_mode: UpsampleMode = "nearest",
+        align_corners: bool = False,
+        feature_resample: bool = False,
+        feature_resample_group: int = 4,
+        feature_resample_norm: bool = True,
+        comp_feat_upsample: bool = True,
+        use_high_pass: bool = True,
+        hr_residual: bool = True,
+        semi_conv: bool = True,
+        hamming_window: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        sampler_features: SamplerFeatures = "sim_concat",
+        sampler_init: SamplerInit = "xavier",
+        use_checkpoint: bool = False,
+    ):
+        super().__init__()
+        _check_filters(lowpass_kernel, highpass_kernel, encoder_kernel, encoder_dilation)
+        _check_upsampling(upsample_mode, align_corners)
+        reassembles = get_args(PaddingMode)
+        if padding_mode not in reassembles:
+            raise ValueError(f"padding_mode must be one of {reassembles}, got {padding_mode!r}")
+        if feature_resample and lr_channels % feature_resample_group:
+            raise ValueError(
+                f"feature_resample_group must divide lr_channels, since each group of channels is "
+                f"moved as a whole; got {feature_resample_group} groups for {lr_channels} channels"
+            )
+        self.hr_channels, self.lr_channels = hr_channels, lr_channels
+        self.lowpass_kernel, self.highpass_kernel = lowpass_kernel, highpass_kernel
+        self.upsample_mode, self.align_corners = upsample_mode, align_corners
+        self.comp_feat_upsample, self.semi_conv = comp_feat_upsample, semi_conv
+        self.hr_residual = hr_residual
+        self.padding_mode: PaddingMode = padding_mode
+        self.use_checkpoint = use_checkpoint
+
+        def generator(kernel: int) -> nn.Conv2d:
+            padding = encoder_dilation * (encoder_kernel // 2)
+            return nn.Conv2d(
+                compressed_channels,
+                kernel**2,
+                encoder_kernel,
+                padding=padding,
+                dilation=encoder_dilation,
+            )
+
+        self.hr_compressor = nn.Conv2d(hr_channels, compressed_channels, 1)
+        self.lr_compressor = nn.Conv2d(lr_channels, compressed_channels, 1)
+        self.lowpass_generator = generator(lowpass_kernel)
+        self.highpass_generator = generator(highpass_kernel) if use_high_pass else None
+        self.sampler = None
+        if feature_resample:
+            self.sampler = LocalSimilaritySampler(
+                channels=compressed_channels,
+                groups=feature_resample_group,
+                kernel_size=encoder_kernel,
+                normalize=feature_resample_norm,
+                guide_features=sampler_features,
+                init=sampler_init,
+            )
+        self.lowpass_window: Tensor | None
+        self.highpass_window: Tensor | None
+        for name, size in (("lowpass", lowpass_kernel), ("highpass", highpass_kernel)):
+            window = make_hamming_window(size) if hamming_window else None
+            self.register_buffer(f"{name}_window", window, persistent=False)
+        self.reset_parameters()
+        rename_on_load(self, _ORIGINAL_NAMES, _ORIGINAL_BUFFERS)
+
+    def reset_parameters(self) -> None:
+        """Xavier for the compressors, nearly uniform kernels, and the sampler's own start."""
+        for compressor in (self.hr_compressor, self.lr_compressor):
+            nn.init.xavier_uniform_(compressor.weight)
+            _zero_bias(compressor)
+        for generator in (self.lowpass_generator, self.highpass_generator):
+            if generator is not None:
+                nn.init.normal_(generator.weight, std=_GENERATOR_INIT_STD)
+                _zero_bias(generator)
+        if self.sampler is not None:
+            self.sampler.reset_parameters()
+
+    def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Filter both maps.
+
+        Args:
+            hr_feat: (B, Ch, Ho, Wo), the fine map.
+            lr_feat: (B, Cl, H, W), the coarse map; usually half the size, but any size works (see
+                ``out_size`` of :func:`~freqfusion.layers.reassemble`).
+
+        Returns:
+            The low-pass kernels (B, lowpass_kernel ** 2, Ho, Wo), the fine map (B, Ch, Ho, Wo) and
+            the coarse map at the fine size (B, Cl, Ho, Wo), ready to be added or concatenated.
+
+        Raises:
+            ValueError: if the maps do not fit the module or each other.
+        """
+        self._check_inputs(hr_feat, lr_feat)
+        if self.use_checkpoint and torch.is_grad_enabled():
+            maps: tuple[Tensor, Tensor, Tensor] = checkpoint(
+                self._fuse, hr_feat, lr_feat, use_reentrant=False
+            )
+            return maps
+        return self._fuse(hr_feat, lr_feat)
+
+    def _fuse(self, hr: Tensor, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        size = (hr.shape[-2], hr.shape[-1])
+        hr_guide, lr_guide = self.hr_compressor(hr), self.lr_compressor(lr)
+        if self.semi_conv:
+            hr_guide, lowpass, highpass = self._semi_conv_kernels(hr_guide, lr_guide)
+            lr = self._upsample(lr, lowpass)
+        else:
+            lowpass, highpass = self._joint_kernels(hr_guide, lr_guide)
+            corners = None if self.upsample_mode == "nearest" else self.align_corners
+            lr = F.interpolate(lr, size=size, mode=self.upsample_mode, align_corners=corners)
+            lr = self._filter(lr, lowpass, self.lowpass_kernel)
+        if highpass is not None:
+            smooth = self._filter(hr, highpass, self.highpass_kernel)
+            hr = _sharpen(hr, smooth) if self.hr_residual else hr - smooth
+        if self.sampler is not None:
+            lr = self.sampler(hr_guide, lr_guide, lr)
+        return lowpass, hr, lr
+
+    def _semi_conv_kernels(
+        self, hr_guide: Tensor, lr_guide: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Kernels from logits that are predicted on both resolutions and summed.
+
+        Returns the fine guide too, since it is sharpened on the way.
+        """
+        size = (hr_guide.shape[-2], hr_guide.shape[-1])
+        highpass_logits = None
+        if self.highpass_generator is not None:
+            highpass_logits = self.highpass_generator(hr_guide)
+            if self.comp_feat_upsample:
+                kernels = self._normalize(highpass_logits, self.highpass_window)
+                smooth = self._filter(hr_guide, kernels, self.highpass_kernel)
+                hr_guide = _sharpen(hr_guide, smooth)
+        lowpass_logits = self.lowpass_generator(hr_guide)
+        lr_logits = self.lowpass_generator(lr_guide)
+        if self.comp_feat_upsample:
+            kernels = self._normalize(lowpass_logits, self.lowpass_window)
+            lowpass_logits = lowpass_logits + self._upsample(lr_logits, kernels)
+        else:
+            lowpass_logits = lowpass_logits + resize_nearest(lr_logits, size)
+        lowpass = self._normalize(lowpass_logits, self.lowpass_window)
+        if self.highpass_generator is None or highpass_logits is None:
+            return hr_guide, lowpass, None
+        lr_logits = self.highpass_generator(lr_guide)
+        if self.comp_feat_upsample:
+            highpass_logits = highpass_logits + self._upsample(lr_logits, lowpass)
+        else:
+            highpass_logits = highpass_logits + resize_nearest(lr_logits, size)
+        return hr_guide, lowpass, self._normalize(highpass_logits, self.highpass_window)
+
+    def _joint_kernels(self, hr_guide: Tensor, lr_guide: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Kernels from logits that are predicted once, from the sum of both maps."""
+        guide = hr_guide + resize_nearest(lr_guide, (hr_guide.shape[-2], hr_guide.shape[-1]))
+        lowpass = self._normalize(self.lowpass_generator(guide), self.lowpass_window)
+        if self.highpass_generator is None:
+            return lowpass, None
+        return lowpass, self._normalize(self.highpass_generator(guide), self.highpass_window)
+
+    def _upsample(self, lr: Tensor, kernels: Tensor) -> Tensor:
+        return reassemble(
+            lr,
+            kernels,
+            kernel_size=self.lowpass_kernel,
+            scale=2,
+            padding_mode=self.padding_mode,
+            out_size=(kernels.shape[-2], kernels.shape[-1]),
+        )
+
+    def _filter(self, hr: Tensor, kernels: Tensor, kernel_size: int) -> Tensor:
+        return reassemble(hr, kernels, kernel_size=kernel_size, padding_mode=self.padding_mode)
+
+    @staticmethod
+    def _normalize(logits: Tensor, window: Tensor | None) -> Tensor:
+        return normalize_kernels(logits, window)
+
+    def _check_inputs(self, hr: Tensor, lr: Tensor) -> None:
+        for name, feat, channels in (
+            ("hr_feat", hr, self.hr_channels),
+            ("lr_feat", lr, self.lr_channels),
+        ):
+            if feat.dim() != 4 or feat.shape[1] != channels:
+                raise ValueError(
+                    f"{name} must have shape (batch, {channels}, height, width), as this module "
+                    f"was built for; got {tuple(feat.shape)}"
+                )
+        if hr.shape[0] != lr.shape[0]:
+            raise ValueError(
+                f"hr_feat and lr_feat must have the same batch size, got {hr.shape[0]} and "
+                f"{lr.shape[0]}"
+            )
+
+
+def _sharpen(image: Tensor, smooth: Tensor) -> Tensor:
+    """Add to an image what smoothing took from it, in one pass: 2 * image - smooth."""
+    return torch.lerp(smooth, image, 2.0)
+
+
+def _zero_bias(layer: nn.Conv2d) -> None:
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+
+
+def _check_filters(lowpass: int, highpass: int, encoder: int, dilation: int) -> None:
+    sizes = {"lowpass_kernel": lowpass, "highpass_kernel": highpass, "encoder_kernel": encoder}
+    for name, size in sizes.items():
+        if size < 1 or size % 2 == 0:
+            raise ValueError(
+                f"{name} must be a positive odd number, since a kernel is centred on its pixel; "
+                f"got {size}"
+            )
+    if dilation < 1:
+        raise ValueError(f"encoder_dilation must be positive, got {dilation}")
+
+
+def _check_upsampling(mode: str, align_corners: bool) -> None:
+    if mode not in get_args(UpsampleMode):
+        raise ValueError(f"upsample_mode must be one of {get_args(UpsampleMode)}, got {mode!r}")
+    if align_corners and mode == "nearest":
+        raise ValueError("align_corners=True needs upsample_mode 'bilinear' or 'bicubic'")

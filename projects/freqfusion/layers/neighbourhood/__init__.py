@@ -1,0 +1,16 @@
+"""Weighted sums over a pixel's neighbourhood, with weights that differ from pixel to pixel.
+
+Three operators that are each other's derivatives (:mod:`.operators`), two ways to compute them in
+plain torch (:mod:`.shifted`, :mod:`.banded`) and one form for exporters (:mod:`.portable`).
+
+Shapes used throughout this package::
+
+    features  (B, C, H, W)            what is read
+    kernels   (B, G * k * k, Ho, Wo)  one k x k window of weights per output pixel and channel group
+    values    (B, C, Ho, Wo)          what is written (or its gradient)
+"""
+
+from freqfusion.layers.neighbourhood.geometry import Geometry
+from freqfusion.layers.neighbourhood.operators import correlate, gather, scatter
+
+__all__ = ["Geometry", "correlate", "gather", "scatter"]

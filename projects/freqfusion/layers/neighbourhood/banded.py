@@ -1,0 +1,208 @@
+"""Whole-number upscaling on a CPU as products of small matrices.
+
+A source row is cut into runs of a few pixels. The ``scale`` x ``scale`` output pixels above each
+pixel of a run read from the same window of source pixels, so that the run's outputs are::
+
+    outputs (C, scale * run * scale) = window (C, K) @ band (K, scale * run * scale)
+    with K = k * (run + k - 1),
+
+where column j of the band holds the kernel of output pixel j, moved to where its neighbourhood
+begins in the window, and zeros elsewhere. The zeros cost a factor of (run + k - 1) / k in
+arithmetic; in return the work is done by the matrix product, the fastest thing a CPU has, and each
+source pixel is read once for all of its outputs. Only a few source rows are held at a time.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from freqfusion.layers.neighbourhood.geometry import (
+    Geometry,
+    accumulation_dtype,
+    add_window,
+    empty_output,
+    read_window,
+)
+
+_RUN = 8
+# Elements of the windows laid out at a time: 1 MiB in float32, inside a second-level cache.
+_WINDOW_ELEMENTS = 1 << 18
+
+
+def is_applicable(size: Sequence[int], out_size: Sequence[int], geometry: Geometry) -> bool:
+    """Whether this form can compute the case: a whole upscaling, the last pixels cropped or not."""
+    whole = all(geometry.is_whole(out, source) for out, source in zip(out_size, size, strict=True))
+    return geometry.scale > 1 and geometry.dilation == 1 and whole
+
+
+def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
+    """Sum the neighbours of each output pixel, weighted by its kernel."""
+    values = empty_output(features, kernels.shape[-2:])
+    bands = _Bands(features, values.shape[-2:], geometry)
+    for part in bands.parts(features, kernels, values):
+        band, windows = bands.load_kernels(part), bands.load_windows(part)
+        bands.store_values(part, torch.bmm(windows, band))
+    return values
+
+
+def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
+    """Dot product over channels of each output pixel with each of its neighbours."""
+    kernels = values.new_empty(
+        (values.shape[0], geometry.groups * geometry.taps, *values.shape[-2:]),
+        dtype=accumulation_dtype(values.dtype),
+    )
+    bands = _Bands(features, values.shape[-2:], geometry)
+    for part in bands.parts(features, kernels, values):
+        windows, outputs = bands.load_windows(part), bands.load_values(part)
+        bands.store_kernels(part, windows, outputs)
+    return kernels
+
+
+def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Geometry) -> Tensor:
+    """Spread each output pixel over its neighbours, weighted by its kernel."""
+    features = values.new_zeros((*values.shape[:2], *size), dtype=accumulation_dtype(values.dtype))
+    bands = _Bands(features, values.shape[-2:], geometry)
+    for part in bands.parts(features, kernels, values):
+        band, outputs = bands.load_kernels(part), bands.load_values(part)
+        bands.add_windows(part, torch.bmm(outputs, band.transpose(1, 2)))
+    return features
+
+
+class _Part(NamedTuple):
+    """A few source rows of one image and channel group."""
+
+    features: Tensor
+    kernels: Tensor
+    values: Tensor
+    top: int
+    rows: int
+
+
+class _Bands:
+    """The layout of windows and bands for one pair of sizes, with the buffers that are reused.
+
+    Layouts (rows and runs together are the batch of the matrix products)::
+
+        windows (rows, runs, C, k, window)
+        band    (rows, runs, k, window, scale, run, scale)
+        outputs (rows, runs, C, scale, run, scale)
+    """
+
+    def __init__(self, features: Tensor, out_size: Sequence[int], geometry: Geometry):
+        self.geometry = geometry
+        self.out_height, self.out_width = out_size
+        self.height, self.width = geometry.source_size(*features.shape[-2:])
+        self.channels = features.shape[1] // geometry.groups
+        k, scale = geometry.kernel_size, geometry.scale
+        # Windows of every second run must not overlap, so that `add_windows` can add them at once.
+        self.run = min(max(_RUN, 2 * geometry.reach), self.width)
+        self.runs = -(-self.width // self.run)
+        self.window = self.run + k - 1
+        self.row_width = self.runs * self.run + k - 1
+        row_elements = self.runs * self.channels * k * self.window
+        self.rows = min(self.height, max(1, _WINDOW_ELEMENTS // row_elements))
+        self.dtype = accumulation_dtype(features.dtype)
+        self.band = torch.zeros(
+            (self.rows, self.runs, k, self.window, scale, self.run, scale), dtype=self.dtype
+        )
+        row, run, dy, place, sub_row, pixel, sub_column = self.band.stride()
+        # Pixel j of a run reads tap dx at place j + dx of the window: a diagonal of the band.
+        self.diagonal = self.band.as_strided(
+            (self.rows, self.runs, k, k, scale, self.run, scale),
+            (row, run, dy, place, sub_row, place + pixel, sub_column),
+        )
+
+    def parts(self, features: Tensor, kernels: Tensor, values: Tensor) -> Iterator[_Part]:
+        """Walk over images, groups and runs of rows."""
+        g = self.geometry
+        features = features.unflatten(1, (g.groups, self.channels))
+        kernels = kernels.unflatten(1, (g.groups, g.kernel_size, g.kernel_size))
+        values = values.unflatten(1, (g.groups, self.channels))
+        for at in itertools.product(range(features.shape[0]), range(g.groups)):
+            for top in range(0, self.height, self.rows):
+                rows = min(self.rows, self.height - top)
+                yield _Part(features[at], kernels[at], values[at], top, rows)
+
+    def load_windows(self, part: _Part) -> Tensor:
+        """The windows of all runs, (rows * runs, C, k * window)."""
+        border = self.geometry.margin - self.geometry.reach
+        rows = part.rows + self.geometry.kernel_size - 1
+        strip = read_window(
+            part.features, part.top + border, border, rows, self.row_width, self.dtype
+        )
+        windows = self._windows_of(strip).permute(1, 2, 0, 3, 4)
+        return windows.reshape(part.rows * self.runs, self.channels, -1)
+
+    def add_windows(self, part: _Part, windows: Tensor) -> None:
+        """Add windows of gradients to the features they were cut from."""
+        k = self.geometry.kernel_size
+        strip = windows.new_zeros((self.channels, part.rows + k - 1, self.row_width))
+        targets = self._windows_of(strip)
+        windows = windows.view(part.rows, self.runs, self.channels, k, self.window)
+        windows = windows.permute(2, 0, 1, 3, 4)
+        for dy in range(k):
+            for parity in range(min(2, self.runs)):
+                targets[:, :, parity::2, dy].add_(windows[:, :, parity::2, dy])
+        border = self.geometry.margin - self.geometry.reach
+        add_window(part.features, strip, part.top + border, border)
+
+    def load_kernels(self, part: _Part) -> Tensor:
+        """The band matrices, (rows * runs, k * window, scale * run * scale)."""
+        kernels = self._padded_outputs(part.kernels, part)
+        # (k, k, rows, scale, runs, run, scale) to the order of the diagonal
+        self.diagonal[: part.rows].copy_(kernels.permute(2, 4, 0, 1, 3, 5, 6))
+        return self.band[: part.rows].flatten(4).flatten(2, 3).flatten(0, 1)
+
+    def store_kernels(self, part: _Part, windows: Tensor, outputs: Tensor) -> None:
+        """Write the diagonal of ``windows`` transposed times ``outputs``."""
+        band = self.band[: part.rows].flatten(4).flatten(2, 3).flatten(0, 1)
+        torch.bmm(windows.transpose(1, 2), outputs, out=band)
+        kernels = self.diagonal[: part.rows].permute(2, 3, 0, 4, 1, 5, 6)
+        self._store(part.kernels, part, kernels)
+
+    def load_values(self, part: _Part) -> Tensor:
+        """The output pixels of all runs, (rows * runs, C, scale * run * scale)."""
+        values = self._padded_outputs(part.values, part)
+        outputs = values.permute(1, 3, 0, 2, 4, 5).to(self.dtype)
+        return outputs.reshape(part.rows * self.runs, self.channels, -1)
+
+    def store_values(self, part: _Part, outputs: Tensor) -> None:
+        """Write the output pixels of all runs to where they belong."""
+        scale = self.geometry.scale
+        shape = (part.rows, self.runs, self.channels, scale, self.run, scale)
+        self._store(part.values, part, outputs.view(shape).permute(2, 0, 3, 1, 4, 5))
+
+    def _windows_of(self, strip: Tensor) -> Tensor:
+        """All windows of a strip of source rows as a view (C, rows, runs, k, window)."""
+        k = self.geometry.kernel_size
+        return strip.unfold(2, self.window, self.run).unfold(1, k, 1).transpose(-1, -2)
+
+    def _lines(self, part: _Part) -> slice:
+        scale = self.geometry.scale
+        return slice(part.top * scale, min((part.top + part.rows) * scale, self.out_height))
+
+    def _padded_outputs(self, image: Tensor, part: _Part) -> Tensor:
+        """The part's output rows, (..., rows, scale, runs, run, scale), zero beyond the image."""
+        scale = self.geometry.scale
+        lines = image[..., self._lines(part), :]
+        height, width = part.rows * scale, self.runs * self.run * scale
+        if lines.shape[-2:] != (height, width):
+            lines = read_window(lines, 0, 0, height, width, lines.dtype)
+        runs = lines.unflatten(-1, (self.runs, self.run, scale))
+        rows: Tensor = runs.unflatten(-4, (part.rows, scale))
+        return rows
+
+    def _store(self, image: Tensor, part: _Part, lines: Tensor) -> None:
+        """Write (..., rows, scale, runs, run, scale) to the image, dropping what is beyond it."""
+        target = image[..., self._lines(part), :]
+        scale = self.geometry.scale
+        whole = (part.rows * scale, self.runs * self.run * scale)
+        if target.shape[-2:] == whole:
+            shape = lines.shape[-5:]
+            target.unflatten(-1, shape[2:]).unflatten(-4, shape[:2]).copy_(lines)
+        else:
+            lines = lines.flatten(-3).flatten(-3, -2)
+            target.copy_(lines[..., : target.shape[-2], : target.shape[-1]])

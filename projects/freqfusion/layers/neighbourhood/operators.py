@@ -1,0 +1,154 @@
+"""``gather``, ``scatter`` and ``correlate`` as torch operators with derivatives of any order.
+
+With features x, kernels m and values y, all three come from one trilinear form, the sum over output
+pixels p, taps t and channels c of ``y[c, p] * m[t, p] * x[c, p + t]``: each operator is its
+derivative in one argument, so that the derivatives of the three are the three again, and nothing
+but the two inputs of a call is kept for the backward pass.
+
+They are registered with torch's dispatcher, which lets ``torch.compile`` treat each as one node,
+lets counters name it, and leaves room for a kernel of another device.
+"""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freqfusion.layers.neighbourhood import banded, portable, shifted
+from freqfusion.layers.neighbourhood.geometry import Geometry, accumulation_dtype, empty_output
+
+
+def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
+    """Sum the neighbours of each output pixel, weighted by its kernel.
+
+    The output has the spatial size of the kernels and the dtype and memory format of the features.
+    """
+    if torch.compiler.is_exporting():
+        return portable.gather(features, kernels, geometry)
+    output: Tensor = _gather(features, kernels, list(geometry))
+    return output
+
+
+def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
+    """Dot product over channels of each output pixel with each of its neighbours.
+
+    The result is float32 for half-precision inputs.
+    """
+    if torch.compiler.is_exporting():
+        return portable.correlate(values, features, geometry)
+    kernels: Tensor = _correlate(values, features, list(geometry))
+    return kernels
+
+
+def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Geometry) -> Tensor:
+    """Spread each output pixel over its neighbours, weighted by its kernel.
+
+    The result, of height and width ``size``, is float32 for half-precision inputs.
+    """
+    features: Tensor = _scatter(values, kernels, *size, list(geometry))
+    return features
+
+
+# The geometry crosses the dispatcher as the list of its fields, since operators take no classes.
+
+
+@torch.library.custom_op("freqfusion::gather", mutates_args=())
+def _gather(features: Tensor, kernels: Tensor, geometry: list[int]) -> Tensor:
+    g = Geometry(*geometry)
+    form = _form(features, features.shape[-2:], kernels.shape[-2:], g)
+    output: Tensor = form.gather(features, kernels, g)
+    return output
+
+
+@torch.library.custom_op("freqfusion::correlate", mutates_args=())
+def _correlate(values: Tensor, features: Tensor, geometry: list[int]) -> Tensor:
+    g = Geometry(*geometry)
+    form = _form(features, features.shape[-2:], values.shape[-2:], g)
+    kernels: Tensor = form.correlate(values, features, g)
+    return kernels
+
+
+@torch.library.custom_op("freqfusion::scatter", mutates_args=())
+def _scatter(
+    values: Tensor, kernels: Tensor, height: int, width: int, geometry: list[int]
+) -> Tensor:
+    g = Geometry(*geometry)
+    form = _form(values, (height, width), values.shape[-2:], g)
+    features: Tensor = form.scatter(values, kernels, (height, width), g)
+    return features
+
+
+def _form(image: Tensor, size: Sequence[int], out_size: Sequence[int], g: Geometry) -> ModuleType:
+    """The module that computes this case fastest."""
+    source = g.source_size(size[0], size[1])
+    if image.device.type == "cpu" and banded.is_applicable(source, out_size, g):
+        return banded
+    return shifted
+
+
+@_gather.register_fake
+def _(features: Tensor, kernels: Tensor, geometry: list[int]) -> Tensor:
+    return empty_output(features, kernels.shape[-2:])
+
+
+@_correlate.register_fake
+def _(values: Tensor, features: Tensor, geometry: list[int]) -> Tensor:
+    g = Geometry(*geometry)
+    shape = (values.shape[0], g.groups * g.taps, *values.shape[-2:])
+    return values.new_empty(shape, dtype=accumulation_dtype(values.dtype))
+
+
+@_scatter.register_fake
+def _(values: Tensor, kernels: Tensor, height: int, width: int, geometry: list[int]) -> Tensor:
+    shape = (*values.shape[:2], height, width)
+    return values.new_empty(shape, dtype=accumulation_dtype(values.dtype))
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    first, second, *_, geometry = inputs
+    ctx.save_for_backward(first, second)
+    ctx.geometry = Geometry(*geometry)
+
+
+def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    features, kernels = ctx.saved_tensors
+    g = ctx.geometry
+    need_features, need_kernels, _ = ctx.needs_input_grad
+    return (
+        scatter(grad, kernels, features.shape[-2:], g).to(features.dtype)
+        if need_features
+        else None,
+        correlate(grad, features, g).to(kernels.dtype) if need_kernels else None,
+        None,
+    )
+
+
+def _correlate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    values, features = ctx.saved_tensors
+    g = ctx.geometry
+    need_values, need_features, _ = ctx.needs_input_grad
+    return (
+        gather(features, grad, g).to(values.dtype) if need_values else None,
+        scatter(values, grad, features.shape[-2:], g).to(features.dtype) if need_features else None,
+        None,
+    )
+
+
+def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    values, kernels = ctx.saved_tensors
+    g = ctx.geometry
+    need_values, need_kernels, *_ = ctx.needs_input_grad
+    return (
+        gather(grad, kernels, g).to(values.dtype) if need_values else None,
+        correlate(values, grad, g).to(kernels.dtype) if need_kernels else None,
+        None,
+        None,
+        None,
+    )
+
+
+_gather.register_autograd(_gather_backward, setup_context=_save_inputs)
+_correlate.register_autograd(_correlate_backward, setup_context=_save_inputs)
+_scatter.register_autograd(_scatter_backward, setup_context=_save_inputs)

@@ -1,0 +1,170 @@
+"""Resampling that replaces inconsistent features by those of consistent neighbours.
+
+The offset generator of FreqFusion: Chen et al., Frequency-aware Feature Fusion for Dense Image
+Prediction, TPAMI 2024. Shapes: hr (B, C, Ho, Wo), lr (B, C, H, W), features (B, D, any, any).
+"""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from freqfusion.layers.renaming import rename_on_load
+from freqfusion.layers.resize import resize_nearest
+from freqfusion.layers.similarity import local_similarity
+
+SamplerFeatures = Literal["sim_concat", "sim"]
+SamplerInit = Literal["xavier", "identity"]
+
+# Names in the research code, by their beginnings, and here.
+_ORIGINAL_NAMES = {
+    "offset.": "lr_offset.",
+    "direct_scale.": "lr_scale.",
+    "hr_direct_scale.": "hr_scale.",
+    "norm_lr.": "lr_norm.",
+    "norm_hr.": "hr_norm.",
+}
+_NEIGHBOURS = 8
+# Without learned scales every learned offset is multiplied by this.
+_FIXED_SCALE = 0.25
+
+
+class LocalSimilaritySampler(nn.Module):
+    """Sample features at positions predicted from the local similarity of two guides.
+
+    Each output pixel, in each channel group, is read (bilinear, border repeated) at its own place
+    plus an offset. Offsets come from a low-resolution guide and a high-resolution guide, are scaled
+    by a predicted factor in (0, 1), and are measured in pairs of high-resolution pixels, which is
+    one low-resolution pixel at the usual ratio of two. An offset of zero leaves the pixel where it
+    is.
+
+    Args:
+        channels: C of both guides.
+        groups: Channel groups of the features that move independently.
+        kernel_size: Width of the convolutions that predict offsets and scales.
+        normalize: Apply group normalisation (``channels // 8`` groups) to each guide first.
+        guide_features: What the convolutions see. ``"sim_concat"``: guide and similarities for all
+            of them; ``"sim"``: similarities for the offsets, the guide for the scales.
+        learn_scale: Predict the factor; otherwise it is 0.25.
+        init: ``"xavier"`` (weights were published with it; offsets are not zero at the start) or
+            ``"identity"`` (all zero, so that sampling changes nothing until it is trained).
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        groups: int = 4,
+        kernel_size: int = 3,
+        normalize: bool = True,
+        guide_features: SamplerFeatures = "sim_concat",
+        learn_scale: bool = True,
+        init: SamplerInit = "xavier",
+    ):
+        super().__init__()
+        _check(channels, groups, kernel_size, normalize, guide_features, init)
+        self.groups = groups
+        self.guide_features = guide_features
+        offset_in = channels + _NEIGHBOURS if guide_features == "sim_concat" else _NEIGHBOURS
+        scale_in = channels + _NEIGHBOURS if guide_features == "sim_concat" else channels
+        low, high = 8 * groups, 2 * groups
+        padding = kernel_size // 2
+        self.lr_offset = nn.Conv2d(offset_in, low, kernel_size, padding=padding)
+        self.hr_offset = nn.Conv2d(offset_in, high, kernel_size, padding=padding)
+        self.lr_scale = self.hr_scale = None
+        if learn_scale:
+            self.lr_scale = nn.Conv2d(scale_in, low, kernel_size, padding=padding)
+            self.hr_scale = nn.Conv2d(scale_in, high, kernel_size, padding=padding)
+        self.lr_norm: nn.Module = nn.Identity()
+        self.hr_norm: nn.Module = nn.Identity()
+        if normalize:
+            self.lr_norm = nn.GroupNorm(channels // 8, channels)
+            self.hr_norm = nn.GroupNorm(channels // 8, channels)
+        self.init = init
+        self.reset_parameters()
+        rename_on_load(self, _ORIGINAL_NAMES, {"init_pos": ""})
+
+    def reset_parameters(self) -> None:
+        """Initialise the convolutions as ``init`` says; biases start at zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                if self.init == "xavier":
+                    nn.init.xavier_uniform_(module.weight)
+                else:
+                    nn.init.zeros_(module.weight)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, hr: Tensor, lr: Tensor, features: Tensor) -> Tensor:
+        """Sample ``features`` on the lattice of ``hr``; they may have any size themselves."""
+        if features.shape[1] % self.groups:
+            raise ValueError(
+                f"groups must divide the channels of the features to sample, got {self.groups} "
+                f"groups for {features.shape[1]} channels"
+            )
+        return sample_at_offsets(features, self.predict_offsets(hr, lr))
+
+    def predict_offsets(self, hr: Tensor, lr: Tensor) -> Tensor:
+        """Offsets in high-resolution pixels, (B, 2, groups, Ho, Wo), x first, then y."""
+        hr, lr = self.hr_norm(hr), self.lr_norm(lr)
+        size = (hr.shape[-2], hr.shape[-1])
+        hr_for_offset, hr_for_scale = self._guides(hr)
+        lr_for_offset, lr_for_scale = self._guides(lr)
+        # A low-resolution pixel predicts the offsets of its 2 x 2 output pixels.
+        offset = self.hr_offset(hr_for_offset)
+        offset = offset + resize_nearest(F.pixel_shuffle(self.lr_offset(lr_for_offset), 2), size)
+        if self.lr_scale is None or self.hr_scale is None:
+            scale: Tensor | float = _FIXED_SCALE
+        else:
+            logit = self.hr_scale(hr_for_scale)
+            logit = logit + resize_nearest(F.pixel_shuffle(self.lr_scale(lr_for_scale), 2), size)
+            scale = logit.sigmoid()
+        offsets: Tensor = (2 * offset * scale).unflatten(1, (2, self.groups))
+        return offsets
+
+    def _guides(self, guide: Tensor) -> tuple[Tensor, Tensor]:
+        similarity = local_similarity(guide)
+        if self.guide_features == "sim":
+            return similarity, guide
+        both = torch.cat([guide, similarity], dim=1)
+        return both, both
+
+
+def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
+    """Read features (B, D, h, w) at every output pixel's place plus its offset in output pixels.
+
+    ``offsets`` are (B, 2, G, Ho, Wo), x first, then y; D splits into G contiguous blocks. The two
+    lattices cover the same image. Bilinear, border repeated; coordinates are float32 or better,
+    since half precision cannot tell the pixels of a large image apart.
+    """
+    batch, _, groups, height, width = offsets.shape
+    offsets = offsets.float() if offsets.dtype in (torch.float16, torch.bfloat16) else offsets
+    columns = torch.arange(width, device=offsets.device, dtype=offsets.dtype)
+    rows = torch.arange(height, device=offsets.device, dtype=offsets.dtype)[:, None]
+    x = (columns + 0.5 + offsets[:, 0]) * (2 / width) - 1
+    y = (rows + 0.5 + offsets[:, 1]) * (2 / height) - 1
+    grid = torch.stack([x, y], dim=-1).flatten(0, 1)
+    dtype = features.dtype
+    blocks = features.unflatten(1, (groups, -1)).flatten(0, 1).to(grid.dtype)
+    sampled = F.grid_sample(blocks, grid, padding_mode="border", align_corners=False).to(dtype)
+    output: Tensor = sampled.unflatten(0, (batch, groups)).flatten(1, 2)
+    return output
+
+
+def _check(
+    channels: int, groups: int, kernel_size: int, normalize: bool, guide_features: str, init: str
+) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be a positive odd number, got {kernel_size}")
+    if groups < 1:
+        raise ValueError(f"groups must be positive, got {groups}")
+    if normalize and (channels < 8 or channels % (channels // 8)):
+        raise ValueError(
+            f"group normalisation uses channels // 8 groups, which must divide the channels; got "
+            f"{channels} channels: take a multiple of 8, or switch the normalisation off"
+        )
+    if guide_features not in get_args(SamplerFeatures):
+        raise ValueError(f"guide_features must be 'sim_concat' or 'sim', got {guide_features!r}")
+    if init not in get_args(SamplerInit):
+        raise ValueError(f"init must be 'xavier' or 'identity', got {init!r}")

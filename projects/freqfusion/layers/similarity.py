@@ -1,0 +1,56 @@
+"""How much each pixel resembles its neighbours."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from freqfusion.layers.neighbourhood import Geometry, correlate
+
+SimilarityMeasure = Literal["cosine", "dot"]
+
+# Norms are kept above this, so that a pixel of zeros resembles nothing instead of giving NaN.
+_SMALLEST_NORM = 1e-8
+
+
+def local_similarity(
+    features: Tensor,
+    *,
+    kernel_size: int = 3,
+    dilation: int = 2,
+    measure: SimilarityMeasure = "cosine",
+) -> Tensor:
+    """Similarity over channels of every pixel with its neighbours (FreqFusion, section 3.3).
+
+    Args:
+        features: (B, C, H, W).
+        kernel_size: Odd width of the neighbourhood in taps.
+        dilation: Distance between taps in pixels.
+        measure: ``"cosine"`` or the plain ``"dot"`` product.
+
+    Returns:
+        (B, kernel_size ** 2 - 1, H, W): the neighbours in row-major order without the centre. A
+        neighbour outside the image has similarity 0. The dtype is that of ``features``.
+
+    Raises:
+        ValueError: for an even ``kernel_size`` or one below 3, or an unknown ``measure``.
+    """
+    if kernel_size < 3 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be an odd number from 3 on, got {kernel_size}")
+    if dilation < 1:
+        raise ValueError(f"dilation must be positive, got {dilation}")
+    if measure not in get_args(SimilarityMeasure):
+        raise ValueError(f"measure must be 'cosine' or 'dot', got {measure!r}")
+    vectors = _unit_vectors(features) if measure == "cosine" else features
+    products = correlate(vectors, vectors, Geometry(kernel_size, dilation=dilation))
+    centre = kernel_size**2 // 2
+    neighbours = torch.cat([products[:, :centre], products[:, centre + 1 :]], dim=1)
+    return neighbours.to(features.dtype)
+
+
+def _unit_vectors(features: Tensor) -> Tensor:
+    # The squares of half-precision features overflow or vanish long before the features do.
+    precise = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    norms = torch.linalg.vector_norm(precise, dim=1, keepdim=True)
+    unit: Tensor = precise / norms.clamp_min(_SMALLEST_NORM)
+    return unit

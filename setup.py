@@ -1,0 +1,98 @@
+"""Packaging of freqfusion, and the one place where its requirements are declared.
+
+The upper-case tables are plain literals: ``scripts/bootstrap.py`` reads them without running this
+file. PyTorch must not be imported here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PYTHON_REQUIRES = ">=3.11,<3.14"
+
+INSTALL_REQUIRES = [
+    "torch>=2.11,<2.16,!=2.13.*",  # a CPU-only 2.13 has no torchvision that loads
+    "numpy>=1.26",
+    "Pillow>=10",
+    "matplotlib>=3.8",
+    "tqdm>=4.66",
+]
+
+EXTRAS_REQUIRE = {
+    "detectron2": [
+        "detectron2 @ git+https://github.com/facebookresearch/detectron2.git"
+        "@02b5c4e295e990042a714712c21dc79b731e8833",
+        "torchvision>=0.26,<0.30,!=0.28.*",
+        "setuptools>=77.0.3,<81",  # detectron2.model_zoo needs pkg_resources
+        "fvcore>=0.1.5.post20221221",
+        "pycocotools>=2.0.8",
+        "opencv-python-headless>=4.9",  # detectron2's visualizer imports cv2 without declaring it
+        "ninja>=1.11",  # detectron2 is compiled without build isolation, so its tools are ours
+        "wheel>=0.40",
+    ],
+    "timm": ["timm>=1.0"],
+    "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+    "dev": [
+        "freqfusion[onnx]",
+        "build>=1.2",
+        "hypothesis>=6.120",
+        "mypy>=2.4,<3",
+        "packaging>=24.0",
+        "pycocotools>=2.0.8",
+        "pytest>=8.3",
+        "pytest-xdist>=3.6",
+        "ruff>=0.17.5,<0.18",  # another minor version may format otherwise
+    ],
+}
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Return the version that the package declares, without importing it."""
+    text = (ROOT / "projects" / "freqfusion" / "_version.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError("projects/freqfusion/_version.py declares no __version__")
+    return match.group(1)
+
+
+def read_long_description() -> str:
+    """Return the README, or nothing where it was not shipped."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+
+
+setup(
+    name="freqfusion",
+    version=read_version(),
+    description="FreqFusion and Spatial Frequency Modulation for Detectron2 and for plain PyTorch",
+    long_description=read_long_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="pytorch detectron2 segmentation feature-fusion upsampling frequency",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    package_dir={"freqfusion": "projects/freqfusion"},
+    packages=find_packages("projects", include=["freqfusion", "freqfusion.*"]),
+    package_data={"freqfusion": ["py.typed"]},
+    zip_safe=False,
+    python_requires=PYTHON_REQUIRES,
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+)

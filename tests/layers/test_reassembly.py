@@ -1,0 +1,293 @@
+"""reassemble: numbers, gradients, sizes, dtypes, memory, compilation and clear errors."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import loops, unfold
+
+from freqfusion.layers import normalize_kernels, reassemble
+from freqfusion.layers.neighbourhood import Geometry, correlate, gather, operators, scatter
+
+
+def example(
+    *, size=(5, 7), out_size=None, channels=4, kernel_size=3, scale=1, groups=1, batch=2, **options
+):
+    """Random features and kernels that fit together."""
+    options = {"dtype": torch.float64, **options}
+    out_size = out_size or (size[0] * scale, size[1] * scale)
+    features = torch.randn(batch, channels, *size, **options)
+    kernels = torch.randn(batch, groups * kernel_size**2, *out_size, **options)
+    return features, kernels
+
+
+def test_by_hand():
+    """One row (1, 2, 3), kernel 1 x 3 of weights (10, 1, 100): 201, 10 + 2 + 300, 20 + 3."""
+    features = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 1, 3)
+    kernels = torch.zeros(1, 9, 1, 3)
+    kernels[0, 3:6] = torch.tensor([10.0, 1.0, 100.0]).view(3, 1, 1)
+    out = reassemble(features, kernels, kernel_size=3)
+    assert out.flatten().tolist() == [201.0, 312.0, 23.0]
+    # Mirrored, the left neighbour of the first pixel is 2 and the right one of the last is 2.
+    out = reassemble(features, kernels, kernel_size=3, padding_mode="reflect")
+    assert out.flatten().tolist() == [221.0, 312.0, 223.0]
+
+
+@settings(max_examples=60)
+@given(
+    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    out_size=st.none() | st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kernel_size=st.sampled_from([1, 3, 5]),
+    scale=st.integers(1, 3),
+    groups=st.sampled_from([1, 2]),
+    padding_mode=st.sampled_from(["zeros", "reflect"]),
+)
+def test_equals_plain_loops(size, out_size, kernel_size, scale, groups, padding_mode):
+    features, kernels = example(
+        size=size, out_size=out_size, kernel_size=kernel_size, scale=scale, groups=groups, batch=1
+    )
+    options = {
+        "kernel_size": kernel_size,
+        "scale": scale,
+        "groups": groups,
+        "padding_mode": padding_mode,
+    }
+    expected = loops.reassemble(features.numpy(), kernels.numpy(), **options)
+    actual = reassemble(features, kernels, **options, out_size=out_size)
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
+
+
+@settings(max_examples=40)
+@given(
+    height=st.integers(1, 65),
+    width=st.integers(1, 65),
+    scale=st.integers(1, 3),
+    kernel_size=st.sampled_from([1, 3, 5, 7]),
+    channels=st.sampled_from([1, 3, 17]),
+)
+def test_equals_unfold_form(height, width, scale, kernel_size, channels):
+    features, kernels = example(
+        size=(height, width), scale=scale, kernel_size=kernel_size, channels=channels, batch=1
+    )
+    actual = reassemble(features, kernels, kernel_size=kernel_size, scale=scale)
+    expected = unfold.reassemble(features, kernels, kernel_size=kernel_size, scale=scale)
+    torch.testing.assert_close(actual, expected, atol=1e-11, rtol=0)
+
+
+def test_cropped_multiple():
+    """27 x 26 from 14 x 13 at scale 2 is the exact double, cropped: values and gradients."""
+    features, kernels = example(size=(14, 13), scale=2, kernel_size=5)
+    features.requires_grad_()
+    whole = reassemble(features, kernels, kernel_size=5, scale=2)[..., :27, :26]
+    options = {"kernel_size": 5, "scale": 2, "out_size": (27, 26)}
+    for given_kernels in (kernels, kernels[..., :27, :26]):
+        out = reassemble(features, given_kernels, **options)
+        torch.testing.assert_close(out, whole)
+        weight = torch.randn_like(out)
+        (expected,) = torch.autograd.grad((whole * weight).sum(), features, retain_graph=True)
+        (actual,) = torch.autograd.grad((out * weight).sum(), features)
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(("size", "out"), [(14, 20), (14, 9), (3, 17), (1, 5), (8, 3)])
+def test_other_ratios_take_the_nearest_pixel(size, out):
+    """With a single tap, reassembly is torch's nearest interpolation times the kernel."""
+    features, kernels = example(size=(size, size), out_size=(out, out), kernel_size=1)
+    actual = reassemble(features, kernels, kernel_size=1, scale=2, out_size=(out, out))
+    torch.testing.assert_close(actual, kernels * F.interpolate(features, size=(out, out)))
+
+
+CASES = [
+    pytest.param({"kernel_size": 3}, None, id="same-size"),
+    pytest.param({"kernel_size": 3, "groups": 2}, None, id="groups"),
+    pytest.param({"kernel_size": 5, "scale": 2}, None, id="double"),
+    pytest.param({"kernel_size": 3, "scale": 3, "groups": 2}, None, id="triple-groups"),
+    pytest.param({"kernel_size": 3, "scale": 2}, (5, 7), id="cropped"),
+    pytest.param({"kernel_size": 3, "scale": 2}, (5, 9), id="other-ratio"),
+    pytest.param({"kernel_size": 3, "scale": 2, "padding_mode": "reflect"}, None, id="reflect"),
+]
+
+
+@pytest.mark.parametrize(("options", "out_size"), CASES)
+def test_gradients_of_first_and_second_order(options, out_size):
+    shape = {k: v for k, v in options.items() if k != "padding_mode"}
+    inputs = example(
+        size=(3, 4), out_size=out_size, batch=1, channels=2, **shape, requires_grad=True
+    )
+
+    def run(features, kernels):
+        return reassemble(features, kernels, **options, out_size=out_size)
+
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs)
+
+
+@pytest.mark.parametrize("geometry", [Geometry(3), Geometry(3, scale=2), Geometry(3, dilation=2)])
+def test_the_three_operators_are_one_trilinear_form(geometry):
+    """<y, gather(x, m)> = <m, correlate(y, x)> = <x, scatter(y, m)>."""
+    features, kernels = example(size=(6, 7), scale=geometry.scale)
+    gathered = gather(features, kernels, geometry)
+    values = torch.randn_like(gathered)
+    expected = (values * gathered).sum()
+    by_kernels = (kernels * correlate(values, features, geometry)).sum()
+    by_features = (features * scatter(values, kernels, (6, 7), geometry)).sum()
+    torch.testing.assert_close(by_kernels, expected)
+    torch.testing.assert_close(by_features, expected)
+
+
+@pytest.mark.parametrize("geometry", [Geometry(3), Geometry(3, scale=2, groups=2)])
+def test_operators_are_registered_correctly(geometry):
+    """Schema, fake tensors, autograd registration and tracing, as torch itself checks them."""
+    features, kernels = example(
+        size=(4, 5), scale=geometry.scale, groups=geometry.groups, requires_grad=True
+    )
+    values = torch.randn_like(gather(features, kernels, geometry), requires_grad=True)
+    fields = [geometry.kernel_size, geometry.dilation, geometry.scale, geometry.groups, 0]
+    torch.library.opcheck(operators._gather, (features, kernels, fields))
+    torch.library.opcheck(operators._correlate, (values, features, fields))
+    torch.library.opcheck(operators._scatter, (values, kernels, 4, 5, fields))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_normalised_kernels_keep_constants(scale):
+    """Weights that sum to one leave a constant unchanged, away from the border with zeros."""
+    logits = torch.randn(2, 25, 9 * scale, 11 * scale)
+    kernels = normalize_kernels(logits)
+    features = torch.full((2, 3, 9, 11), 7.0)
+    out = reassemble(features, kernels, kernel_size=5, scale=scale)
+    inner = out[..., 2 * scale : -2 * scale, 2 * scale : -2 * scale]
+    torch.testing.assert_close(inner, torch.full_like(inner, 7.0))
+    assert (out[..., 0, 0] < 7.0).all()
+    mirrored = reassemble(features, kernels, kernel_size=5, scale=scale, padding_mode="reflect")
+    torch.testing.assert_close(mirrored, torch.full_like(mirrored, 7.0))
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+def test_half_precision(dtype, tolerance, scale, padding_mode):
+    """Summed in float32: the error is that of rounding inputs and output once."""
+    exact = example(size=(12, 13), scale=scale, kernel_size=5)
+    features, kernels = (t.to(dtype).requires_grad_() for t in exact)
+    options = {"kernel_size": 5, "scale": scale, "padding_mode": padding_mode}
+    out = reassemble(features, kernels, **options)
+    reference = [t.detach().double().requires_grad_() for t in (features, kernels)]
+    expected = reassemble(*reference, **options)
+    assert out.dtype == dtype
+    assert (out - expected).abs().max() <= tolerance * expected.abs().max()
+    weight = torch.randn_like(expected).to(dtype)
+    gradients = torch.autograd.grad(out, (features, kernels), weight)
+    expected_gradients = torch.autograd.grad(expected, reference, weight.double())
+    for actual, wanted in zip(gradients, expected_gradients, strict=True):
+        assert actual.dtype == dtype
+        assert (actual - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
+def test_mixed_precision_keeps_each_dtype():
+    """Under autocast features are half and softmaxed kernels are float32."""
+    features, kernels = example(scale=2, dtype=torch.float32)
+    features = features.bfloat16().requires_grad_()
+    kernels.requires_grad_()
+    out = reassemble(features, kernels, kernel_size=3, scale=2)
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert (features.grad.dtype, kernels.grad.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_memory_formats(scale, groups):
+    """channels_last in, channels_last out; strided views give the same numbers."""
+    features, kernels = example(size=(6, 8), scale=scale, groups=groups)
+    options = {"kernel_size": 3, "scale": scale, "groups": groups}
+    expected = reassemble(features, kernels, **options)
+    last = features.to(memory_format=torch.channels_last)
+    out = reassemble(last, kernels.to(memory_format=torch.channels_last), **options)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out, expected)
+    strided = torch.randn(2, 8, 8, 12, dtype=torch.float64)[:, ::2, 1:7, 2:10]
+    strided.copy_(features)
+    torch.testing.assert_close(reassemble(strided, kernels, **options), expected)
+
+
+def test_saves_only_its_inputs():
+    features, kernels = example(scale=2, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        reassemble(features, kernels, kernel_size=3, scale=2)
+    assert [t.data_ptr() for t in saved] == [features.data_ptr(), kernels.data_ptr()]
+
+
+def test_empty_batch():
+    features, kernels = example(batch=0, scale=2, requires_grad=True)
+    out = reassemble(features, kernels, kernel_size=3, scale=2)
+    assert out.shape == (0, 4, 10, 14)
+    out.sum().backward()
+    assert features.grad.shape == features.shape
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_compiles_without_graph_breaks(scale):
+    features, kernels = example(scale=scale, requires_grad=True)
+
+    def run(features, kernels):
+        return reassemble(features * 2, kernels, kernel_size=3, scale=scale).relu()
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    out, expected = compiled(features, kernels), run(features, kernels)
+    torch.testing.assert_close(out, expected)
+    actual = torch.autograd.grad(out.sum(), (features, kernels))
+    wanted = torch.autograd.grad(expected.sum(), (features, kernels))
+    torch.testing.assert_close(actual, wanted)
+
+
+class Reassembly(torch.nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, features, kernels):
+        return reassemble(features, kernels, **self.options)
+
+
+@pytest.mark.parametrize(("options", "out_size"), CASES)
+def test_exported_form_is_equal_and_standard(options, out_size):
+    shape = {k: v for k, v in options.items() if k != "padding_mode"}
+    inputs = example(size=(3, 4), out_size=out_size, **shape)
+    module = Reassembly(**options, out_size=out_size)
+    program = torch.export.export(module, inputs)
+    torch.testing.assert_close(program.module()(*inputs), module(*inputs))
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not [target for target in targets if "freqfusion" in target]
+
+
+ERRORS = [
+    ({"kernel_size": 2}, (1, 9, 5, 7), "kernel_size must be a positive odd number, got 2"),
+    ({"scale": 0}, (1, 9, 5, 7), "scale must be a positive whole number, got 0"),
+    ({"padding_mode": "mirror"}, (1, 9, 5, 7), "padding_mode must be 'zeros' or 'reflect'"),
+    ({"groups": 3}, (1, 9, 5, 7), "groups must divide the 4 channels"),
+    ({}, (1, 25, 5, 7), r"kernels must have groups \* kernel_size \*\* 2 = 9 channels, got 25"),
+    ({}, (2, 9, 5, 7), "same batch size"),
+    ({}, (1, 9, 5, 8), r"\(5, 7\), got \(5, 8\); pass out_size=\(5, 8\)"),
+    ({"scale": 2}, (1, 9, 5, 7), r"\(10, 14\), got \(5, 7\)"),
+    ({"out_size": (5, 6)}, (1, 9, 5, 7), r"out_size \(5, 6\), got \(5, 7\)"),
+]
+
+
+@pytest.mark.parametrize(("options", "kernel_shape", "message"), ERRORS)
+def test_errors_say_what_came_and_what_is_allowed(options, kernel_shape, message):
+    features = torch.zeros(1, 4, 5, 7)
+    with pytest.raises(ValueError, match=message):
+        reassemble(features, torch.zeros(kernel_shape), **{"kernel_size": 3, **options})
+
+
+def test_errors_for_wrong_kinds_of_tensors():
+    features, kernels = example(batch=1)
+    with pytest.raises(ValueError, match="four dimensions"):
+        reassemble(features[0], kernels[0], kernel_size=3)
+    with pytest.raises(ValueError, match=r"floating point, got torch.int64"):
+        reassemble(features.long(), kernels, kernel_size=3)
+    with pytest.raises(TypeError, match="kernels_size"):
+        reassemble(features, kernels, kernels_size=3)

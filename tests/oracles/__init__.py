@@ -1,0 +1,1 @@
+"""Slow and obvious implementations that the package's own are compared with."""
