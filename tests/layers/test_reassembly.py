@@ -121,7 +121,7 @@ def test_gradients_of_first_and_second_order(options, out_size):
         return reassemble(features, kernels, **options, out_size=out_size)
 
     assert torch.autograd.gradcheck(run, inputs)
-    assert torch.autograd.gradgradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize("geometry", [Geometry(3), Geometry(3, scale=2), Geometry(3, dilation=2)])
@@ -264,9 +264,9 @@ def test_exported_form_is_equal_and_standard(options, out_size):
 
 
 ERRORS = [
-    ({"kernel_size": 2}, (1, 9, 5, 7), "kernel_size must be a positive odd number, got 2"),
-    ({"scale": 0}, (1, 9, 5, 7), "scale must be a positive whole number, got 0"),
-    ({"padding_mode": "mirror"}, (1, 9, 5, 7), "padding_mode must be 'zeros' or 'reflect'"),
+    ({"kernel_size": 2}, (1, 9, 5, 7), r"kernel_size must be a positive odd number.*got 2"),
+    ({"scale": 0}, (1, 9, 5, 7), "scale must be positive, got 0"),
+    ({"padding_mode": "mirror"}, (1, 9, 5, 7), r"padding_mode must be one of .*got 'mirror'"),
     ({"groups": 3}, (1, 9, 5, 7), "groups must divide the 4 channels"),
     ({}, (1, 25, 5, 7), r"kernels must have groups \* kernel_size \*\* 2 = 9 channels, got 25"),
     ({}, (2, 9, 5, 7), "same batch size"),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from freqfusion.layers.checks import check_positive
 from freqfusion.layers.freqfusion import FreqFusion
 from freqfusion.layers.reassembly import PaddingMode
 from freqfusion.layers.renaming import rename_on_load
@@ -49,10 +50,7 @@ class FreqFusionConcat(nn.Module):
         super().__init__()
         if len(in_channels) < 2:
             raise ValueError(f"in_channels must list at least two maps, got {list(in_channels)}")
-        if compress_ratio < 1:
-            raise ValueError(
-                f"compress_ratio must be a positive whole number, got {compress_ratio}"
-            )
+        check_positive(compress_ratio=compress_ratio, feature_resample_group=feature_resample_group)
         # Channels stay together with their sampling group when maps are joined; otherwise the next
         # step's groups would mix maps.
         self.groups = feature_resample_group if feature_resample else 1

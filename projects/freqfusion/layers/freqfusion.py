@@ -4,13 +4,14 @@ Chen, Fu, Gu, Yan, Harada, Huang: Frequency-aware Feature Fusion for Dense Image
 TPAMI 2024. Symbols: hr (B, Ch, Ho, Wo) is the fine map, lr (B, Cl, H, W) the coarse one.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.kernels import hamming_window as make_hamming_window
 from freqfusion.layers.kernels import normalize_kernels
 from freqfusion.layers.reassembly import PaddingMode, reassemble
@@ -99,11 +100,24 @@ class FreqFusion(nn.Module):
         use_checkpoint: bool = False,
     ):
         super().__init__()
-        _check_filters(lowpass_kernel, highpass_kernel, encoder_kernel, encoder_dilation)
-        _check_upsampling(upsample_mode, align_corners)
-        reassembles = get_args(PaddingMode)
-        if padding_mode not in reassembles:
-            raise ValueError(f"padding_mode must be one of {reassembles}, got {padding_mode!r}")
+        check_positive(
+            hr_channels=hr_channels,
+            lr_channels=lr_channels,
+            compressed_channels=compressed_channels,
+            encoder_dilation=encoder_dilation,
+            feature_resample_group=feature_resample_group,
+        )
+        check_odd(
+            lowpass_kernel=lowpass_kernel,
+            highpass_kernel=highpass_kernel,
+            encoder_kernel=encoder_kernel,
+        )
+        check_choice(UpsampleMode, upsample_mode=upsample_mode)
+        check_choice(PaddingMode, padding_mode=padding_mode)
+        check_choice(SamplerFeatures, sampler_features=sampler_features)
+        check_choice(SamplerInit, sampler_init=sampler_init)
+        if align_corners and upsample_mode == "nearest":
+            raise ValueError("align_corners=True needs upsample_mode 'bilinear' or 'bicubic'")
         if feature_resample and lr_channels % feature_resample_group:
             raise ValueError(
                 f"feature_resample_group must divide lr_channels, since each group of channels is "
@@ -284,22 +298,3 @@ def _sharpen(image: Tensor, smooth: Tensor) -> Tensor:
 def _zero_bias(layer: nn.Conv2d) -> None:
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
-
-
-def _check_filters(lowpass: int, highpass: int, encoder: int, dilation: int) -> None:
-    sizes = {"lowpass_kernel": lowpass, "highpass_kernel": highpass, "encoder_kernel": encoder}
-    for name, size in sizes.items():
-        if size < 1 or size % 2 == 0:
-            raise ValueError(
-                f"{name} must be a positive odd number, since a kernel is centred on its pixel; "
-                f"got {size}"
-            )
-    if dilation < 1:
-        raise ValueError(f"encoder_dilation must be positive, got {dilation}")
-
-
-def _check_upsampling(mode: str, align_corners: bool) -> None:
-    if mode not in get_args(UpsampleMode):
-        raise ValueError(f"upsample_mode must be one of {get_args(UpsampleMode)}, got {mode!r}")
-    if align_corners and mode == "nearest":
-        raise ValueError("align_corners=True needs upsample_mode 'bilinear' or 'bicubic'")

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from freqfusion.layers.checks import check_positive
+
 
 def normalize_kernels(logits: Tensor, window: Tensor | None = None, *, groups: int = 1) -> Tensor:
     """Turn predicted logits into kernels that are positive and sum to one at every pixel.
@@ -23,7 +25,8 @@ def normalize_kernels(logits: Tensor, window: Tensor | None = None, *, groups: i
         ValueError: if the channels are no multiple of ``groups``, or the window has another size.
     """
     channels = logits.shape[1]
-    if groups < 1 or channels % groups:
+    check_positive(groups=groups)
+    if channels % groups:
         raise ValueError(f"groups must divide the {channels} channels of the logits, got {groups}")
     if window is not None:
         if window.numel() * groups != channels:
@@ -42,8 +45,7 @@ def hamming_window(size: int) -> Tensor:
 
     ``h(i) = 0.54 - 0.46 cos(2 pi i / (size - 1))``; a single tap has weight one.
     """
-    if size < 1:
-        raise ValueError(f"size must be positive, got {size}")
+    check_positive(size=size)
     if size == 1:
         return torch.ones(1, 1)
     line = torch.hamming_window(size, periodic=False, dtype=torch.float64)

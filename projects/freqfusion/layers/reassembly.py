@@ -3,11 +3,12 @@
 Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.neighbourhood import Geometry, gather
 
 PaddingMode = Literal["zeros", "reflect"]
@@ -80,12 +81,9 @@ def reflect_pad(image: Tensor, border: int) -> Tensor:
 def _check(
     features: Tensor, kernels: Tensor, kernel_size: int, scale: int, groups: int, padding_mode: str
 ) -> None:
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be a positive odd number, got {kernel_size}")
-    if scale < 1:
-        raise ValueError(f"scale must be a positive whole number, got {scale}")
-    if padding_mode not in get_args(PaddingMode):
-        raise ValueError(f"padding_mode must be 'zeros' or 'reflect', got {padding_mode!r}")
+    check_odd(kernel_size=kernel_size)
+    check_positive(scale=scale, groups=groups)
+    check_choice(PaddingMode, padding_mode=padding_mode)
     if features.dim() != 4 or kernels.dim() != 4:
         raise ValueError(
             "features and kernels must have four dimensions (batch, channels, height, width), got "
@@ -100,7 +98,7 @@ def _check(
             f"features and kernels must have the same batch size and device, got "
             f"{features.shape[0]} on {features.device} and {kernels.shape[0]} on {kernels.device}"
         )
-    if groups < 1 or features.shape[1] % groups:
+    if features.shape[1] % groups:
         raise ValueError(
             f"groups must divide the {features.shape[1]} channels of features, got {groups}"
         )

@@ -4,12 +4,13 @@ The offset generator of FreqFusion: Chen et al., Frequency-aware Feature Fusion 
 Prediction, TPAMI 2024. Shapes: hr (B, C, Ho, Wo), lr (B, C, H, W), features (B, D, any, any).
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.renaming import rename_on_load
 from freqfusion.layers.resize import resize_nearest
 from freqfusion.layers.similarity import local_similarity
@@ -63,7 +64,15 @@ class LocalSimilaritySampler(nn.Module):
         init: SamplerInit = "xavier",
     ):
         super().__init__()
-        _check(channels, groups, kernel_size, normalize, guide_features, init)
+        check_positive(channels=channels, groups=groups)
+        check_odd(kernel_size=kernel_size)
+        check_choice(SamplerFeatures, guide_features=guide_features)
+        check_choice(SamplerInit, init=init)
+        if normalize and (channels < 8 or channels % (channels // 8)):
+            raise ValueError(
+                f"group normalisation uses channels // 8 groups, which must divide the channels; "
+                f"got {channels} channels: take a multiple of 8, or switch the normalisation off"
+            )
         self.groups = groups
         self.guide_features = guide_features
         offset_in = channels + _NEIGHBOURS if guide_features == "sim_concat" else _NEIGHBOURS
@@ -150,21 +159,3 @@ def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
     sampled = F.grid_sample(blocks, grid, padding_mode="border", align_corners=False).to(dtype)
     output: Tensor = sampled.unflatten(0, (batch, groups)).flatten(1, 2)
     return output
-
-
-def _check(
-    channels: int, groups: int, kernel_size: int, normalize: bool, guide_features: str, init: str
-) -> None:
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be a positive odd number, got {kernel_size}")
-    if groups < 1:
-        raise ValueError(f"groups must be positive, got {groups}")
-    if normalize and (channels < 8 or channels % (channels // 8)):
-        raise ValueError(
-            f"group normalisation uses channels // 8 groups, which must divide the channels; got "
-            f"{channels} channels: take a multiple of 8, or switch the normalisation off"
-        )
-    if guide_features not in get_args(SamplerFeatures):
-        raise ValueError(f"guide_features must be 'sim_concat' or 'sim', got {guide_features!r}")
-    if init not in get_args(SamplerInit):
-        raise ValueError(f"init must be 'xavier' or 'identity', got {init!r}")

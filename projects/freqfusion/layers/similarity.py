@@ -1,10 +1,11 @@
 """How much each pixel resembles its neighbours."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.neighbourhood import Geometry, correlate
 
 SimilarityMeasure = Literal["cosine", "dot"]
@@ -35,12 +36,11 @@ def local_similarity(
     Raises:
         ValueError: for an even ``kernel_size`` or one below 3, or an unknown ``measure``.
     """
-    if kernel_size < 3 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be an odd number from 3 on, got {kernel_size}")
-    if dilation < 1:
-        raise ValueError(f"dilation must be positive, got {dilation}")
-    if measure not in get_args(SimilarityMeasure):
-        raise ValueError(f"measure must be 'cosine' or 'dot', got {measure!r}")
+    check_odd(kernel_size=kernel_size)
+    if kernel_size == 1:
+        raise ValueError("kernel_size must be at least 3, since a pixel is not its own neighbour")
+    check_positive(dilation=dilation)
+    check_choice(SimilarityMeasure, measure=measure)
     vectors = _unit_vectors(features) if measure == "cosine" else features
     products = correlate(vectors, vectors, Geometry(kernel_size, dilation=dilation))
     centre = kernel_size**2 // 2

@@ -1,0 +1,413 @@
+"""FreqFusion beyond the reference runs: sizes, arguments, state dicts, precision, export."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import unfold
+
+from freqfusion.layers import FreqFusion, FreqFusionConcat
+
+SMALL = {"hr_channels": 4, "lr_channels": 8, "compressed_channels": 8}
+
+
+def build(**options):
+    """A small module whose kernels and offsets are far from their nearly uniform start."""
+    torch.manual_seed(0)
+    module = FreqFusion(**{**SMALL, "feature_resample": True, **options})
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.5)
+    return module
+
+
+def inputs(hr=(8, 10), lr=(4, 5), batch=2, **options):
+    generator = torch.Generator().manual_seed(1)
+    return tuple(
+        torch.randn(batch, channels, *size, generator=generator, dtype=torch.float64).to(**options)
+        for channels, size in ((SMALL["hr_channels"], hr), (SMALL["lr_channels"], lr))
+    )
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"feature_resample": False, "hamming_window": False},
+        {"sampler_features": "sim", "feature_resample_norm": False, "hr_residual": False},
+        {"lowpass_kernel": 3, "highpass_kernel": 5, "feature_resample_group": 2},
+    ],
+)
+def test_equals_unfold_form(options, padding_mode):
+    module = build(**options, padding_mode=padding_mode).double()
+    hr, lr = inputs(hr=(12, 14), lr=(6, 7))
+    actual = module(hr, lr)
+    for ours, expected in zip(actual, unfold.freqfusion(module, hr, lr), strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-9, rtol=0)
+
+
+@settings(max_examples=25)
+@given(
+    hr=st.tuples(st.integers(1, 65), st.integers(1, 65)),
+    lr=st.tuples(st.integers(1, 65), st.integers(1, 65)),
+    semi_conv=st.booleans(),
+    comp_feat_upsample=st.booleans(),
+    use_high_pass=st.booleans(),
+    padding_mode=st.sampled_from(["zeros", "reflect"]),
+)
+def test_any_pair_of_sizes(hr, lr, **switches):
+    """Any ratio and any switch: the fine size comes out, finite, and gradients flow."""
+    module = build(**switches)
+    fine, coarse = (t.float().requires_grad_() for t in inputs(hr, lr, batch=1))
+    mask, hr_out, lr_out = module(fine, coarse)
+    assert mask.shape == (1, 25, *hr)
+    assert hr_out.shape == (1, 4, *hr)
+    assert lr_out.shape == (1, 8, *hr)
+    (hr_out.square().sum() + lr_out.square().sum()).backward()
+    for tensor in (mask, hr_out, lr_out, fine.grad, coarse.grad):
+        assert tensor.isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("height", range(1, 66))
+def test_all_sizes_to_65(height):
+    """65 x 65 sizes of the fine map, with the coarse map a strided convolution would give."""
+    module = build(compressed_channels=8)
+    for width in range(1, 66):
+        half = ((height + 1) // 2, (width + 1) // 2)
+        fine, coarse = (t.float().requires_grad_() for t in inputs((height, width), half, batch=1))
+        outputs = module(fine, coarse)
+        assert all(t.shape[-2:] == (height, width) for t in outputs)
+        sum(t.square().sum() for t in outputs).backward()
+        assert fine.grad.isfinite().all()
+        assert coarse.grad.isfinite().all()
+
+
+def test_odd_sizes_equal_the_cropped_double_inside():
+    """Away from the cropped edge a 27 x 25 map is fused as a part of the 28 x 26 one."""
+    module = build(feature_resample_norm=False).double()
+    with torch.no_grad():
+        for parameter in module.sampler.parameters():
+            parameter.mul_(0.03)  # so that no offset reaches the edge
+    hr, lr = inputs(hr=(44, 46), lr=(22, 23))
+    whole, odd = module(hr, lr), module(hr[..., :43, :45], lr)
+    for expected, actual in zip(whole, odd, strict=True):
+        inner = (..., slice(0, 25), slice(0, 25))
+        torch.testing.assert_close(actual[inner], expected[inner], atol=1e-9, rtol=0)
+
+
+def test_identity_start_of_the_sampler_moves_nothing():
+    torch.manual_seed(0)
+    still = FreqFusion(**SMALL, feature_resample=True, sampler_init="identity").double()
+    without = copy.deepcopy(still)
+    without.sampler = None
+    hr, lr = inputs()
+    torch.testing.assert_close(still(hr, lr), without(hr, lr))
+    moved = FreqFusion(**SMALL, feature_resample=True, sampler_init="xavier").double()
+    offsets = moved.sampler.predict_offsets(moved.hr_compressor(hr), moved.lr_compressor(lr))
+    assert offsets.abs().max() > 0.1
+    # An identity start can be left: the offsets' own weights receive a gradient.
+    still(hr, lr)[2].square().sum().backward()
+    assert still.sampler.lr_offset.weight.grad.abs().max() > 0
+
+
+def test_start_is_xavier_with_nearly_uniform_kernels():
+    torch.manual_seed(0)
+    module = FreqFusion(hr_channels=256, lr_channels=256, feature_resample=True)
+    assert module.lowpass_generator.weight.std().item() == pytest.approx(1e-3, rel=0.05)
+    assert module.highpass_generator.weight.std().item() == pytest.approx(1e-3, rel=0.05)
+    # Xavier uniform: std = sqrt(2 / (fan_in + fan_out)), 72 inputs, 32 or 8 outputs, 3 x 3 taps.
+    assert module.sampler.lr_offset.weight.std().item() == pytest.approx(0.046, rel=0.05)
+    assert module.sampler.hr_offset.weight.std().item() == pytest.approx(0.053, rel=0.05)
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            assert parameter.abs().max() == 0, name
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("lowpass_kernel", 3),
+        ("highpass_kernel", 5),
+        ("compressed_channels", 16),
+        ("encoder_kernel", 5),
+        ("encoder_dilation", 2),
+        ("feature_resample", False),
+        ("feature_resample_group", 2),
+        ("feature_resample_norm", False),
+        ("comp_feat_upsample", False),
+        ("use_high_pass", False),
+        ("hr_residual", False),
+        ("semi_conv", False),
+        ("hamming_window", False),
+        ("padding_mode", "reflect"),
+        ("sampler_features", "sim"),
+    ],
+)
+def test_every_argument_changes_the_result(option, value):
+    hr, lr = inputs()
+    plain = build().double()(hr, lr)
+    changed = build(**{option: value}).double()(hr, lr)
+    assert any(
+        a.shape != b.shape or (a - b).abs().max() > 1e-6
+        for a, b in zip(plain, changed, strict=True)
+    )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_upsample_mode_counts_without_semi_conv(mode):
+    hr, lr = inputs()
+    plain = build(semi_conv=False).double()(hr, lr)[2]
+    changed = build(semi_conv=False, upsample_mode=mode).double()(hr, lr)[2]
+    assert ((plain - changed).abs().max() > 1e-3) == (mode != "nearest")
+    if mode != "nearest":
+        corners = build(semi_conv=False, upsample_mode=mode, align_corners=True).double()(hr, lr)[2]
+        assert (corners - changed).abs().max() > 1e-3
+
+
+def test_without_high_pass_the_fine_map_is_untouched():
+    hr, lr = inputs()
+    module = build(use_high_pass=False).double()
+    assert module(hr, lr)[1] is hr
+    assert not [name for name in module.state_dict() if "highpass" in name]
+
+
+@pytest.mark.parametrize("use_reentrant_input", [True, False])
+def test_checkpointing_gives_identical_gradients(use_reentrant_input):
+    plain = build()
+    checkpointed = build(use_checkpoint=True)
+    results = []
+    for module in (plain, checkpointed):
+        hr, lr = (t.float().requires_grad_(use_reentrant_input) for t in inputs())
+        outputs = module(hr, lr)
+        sum(t.square().sum() for t in outputs).backward()
+        gradients = [p.grad for p in module.parameters()]
+        results.append([*outputs, *gradients, *([hr.grad, lr.grad] if use_reentrant_input else [])])
+    for expected, actual in zip(*results, strict=True):
+        assert torch.equal(expected, actual)
+
+
+def test_checkpointing_keeps_less():
+    def bytes_kept(module):
+        kept = []
+        hr, lr = (t.float().requires_grad_() for t in inputs((32, 32), (16, 16)))
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            module(hr, lr)
+        return sum(t.numel() for t in kept)
+
+    assert bytes_kept(build(use_checkpoint=True)) < 0.2 * bytes_kept(build())
+
+
+def test_no_state_between_calls():
+    module = build().double()
+    hr, lr = inputs()
+    first = module(hr, lr)
+    module(*inputs(hr=(13, 9), lr=(7, 5)))
+    for before, after in zip(first, module(hr, lr), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_gradcheck():
+    module = build(compressed_channels=8, feature_resample_group=2).double()
+    hr, lr = (t.requires_grad_() for t in inputs(hr=(4, 6), lr=(2, 3), batch=1))
+    assert torch.autograd.gradcheck(lambda *maps: module(*maps)[1:], (hr, lr), fast_mode=True)
+
+
+def test_batch_entries_are_independent():
+    module = build().double()
+    hr, lr = inputs()
+    whole = module(hr, lr)
+    alone = module(hr[1:], lr[1:])
+    for together, single in zip(whole, alone, strict=True):
+        torch.testing.assert_close(together[1:], single)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_autocast_and_half_precision(dtype, tolerance):
+    module = build(feature_resample=False)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(0.3)
+    hr, lr = inputs(dtype=torch.float32)
+    expected = module(hr, lr)
+    with torch.autocast("cpu", dtype=dtype):
+        autocast = module(hr, lr)
+    half = copy.deepcopy(module).to(dtype)(hr.to(dtype), lr.to(dtype))
+    for reference, *others in zip(expected, autocast, half, strict=True):
+        for other in others:
+            assert other.isfinite().all()
+            error = (other.float() - reference).abs().max() / reference.abs().max()
+            assert error < tolerance
+    assert half[1].dtype == half[2].dtype == dtype
+
+
+def test_autocast_backward_reaches_every_parameter():
+    module = build()
+    hr, lr = inputs(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, hr_out, lr_out = module(hr, lr)
+    (hr_out.float().square().sum() + lr_out.float().square().sum()).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_channels_last():
+    module = build().double()
+    hr, lr = inputs()
+    expected = module(hr, lr)
+    actual = module(*(t.to(memory_format=torch.channels_last) for t in (hr, lr)))
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert actual[1].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_state_dict_round_trip():
+    source, target = build(), FreqFusion(**SMALL, feature_resample=True)
+    target.load_state_dict(source.state_dict())
+    for a, b in zip(source.parameters(), target.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not [name for name in source.state_dict() if "window" in name]
+
+
+def test_original_names_load_inside_a_larger_model():
+    """Renaming works at any depth, and what does not belong is still reported."""
+    model = torch.nn.ModuleDict({"alignment": torch.nn.ModuleList([build()])})
+    saved = {}
+    for name, value in model.state_dict().items():
+        name = name.replace("_compressor", "_channel_compressor")
+        name = name.replace("lowpass_generator", "content_encoder")
+        name = name.replace("highpass_generator", "content_encoder2")
+        name = name.replace("sampler.lr_offset", "dysampler.offset")
+        name = name.replace("sampler.lr_scale", "dysampler.direct_scale")
+        name = name.replace("sampler.hr_scale", "dysampler.hr_direct_scale")
+        name = name.replace("sampler.lr_norm", "dysampler.norm_lr")
+        name = name.replace("sampler.hr_norm", "dysampler.norm_hr")
+        saved[name.replace("sampler.hr_offset", "dysampler.hr_offset")] = value + 1
+    saved["alignment.0.hamming_lowpass"] = torch.ones(1, 1, 5, 5)
+    model.load_state_dict(copy.deepcopy(saved))
+    assert torch.equal(
+        model["alignment"][0].lowpass_generator.weight, saved["alignment.0.content_encoder.weight"]
+    )
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*content_encoder3"):
+        model.load_state_dict({**saved, "alignment.0.content_encoder3.weight": torch.ones(1)})
+
+
+def test_weights_of_another_window_are_refused():
+    saved = {**build().state_dict(), "hamming_lowpass": torch.ones(1)}
+    with pytest.raises(RuntimeError, match="built with other arguments"):
+        build(hamming_window=True).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("options", [{}, {"semi_conv": False}, {"feature_resample": False}])
+def test_compiles_without_graph_breaks(options):
+    module = build(**options)
+    hr, lr = inputs(dtype=torch.float32)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for actual, expected in zip(compiled(hr, lr), module(hr, lr), strict=True):
+        torch.testing.assert_close(actual, expected)
+    compiled(hr, lr)[2].sum().backward()
+
+
+@pytest.mark.parametrize("sizes", [((8, 10), (4, 5)), ((7, 9), (4, 5)), ((9, 8), (4, 3))])
+def test_exported_form_equals_eager(sizes):
+    module = build().eval()
+    maps = inputs(*sizes, dtype=torch.float32)
+    program = torch.export.export(module, maps)
+    for actual, expected in zip(program.module()(*maps), module(*maps), strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert not [node for node in program.graph.nodes if "freqfusion" in str(node.target)]
+
+
+@pytest.mark.slow
+def test_export_to_onnx_with_dynamic_sizes(tmp_path):
+    """One file for every even size, standard operators only, the same numbers."""
+    pytest.importorskip("onnxscript", reason="needs the extra 'onnx'")
+    onnx = pytest.importorskip("onnx", reason="needs the extra 'onnx'")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    module = build(lowpass_kernel=3).eval()
+    height, width = torch.export.Dim("h", min=2, max=64), torch.export.Dim("w", min=2, max=64)
+    dynamic = {"hr_feat": {2: 2 * height, 3: 2 * width}, "lr_feat": {2: height, 3: width}}
+    file = tmp_path / "fusion.onnx"
+    maps = inputs(dtype=torch.float32)
+    torch.onnx.export(
+        module, maps, file, dynamo=True, dynamic_shapes=dynamic, verbose=False, opset_version=18
+    )
+    domains = {node.domain for node in onnx.load(file).graph.node}
+    assert domains <= {"", "ai.onnx"}
+    session = onnxruntime.InferenceSession(file)
+    for sizes in (((8, 10), (4, 5)), ((18, 14), (9, 7)), ((4, 4), (2, 2))):
+        maps = inputs(*sizes, dtype=torch.float32)
+        feed = {
+            node.name: value.numpy() for node, value in zip(session.get_inputs(), maps, strict=True)
+        }
+        for actual, expected in zip(session.run(None, feed), module(*maps), strict=True):
+            torch.testing.assert_close(torch.from_numpy(actual), expected, atol=1e-4, rtol=1e-4)
+
+
+ERRORS = [
+    ({"lowpass_kernel": 4}, "lowpass_kernel must be a positive odd number.*got 4"),
+    ({"highpass_kernel": 0}, "highpass_kernel must be a positive odd number"),
+    ({"encoder_kernel": 2}, "encoder_kernel must be a positive odd number"),
+    ({"encoder_dilation": 0}, "encoder_dilation must be positive"),
+    ({"upsample_mode": "area"}, "upsample_mode must be one of"),
+    ({"align_corners": True}, "align_corners=True needs upsample_mode"),
+    ({"padding_mode": "same"}, "padding_mode must be one of"),
+    ({"feature_resample_group": 3}, "feature_resample_group must divide lr_channels"),
+    ({"feature_resample_group": 0}, "feature_resample_group must be positive"),
+    ({"compressed_channels": 4}, "got 4 channels: take a multiple of 8"),
+    ({"compressed_channels": 28}, "channels // 8 groups, which must divide"),
+    ({"compressed_channels": 0}, "compressed_channels must be positive"),
+    ({"hr_channels": 0}, "hr_channels must be positive"),
+    ({"sampler_features": "both"}, "sampler_features must be one of"),
+    ({"sampler_init": "zero"}, "sampler_init must be one of"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), ERRORS)
+@pytest.mark.parametrize("feature_resample", [True, False])
+def test_impossible_arguments_say_why(options, message, feature_resample):
+    # Widths that only the normalisation of the sampler's guides cannot take are fine without it.
+    needs_resample = options.get("feature_resample_group") or options.get("compressed_channels")
+    if needs_resample and not feature_resample:
+        FreqFusion(**{**SMALL, **options}, feature_resample=False)
+        return
+    with pytest.raises(ValueError, match=message):
+        FreqFusion(**{**SMALL, **options}, feature_resample=feature_resample)
+
+
+def test_unknown_arguments_are_refused():
+    with pytest.raises(TypeError, match="lowpas_kernel"):
+        FreqFusion(**SMALL, lowpas_kernel=5)
+    with pytest.raises(TypeError, match="positional"):
+        FreqFusion(4, 8)
+
+
+def test_wrong_inputs_say_what_came():
+    module = build()
+    hr, lr = inputs(dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"hr_feat must have shape \(batch, 4, .*got \(2, 8"):
+        module(lr, hr)
+    with pytest.raises(ValueError, match="same batch size, got 2 and 1"):
+        module(hr, lr[:1])
+
+
+def test_concatenation_checks_its_arguments():
+    with pytest.raises(ValueError, match="at least two maps"):
+        FreqFusionConcat(in_channels=[8])
+    with pytest.raises(ValueError, match="must divide the channels of every map"):
+        FreqFusionConcat(in_channels=[6, 8])
+    with pytest.raises(ValueError, match="compress_ratio must be"):
+        FreqFusionConcat(in_channels=[8, 8], compress_ratio=0)
+    module = FreqFusionConcat(
+        in_channels=[8, 16, 24], compress_ratio=2, feature_resample_norm=False
+    )
+    assert module.out_channels == 48
+    maps = [torch.randn(1, c, s, s) for c, s in ((8, 13), (16, 7), (24, 4))]
+    assert module(maps).shape == (1, 48, 13, 13)
+    with pytest.raises(ValueError, match="expected 3 feature maps"):
+        module(maps[:2])

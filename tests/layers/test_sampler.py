@@ -1,0 +1,151 @@
+"""The offset generator's parts, each used alone."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import unfold
+
+from freqfusion.layers import (
+    LocalSimilaritySampler,
+    hamming_window,
+    local_similarity,
+    normalize_kernels,
+    sample_at_offsets,
+)
+
+
+@settings(max_examples=30)
+@given(
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    kernel_size=st.sampled_from([3, 5]),
+    dilation=st.integers(1, 3),
+)
+def test_similarity_equals_unfold_form(height, width, kernel_size, dilation):
+    features = torch.randn(2, 5, height, width, dtype=torch.float64)
+    options = {"kernel_size": kernel_size, "dilation": dilation}
+    torch.testing.assert_close(
+        local_similarity(features, **options), unfold.local_similarity(features, **options)
+    )
+
+
+def test_similarity_by_hand():
+    """(1, 0), (1, 1), (0, 0) in a row, one apart: 1 / sqrt 2 between the first two, 0 elsewhere."""
+    features = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]]).view(1, 2, 1, 3)
+    similarity = local_similarity(features, dilation=1)
+    assert similarity.shape == (1, 8, 1, 3)
+    left, right = similarity[0, 3, 0], similarity[0, 4, 0]
+    torch.testing.assert_close(left, torch.tensor([0.0, 0.5**0.5, 0.0]))
+    torch.testing.assert_close(right, torch.tensor([0.5**0.5, 0.0, 0.0]))
+    assert similarity.abs().sum() == left.abs().sum() + right.abs().sum()
+
+
+def test_similarity_gradients():
+    features = torch.randn(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(local_similarity, features)
+
+
+def test_similarity_of_large_half_precision_features_does_not_overflow():
+    features = torch.full((1, 4, 6, 6), 1e4, dtype=torch.float16)
+    similarity = local_similarity(features)
+    assert similarity.dtype == torch.float16
+    assert similarity.amax() == pytest.approx(1.0, abs=1e-3)
+    assert similarity.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel_size": 4}, "positive odd number"),
+        ({"kernel_size": 1}, "at least 3"),
+        ({"dilation": 0}, "dilation must be positive"),
+        ({"measure": "l2"}, "measure must be one of"),
+    ],
+)
+def test_similarity_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        local_similarity(torch.zeros(1, 1, 3, 3), **options)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_normalised_kernels_sum_to_one(groups):
+    logits = torch.randn(2, 25 * groups, 4, 5, dtype=torch.float64) * 10
+    for window in (None, hamming_window(5)):
+        kernels = normalize_kernels(logits, window, groups=groups)
+        assert kernels.min() >= 0
+        sums = kernels.unflatten(1, (groups, 25)).sum(2)
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+    single = unfold.normalize(logits[:, :25], hamming_window(5))
+    torch.testing.assert_close(kernels[:, :25], single)
+
+
+def test_hamming_window_by_hand():
+    """For three taps h = (0.08, 1, 0.08)."""
+    line = torch.tensor([0.08, 1.0, 0.08])
+    torch.testing.assert_close(hamming_window(3), torch.outer(line, line))
+    assert hamming_window(1).tolist() == [[1.0]]
+    with pytest.raises(ValueError, match="positive"):
+        hamming_window(0)
+
+
+def test_normalizer_errors():
+    with pytest.raises(ValueError, match="groups must divide the 9 channels"):
+        normalize_kernels(torch.zeros(1, 9, 1, 1), groups=2)
+    with pytest.raises(ValueError, match="one weight for each of the 9 taps"):
+        normalize_kernels(torch.zeros(1, 9, 1, 1), hamming_window(5))
+
+
+def test_offsets_move_whole_pixels():
+    """An offset of one pixel to the right reads the right neighbour; the border repeats."""
+    features = torch.arange(12.0).view(1, 1, 3, 4).repeat(1, 2, 1, 1)
+    offsets = torch.zeros(1, 2, 2, 3, 4)
+    offsets[:, 0, 0] = 1.0  # the first group moves along x
+    offsets[:, 1, 1] = -1.0  # the second along y
+    moved = sample_at_offsets(features, offsets)
+    torch.testing.assert_close(moved[0, 0, 0], torch.tensor([1.0, 2.0, 3.0, 3.0]))
+    torch.testing.assert_close(moved[0, 1, :, 0], torch.tensor([0.0, 0.0, 4.0]))
+
+
+@settings(max_examples=20)
+@given(height=st.integers(1, 33), width=st.integers(1, 33), groups=st.sampled_from([1, 2, 4]))
+def test_zero_offsets_are_the_identity(height, width, groups):
+    features = torch.randn(2, 4, height, width, dtype=torch.float64)
+    offsets = torch.zeros(2, 2, groups, height, width, dtype=torch.float64)
+    torch.testing.assert_close(sample_at_offsets(features, offsets), features)
+
+
+def test_low_resolution_features_are_interpolated():
+    """Zero offsets on a finer lattice are bilinear upsampling."""
+    features = torch.randn(1, 4, 5, 7)
+    offsets = torch.zeros(1, 2, 4, 10, 14)
+    expected = F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(sample_at_offsets(features, offsets), expected)
+
+
+def test_half_precision_coordinates_stay_exact_on_wide_maps():
+    """At 2048 pixels bfloat16 coordinates would be off by several pixels."""
+    features = torch.arange(2048.0).view(1, 1, 1, 2048).div(2048).bfloat16()
+    offsets = torch.zeros(1, 2, 1, 1, 2048, dtype=torch.bfloat16)
+    assert torch.equal(sample_at_offsets(features, offsets), features)
+
+
+@pytest.mark.parametrize("hr", [(12, 10), (11, 9), (12, 9)])
+def test_sampler_equals_unfold_form_and_takes_odd_sizes(hr):
+    torch.manual_seed(0)
+    sampler = LocalSimilaritySampler(channels=16, groups=2).double()
+    fine, coarse = torch.randn(2, 16, *hr).double(), torch.randn(2, 16, 6, 5).double()
+    features = torch.randn(2, 6, *hr).double()
+    sampled = sampler(fine, coarse, features)
+    assert sampled.shape == features.shape
+    if hr == (12, 10):
+        torch.testing.assert_close(sampled, unfold.resample(sampler, fine, coarse, features))
+
+
+def test_sampler_errors():
+    with pytest.raises(ValueError, match="kernel_size must be a positive odd number"):
+        LocalSimilaritySampler(channels=8, kernel_size=2)
+    sampler = LocalSimilaritySampler(channels=8, groups=4)
+    with pytest.raises(ValueError, match="4 groups for 6 channels"):
+        sampler(torch.randn(1, 8, 4, 4), torch.randn(1, 8, 2, 2), torch.randn(1, 6, 4, 4))
