@@ -162,9 +162,11 @@ def _tiles(values: Tensor, features: Tensor, geometry: Geometry) -> Iterator[_Ti
     device = values.device
     images, deep, high = batch, channels, out_height
     if device.type == "cpu":
-        images = 1
-        high = max(1, _KERNEL_ELEMENTS // (groups * geometry.taps * out_width))
-        deep = max(1, _TILE_ELEMENTS // (groups * min(high, out_height) * out_width))
+        line = groups * out_width
+        high = _even_part(out_height, _KERNEL_ELEMENTS // (geometry.taps * line))
+        deep = _even_part(channels, _TILE_ELEMENTS // (high * line))
+        whole = high == out_height and deep == channels
+        images = max(1, _TILE_ELEMENTS // (deep * high * line)) if whole else 1
     columns = rows = None
     if out_width != width:
         columns = geometry.source(torch.arange(out_width, device=device), out_width, width)
@@ -188,3 +190,9 @@ def _tiles(values: Tensor, features: Tensor, geometry: Geometry) -> Iterator[_Ti
                     bottom - top,
                     width,
                 )
+
+
+def _even_part(total: int, limit: int) -> int:
+    """Size of the parts if ``total`` is cut into the fewest equal parts of at most ``limit``."""
+    parts = -(-total // max(limit, 1))
+    return -(-total // max(parts, 1))

@@ -1,0 +1,1 @@
+"""Data sets: registration, mappers, checks, and synthetic scenes (numpy and Pillow only)."""

@@ -1,0 +1,38 @@
+"""Synthetic scenes: pictures with exact truth, painted from a seed.
+
+Layered landscapes of textured stuff and overlapping things, many of them thin, to measure
+boundaries and fine detail on. Use them in memory (``make_scene``, ``scene_batch``) or write a data
+set in COCO or Cityscapes layout. Needs numpy, Pillow and tqdm only.
+"""
+
+from freqfusion.data.synthetic.categories import (
+    CATEGORIES,
+    CLASS_NAMES,
+    NUM_CLASSES,
+    VOID_LABEL,
+    Category,
+    panoptic_metadata,
+    separated_metadata,
+)
+from freqfusion.data.synthetic.cityscapes import write_cityscapes
+from freqfusion.data.synthetic.coco import MASK_FORMATS, write_coco
+from freqfusion.data.synthetic.scenes import Scene, Segment, make_scene, scene_batch
+from freqfusion.data.synthetic.splits import VAL_START
+
+__all__ = [
+    "CATEGORIES",
+    "CLASS_NAMES",
+    "MASK_FORMATS",
+    "NUM_CLASSES",
+    "VAL_START",
+    "VOID_LABEL",
+    "Category",
+    "Scene",
+    "Segment",
+    "make_scene",
+    "panoptic_metadata",
+    "scene_batch",
+    "separated_metadata",
+    "write_cityscapes",
+    "write_coco",
+]

@@ -1,0 +1,103 @@
+"""What the synthetic scenes show: names, ids, colours and the class labels made from them.
+
+Three numberings, as in COCO:
+
+* ``Category.id``: the id in the JSON files. Things have 1.., stuff 101..; the gap is there so that
+  a missing id-to-label map shows at once, as it would on COCO (whose ids have gaps too).
+* the semantic label: position in ``CATEGORIES``, things first, 0..NUM_CLASSES-1; 255 is void.
+* the "separated" label of a Panoptic FPN semantic head: 0 for any thing, 1.. for stuff; 255 is
+  void.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+VOID_LABEL = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One class of the scenes; ``color`` is RGB, for drawings and for the panoptic ids."""
+
+    id: int
+    name: str
+    supercategory: str
+    is_thing: bool
+    color: tuple[int, int, int]
+
+
+THING_CATEGORIES = (
+    Category(1, "disc", "toy", True, (220, 60, 40)),
+    Category(2, "star", "toy", True, (250, 190, 30)),
+    Category(3, "box", "object", True, (40, 60, 150)),
+    Category(4, "wheel", "object", True, (130, 20, 90)),
+    Category(5, "pole", "structure", True, (150, 150, 160)),
+    Category(6, "wire", "structure", True, (20, 10, 20)),
+    Category(7, "tree", "plant", True, (20, 110, 40)),
+)
+STUFF_CATEGORIES = (
+    Category(101, "sky", "outdoor", False, (110, 170, 225)),
+    Category(102, "grass", "outdoor", False, (150, 220, 100)),
+    Category(103, "road", "outdoor", False, (120, 70, 120)),
+    Category(104, "water", "outdoor", False, (30, 130, 190)),
+    Category(105, "wall", "building", False, (170, 90, 70)),
+    Category(106, "fence", "building", False, (200, 160, 130)),
+)
+CATEGORIES = THING_CATEGORIES + STUFF_CATEGORIES
+NUM_CLASSES = len(CATEGORIES)
+CLASS_NAMES = tuple(category.name for category in CATEGORIES)
+
+LABEL_OF_ID = {category.id: label for label, category in enumerate(CATEGORIES)}
+"""JSON category id -> semantic label."""
+
+SEPARATED_LABEL_OF_ID = {category.id: 0 for category in THING_CATEGORIES} | {
+    category.id: label for label, category in enumerate(STUFF_CATEGORIES, start=1)
+}
+"""JSON category id -> label of a semantic head that sees all things as one class."""
+
+_BY_NAME = {category.name: category for category in CATEGORIES}
+
+
+def category_named(name: str) -> Category:
+    """Return the category called ``name``; ValueError with the known names otherwise."""
+    if name not in _BY_NAME:
+        raise ValueError(f"unknown category {name!r}; the scenes have {', '.join(CLASS_NAMES)}")
+    return _BY_NAME[name]
+
+
+def panoptic_metadata() -> dict[str, Any]:
+    """Detectron2 metadata for panoptic models with one label space (``panoptic_semseg_*`` maps).
+
+    Things and stuff share the labels 0..NUM_CLASSES-1, so ``stuff_classes`` lists all classes.
+    """
+    names = list(CLASS_NAMES)
+    colors = [list(category.color) for category in CATEGORIES]
+    things = len(THING_CATEGORIES)
+    return {
+        "thing_classes": names[:things],
+        "thing_colors": colors[:things],
+        "stuff_classes": names,
+        "stuff_colors": colors,
+        "thing_dataset_id_to_contiguous_id": {c.id: LABEL_OF_ID[c.id] for c in THING_CATEGORIES},
+        "stuff_dataset_id_to_contiguous_id": dict(LABEL_OF_ID),
+        "ignore_label": VOID_LABEL,
+    }
+
+
+def separated_metadata() -> dict[str, Any]:
+    """Detectron2 metadata for Panoptic FPN (``panoptic_stuff_*`` maps; label 0 is any thing).
+
+    Fits ``register_coco_panoptic_separated``; dataset id 0 stands for "things", as in Detectron2's
+    own COCO.
+    """
+    stuff_ids = {c.id: SEPARATED_LABEL_OF_ID[c.id] for c in STUFF_CATEGORIES}
+    return {
+        "thing_classes": [c.name for c in THING_CATEGORIES],
+        "thing_colors": [list(c.color) for c in THING_CATEGORIES],
+        "stuff_classes": ["things", *(c.name for c in STUFF_CATEGORIES)],
+        "stuff_colors": [[82, 18, 128], *(list(c.color) for c in STUFF_CATEGORIES)],
+        "thing_dataset_id_to_contiguous_id": {c.id: LABEL_OF_ID[c.id] for c in THING_CATEGORIES},
+        "stuff_dataset_id_to_contiguous_id": {0: 0} | stuff_ids,
+    }

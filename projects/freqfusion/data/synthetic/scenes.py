@@ -1,0 +1,141 @@
+"""Synthetic scenes: a picture and its panoptic truth, as a function of (seed, index).
+
+Landscapes of textured stuff with overlapping things, many of them one to three pixels thin.
+Colours vary between instances and overlap between classes, light and noise vary between scenes:
+texture, shape and fine detail decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from freqfusion.data.synthetic.arguments import check_index, check_size
+from freqfusion.data.synthetic.arrays import ByteArray, IdArray
+from freqfusion.data.synthetic.canvas import Canvas, View
+from freqfusion.data.synthetic.categories import LABEL_OF_ID, VOID_LABEL
+from freqfusion.data.synthetic.noise import smooth_noise
+from freqfusion.data.synthetic.surroundings import paint_fence, paint_surroundings
+from freqfusion.data.synthetic.things import (
+    paint_crowd,
+    paint_power_line,
+    paint_smudge,
+    paint_things,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A thing, a crowd of things, or all of one stuff; ``id`` is its value in the panoptic map."""
+
+    id: int
+    category_id: int
+    is_thing: bool
+    iscrowd: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A picture and what is in it.
+
+    image: uint8, height x width x 3, RGB. panoptic: int32, height x width, segment ids
+    1..len(segments), 0 for void. segments: one for each id, in the order of the ids; each owns at
+    least one pixel.
+    """
+
+    image: ByteArray
+    panoptic: IdArray
+    segments: tuple[Segment, ...]
+
+    def semantic(self) -> ByteArray:
+        """Labels 0..NUM_CLASSES-1 (things first, see ``categories``), 255 for void; uint8."""
+        return self.relabelled(LABEL_OF_ID)
+
+    def relabelled(self, label_of_id: dict[int, int]) -> ByteArray:
+        """The segments as labels by ``label_of_id`` (category id -> label); 255 for void; uint8."""
+        table = [VOID_LABEL, *(label_of_id[segment.category_id] for segment in self.segments)]
+        return np.array(table, dtype=np.uint8)[self.panoptic]
+
+
+def make_scene(seed: int, index: int, size: tuple[int, int] = (256, 256)) -> Scene:
+    """Paint scene ``index`` of the series ``seed`` at ``size`` = (height, width), 8 pixels or more.
+
+    The same arguments give the same scene, in any process and in any order.
+    """
+    check_index("seed", seed)
+    check_index("index", index)
+    height, width = check_size(size)
+    rng = np.random.default_rng((seed, index))
+    horizon = float(rng.uniform(0.22, 0.62)) * height
+    canvas = Canvas(View(height, width, horizon, min(height, width) / 256))
+    _compose(canvas, rng)
+    panoptic, segments = _visible(canvas)
+    return Scene(_photograph(canvas, rng), panoptic, segments)
+
+
+def scene_batch(
+    seed: int, start: int, count: int, size: tuple[int, int] = (256, 256)
+) -> tuple[ByteArray, ByteArray]:
+    """Scenes from ``start`` on: images (count x H x W x 3) and labels (count x H x W).
+
+    Both are uint8; the labels are those of ``Scene.semantic``.
+    """
+    check_index("count", count)
+    height, width = check_size(size)
+    images = np.empty((count, height, width, 3), dtype=np.uint8)
+    labels = np.empty((count, height, width), dtype=np.uint8)
+    for number in range(count):
+        scene = make_scene(seed, start + number, size)
+        images[number], labels[number] = scene.image, scene.semantic()
+    return images, labels
+
+
+def _compose(canvas: Canvas, rng: np.random.Generator) -> None:
+    paint_surroundings(canvas, rng)
+    fence_first, line_first = rng.random(2) < 0.5
+    has_fence, has_line, has_crowd, has_smudge = rng.random(4) < (0.55, 0.65, 0.06, 0.4)
+    if has_line and line_first:
+        paint_power_line(canvas, rng)
+    if has_fence and fence_first:
+        paint_fence(canvas, rng)
+    paint_things(canvas, rng)
+    if has_fence and not fence_first:
+        paint_fence(canvas, rng)
+    if has_crowd:
+        paint_crowd(canvas, rng)
+    if has_line and not line_first:
+        paint_power_line(canvas, rng)
+    if has_smudge:
+        paint_smudge(canvas, rng)
+
+
+def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:
+    """Drop segments of which nothing is left to see and number the others 1, 2, ..."""
+    counts = np.bincount(canvas.owner.ravel(), minlength=len(canvas.segments) + 1)
+    table = np.zeros(len(counts), dtype=np.int32)
+    segments: list[Segment] = []
+    for owner, (category, crowd) in enumerate(canvas.segments, start=1):
+        if counts[owner]:
+            table[owner] = len(segments) + 1
+            segments.append(Segment(len(segments) + 1, category.id, category.is_thing, crowd))
+    return table[canvas.owner], tuple(segments)
+
+
+def _photograph(canvas: Canvas, rng: np.random.Generator) -> ByteArray:
+    """Uneven light and a colour cast, slight blur, then grain."""
+    height, width = canvas.view.size
+    soft = 0.5 * max(height, width)
+    light = 1 + 0.2 * smooth_noise(rng, height, width, (soft, soft))
+    cast = rng.uniform(0.92, 1.08, size=(3, 1, 1)) * rng.uniform(0.8, 1.1)
+    canvas.image *= light * cast.astype(np.float32)
+    side = float(rng.uniform(0.04, 0.24))
+    row = (side, 1 - 2 * side, side)
+    blur = ImageFilter.Kernel((3, 3), [above * across for above in row for across in row], scale=1)
+    blurred = np.asarray(Image.fromarray(canvas.pixels()).filter(blur))
+    grain = rng.random((height, width, 3), dtype=np.float32)
+    grain -= 0.5
+    grain *= np.float32(rng.uniform(3, 24))
+    grain += blurred
+    return np.clip(grain, 0, 255, out=grain).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Command lines, each started as ``python -m freqfusion.tools.<name>``."""

@@ -1,0 +1,27 @@
+"""Types of command-line arguments that several tools share."""
+
+import argparse
+from collections.abc import Callable, Iterable
+
+
+def number_from(lowest: int) -> Callable[[str], int]:
+    """A whole number that is not below ``lowest``."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {lowest} on")
+        return int(text)
+
+    return number
+
+
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """One of several words; unlike ``choices`` it can be used where none may be given."""
+    known = tuple(names)
+
+    def name(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
+        return text
+
+    return name

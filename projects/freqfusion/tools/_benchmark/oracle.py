@@ -1,0 +1,24 @@
+"""The unfold forms that ours are compared with; they live in the tests of a checkout."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import freqfusion
+
+
+def load_unfold_forms() -> ModuleType:
+    """Import ``tests/oracles/unfold.py`` of the checkout that freqfusion was installed from."""
+    root = Path(freqfusion.__file__).resolve().parents[2]
+    path = root / "tests" / "oracles" / "unfold.py"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"benchmarks compare with the unfold forms in the repository's tests, and {path} does "
+            "not exist. Clone the repository, run 'make install' there, and use its environment."
+        )
+    spec = importlib.util.spec_from_file_location("freqfusion_unfold_forms", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,112 @@
+"""Write a data set of synthetic scenes: ``python -m freqfusion.tools.synthesize --output DIR``.
+
+Layouts: COCO (see ``freqfusion.data.synthetic.coco``) and Cityscapes (see
+``freqfusion.data.synthetic.cityscapes``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from freqfusion.data.synthetic import MASK_FORMATS, write_cityscapes, write_coco
+
+LAYOUTS = ("coco", "cityscapes")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the data set; returns the exit code: 0, or 2 for what the user can mend."""
+    options = _parser().parse_args(arguments)
+    started = time.perf_counter()
+    try:
+        root = _write(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"synthesize: {error}", file=sys.stderr)
+        return 2
+    seconds = time.perf_counter() - started
+    print(_summary(options, root, seconds))
+    return 0
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``"256x512"`` -> (256, 512), height first."""
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size; write HEIGHTxWIDTH, for instance 256x512"
+        )
+    return int(match[1]), int(match[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m freqfusion.tools.synthesize",
+        description="Write a data set of synthetic scenes with exact segmentation truth.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    add("--layout", choices=LAYOUTS, default="coco", help="arrangement of files and annotations")
+    add("--num-train", type=int, default=200, metavar="N", help="scenes in the train split")
+    add("--num-val", type=int, default=50, metavar="N", help="scenes in the val split")
+    add(
+        "--size",
+        type=parse_size,
+        default="256x256",
+        metavar="HxW",
+        help="height x width of a scene",
+    )
+    add("--seed", type=int, default=0, metavar="S", help="another seed gives other scenes")
+    add("--workers", type=int, metavar="K", help="processes; not given: one a processor")
+    add(
+        "--mask-format",
+        choices=MASK_FORMATS,
+        default="polygon",
+        help="of COCO instance masks; rle needs INPUT.MASK_FORMAT bitmask in Detectron2",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace a synthetic data set that is there already",
+    )
+    return parser
+
+
+def _write(options: argparse.Namespace) -> Path:
+    shared = {
+        "num_train": options.num_train,
+        "num_val": options.num_val,
+        "size": options.size,
+        "seed": options.seed,
+        "workers": options.workers,
+        "overwrite": options.overwrite,
+    }
+    if options.layout == "coco":
+        return write_coco(options.output, mask_format=options.mask_format, **shared)
+    return write_cityscapes(options.output, **shared)
+
+
+def _summary(options: argparse.Namespace, root: Path, seconds: float) -> str:
+    count = options.num_train + options.num_val
+    height, width = options.size
+    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.json") if _is_index(path))
+    return "\n".join(
+        [
+            f"{count} scenes of {height}x{width} ({options.num_train} train, {options.num_val} val)"
+            f", {options.layout} layout, in {seconds:.1f} s ({count / seconds:.0f} a second)",
+            f"folder: {root.resolve()}",
+            f"annotations: {', '.join(files)}",
+        ]
+    )
+
+
+def _is_index(path: Path) -> bool:
+    return path.name.startswith(("instances_", "panoptic_", "cityscapes_panoptic_"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+import subprocess
+import sys
+
+import pytest
+
+from freqfusion.tools.synthesize import main, parse_size
+
+
+def arguments(folder, *more):
+    small = ["--num-train", "2", "--num-val", "1", "--size", "16x24", "--workers", "1"]
+    return ["--output", str(folder), *small, *more]
+
+
+def test_coco(tmp_path, capsys):
+    assert main(arguments(tmp_path / "out", "--mask-format", "rle")) == 0
+    said = capsys.readouterr().out
+    assert "3 scenes of 16x24 (2 train, 1 val), coco layout" in said
+    assert str(tmp_path / "out") in said
+    assert "annotations/instances_train.json" in said
+    assert (tmp_path / "out/val/000000000001.jpg").exists()
+
+
+def test_cityscapes(tmp_path, capsys):
+    assert main(arguments(tmp_path / "out", "--layout", "cityscapes")) == 0
+    assert "gtFine/cityscapes_panoptic_val.json" in capsys.readouterr().out
+    assert len(list((tmp_path / "out/leftImg8bit").rglob("*.png"))) == 3
+
+
+def test_second_run_needs_overwrite(tmp_path, capsys):
+    assert main(arguments(tmp_path / "out")) == 0
+    assert main(arguments(tmp_path / "out")) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith("synthesize: ")
+    assert "is not empty" in said.err
+    assert main(arguments(tmp_path / "out", "--overwrite")) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--size", "4x4"], "size is 4x4"),
+        (["--num-train", "-1"], "num_train must be 0 or more"),
+        (["--workers", "0"], "workers must be 1 or more"),
+        (["--seed", "-5"], "seed must be 0 or more"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path, capsys, more, message):
+    assert main(arguments(tmp_path / "out", *more)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert message in said.err
+
+
+@pytest.mark.parametrize("more", [["--size", "64"], ["--layout", "voc"], ["--sise", "64x64"]])
+def test_argparse_mistakes(tmp_path, capsys, more):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(tmp_path / "out", *more))
+    assert stop.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_size():
+    assert parse_size("256x512") == (256, 512)
+    assert parse_size("8X9") == (8, 9)
+
+
+def test_as_a_module_in_several_processes(tmp_path):
+    """18 scenes are enough for a pool; started as users start it."""
+    command = [sys.executable, "-m", "freqfusion.tools.synthesize"]
+    options = ["--num-train", "18", "--num-val", "0", "--size", "8x8", "--workers", "2"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "out"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "18 scenes of 8x8" in done.stdout
+    assert len(list((tmp_path / "out/train").iterdir())) == 18
