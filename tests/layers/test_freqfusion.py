@@ -401,6 +401,8 @@ def test_concatenation_checks_its_arguments():
         FreqFusionConcat(in_channels=[8])
     with pytest.raises(ValueError, match="must divide the channels of every map"):
         FreqFusionConcat(in_channels=[6, 8])
+    with pytest.raises(ValueError, match="64 and 160 channels at compress_ratio 8 gives 28"):
+        FreqFusionConcat(in_channels=[160, 64])
     with pytest.raises(ValueError, match="compress_ratio must be"):
         FreqFusionConcat(in_channels=[8, 8], compress_ratio=0)
     module = FreqFusionConcat(

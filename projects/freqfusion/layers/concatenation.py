@@ -64,11 +64,12 @@ class FreqFusionConcat(nn.Module):
         self.fusions = nn.ModuleList()
         for hr_channels in reversed(in_channels[:-1]):
             lr_channels, self.out_channels = self.out_channels, self.out_channels + hr_channels
-            self.fusions.append(
-                FreqFusion(
+            compressed = self.out_channels // compress_ratio
+            try:
+                fusion = FreqFusion(
                     hr_channels=hr_channels,
                     lr_channels=lr_channels,
-                    compressed_channels=self.out_channels // compress_ratio,
+                    compressed_channels=compressed,
                     lowpass_kernel=lowpass_kernel,
                     highpass_kernel=highpass_kernel,
                     feature_resample=feature_resample,
@@ -84,7 +85,12 @@ class FreqFusionConcat(nn.Module):
                     sampler_init=sampler_init,
                     use_checkpoint=use_checkpoint,
                 )
-            )
+            except ValueError as error:
+                raise ValueError(
+                    f"joining {lr_channels} and {hr_channels} channels at compress_ratio "
+                    f"{compress_ratio} gives {compressed} compressed channels: {error}"
+                ) from error
+            self.fusions.append(fusion)
         rename_on_load(self, {"freqfusions.": "fusions."}, {})
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:

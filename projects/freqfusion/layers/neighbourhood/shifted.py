@@ -19,9 +19,10 @@ from freqfusion.layers.neighbourhood.geometry import (
     read_window,
 )
 
-# Elements of a map in one tile on a CPU: features, weights and sum then take 3 x 256 KiB in
-# float32, which fits a second-level cache, and two threads have enough to do each.
-_TILE_ELEMENTS = 1 << 16
+# Elements of a map in one tile on a CPU: 1 MiB in float32. Two threads then hold their halves of
+# features, weights and sum in second-level caches of 2 MiB, and are started seldom enough not to
+# wait for each other.
+_TILE_ELEMENTS = 1 << 18
 # Elements of all the kernels in one tile, so that they too stay in cache from channel to channel.
 _KERNEL_ELEMENTS = 1 << 17
 
