@@ -400,13 +400,15 @@ def test_concatenation_checks_its_arguments():
     with pytest.raises(ValueError, match="at least two maps"):
         FreqFusionConcat(in_channels=[8])
     with pytest.raises(ValueError, match="must divide the channels of every map"):
-        FreqFusionConcat(in_channels=[6, 8])
+        FreqFusionConcat(in_channels=[6, 8], fusion={"feature_resample_norm": False})
+    with pytest.raises(TypeError, match="semi_con"):
+        FreqFusionConcat(in_channels=[64, 64], fusion={"semi_con": False})
     with pytest.raises(ValueError, match="64 and 160 channels at compress_ratio 8 gives 28"):
         FreqFusionConcat(in_channels=[160, 64])
     with pytest.raises(ValueError, match="compress_ratio must be"):
         FreqFusionConcat(in_channels=[8, 8], compress_ratio=0)
     module = FreqFusionConcat(
-        in_channels=[8, 16, 24], compress_ratio=2, feature_resample_norm=False
+        in_channels=[8, 16, 24], compress_ratio=2, fusion={"feature_resample_norm": False}
     )
     assert module.out_channels == 48
     maps = [torch.randn(1, c, s, s) for c, s in ((8, 13), (16, 7), (24, 4))]

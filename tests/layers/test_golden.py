@@ -56,8 +56,12 @@ def build_sampler(case):
 
 
 def build_concat(case):
-    arguments = {k: v for k, v in case.ctor.items() if k not in (*IGNORED, "in_index")}
-    module = FreqFusionConcat(**arguments)
+    widths = ("in_channels", "in_index", "compress_ratio")
+    module = FreqFusionConcat(
+        in_channels=case.ctor["in_channels"],
+        compress_ratio=case.ctor.get("compress_ratio", 8),
+        fusion={k: v for k, v in case.ctor.items() if k not in (*IGNORED, *widths)},
+    )
     module.load_state_dict(case.group("param"))
     return module
 

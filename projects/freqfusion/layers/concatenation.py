@@ -4,27 +4,36 @@ The form of semantic segmentation heads in Chen et al., FreqFusion, TPAMI 2024. 
 maps (B, C_i, H_i, W_i), fine to coarse.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_positive
 from freqfusion.layers.freqfusion import FreqFusion
-from freqfusion.layers.reassembly import PaddingMode
 from freqfusion.layers.renaming import rename_on_load
-from freqfusion.layers.sampler import SamplerFeatures, SamplerInit
+
+# The published segmentation heads differ from FreqFusion's own defaults in these.
+_DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {"feature_resample": True, "hamming_window": False, "sampler_features": "sim"}
+)
 
 
 class FreqFusionConcat(nn.Module):
     """Bring all levels of a pyramid to the size of the finest one and concatenate them.
 
-    The arguments beside these are those of :class:`~freqfusion.layers.FreqFusion`.
+    With resampling on, channels are joined group by group, so that the sampling groups of the next
+    step do not mix maps.
 
     Args:
         in_channels: Channels of the maps, fine to coarse; at least two.
         compress_ratio: The filters of each step are predicted from maps with this fraction of the
             channels that the step joins.
+        fusion: Arguments of :class:`~freqfusion.layers.FreqFusion` beside the three widths. Unlike
+            there, ``feature_resample`` is on, ``hamming_window`` off and ``sampler_features``
+            ``"sim"`` unless they are named, as in the published heads.
     """
 
     def __init__(
@@ -32,65 +41,37 @@ class FreqFusionConcat(nn.Module):
         *,
         in_channels: Sequence[int],
         compress_ratio: int = 8,
-        lowpass_kernel: int = 5,
-        highpass_kernel: int = 3,
-        feature_resample: bool = True,
-        feature_resample_group: int = 4,
-        feature_resample_norm: bool = True,
-        comp_feat_upsample: bool = True,
-        use_high_pass: bool = True,
-        hr_residual: bool = True,
-        semi_conv: bool = True,
-        hamming_window: bool = False,
-        padding_mode: PaddingMode = "zeros",
-        sampler_features: SamplerFeatures = "sim",
-        sampler_init: SamplerInit = "xavier",
-        use_checkpoint: bool = False,
+        fusion: Mapping[str, Any] = _DEFAULTS,
     ):
         super().__init__()
         if len(in_channels) < 2:
             raise ValueError(f"in_channels must list at least two maps, got {list(in_channels)}")
-        check_positive(compress_ratio=compress_ratio, feature_resample_group=feature_resample_group)
-        # Channels stay together with their sampling group when maps are joined; otherwise the next
-        # step's groups would mix maps.
-        self.groups = feature_resample_group if feature_resample else 1
-        indivisible = [width for width in in_channels if width % self.groups]
-        if indivisible:
-            raise ValueError(
-                f"feature_resample_group must divide the channels of every map, got "
-                f"{self.groups} groups and {list(in_channels)} channels"
-            )
-        self.out_channels = in_channels[-1]
+        check_positive(compress_ratio=compress_ratio)
+        options = {**_DEFAULTS, **fusion}
         self.fusions = nn.ModuleList()
+        self.out_channels = in_channels[-1]
         for hr_channels in reversed(in_channels[:-1]):
             lr_channels, self.out_channels = self.out_channels, self.out_channels + hr_channels
             compressed = self.out_channels // compress_ratio
             try:
-                fusion = FreqFusion(
+                step = FreqFusion(
                     hr_channels=hr_channels,
                     lr_channels=lr_channels,
                     compressed_channels=compressed,
-                    lowpass_kernel=lowpass_kernel,
-                    highpass_kernel=highpass_kernel,
-                    feature_resample=feature_resample,
-                    feature_resample_group=feature_resample_group,
-                    feature_resample_norm=feature_resample_norm,
-                    comp_feat_upsample=comp_feat_upsample,
-                    use_high_pass=use_high_pass,
-                    hr_residual=hr_residual,
-                    semi_conv=semi_conv,
-                    hamming_window=hamming_window,
-                    padding_mode=padding_mode,
-                    sampler_features=sampler_features,
-                    sampler_init=sampler_init,
-                    use_checkpoint=use_checkpoint,
+                    **options,
                 )
             except ValueError as error:
                 raise ValueError(
                     f"joining {lr_channels} and {hr_channels} channels at compress_ratio "
                     f"{compress_ratio} gives {compressed} compressed channels: {error}"
                 ) from error
-            self.fusions.append(fusion)
+            self.fusions.append(step)
+        self.groups = 1 if step.sampler is None else step.sampler.groups
+        if any(width % self.groups for width in in_channels):
+            raise ValueError(
+                f"feature_resample_group must divide the channels of every map, got "
+                f"{self.groups} groups and {list(in_channels)} channels"
+            )
         rename_on_load(self, {"freqfusions.": "fusions."}, {})
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
