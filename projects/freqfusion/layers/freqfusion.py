@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from freqfusion.layers.checks import check_choice, check_odd, check_positive
+from freqfusion.layers.convolution import PointwiseConv2d, convolve_together
 from freqfusion.layers.kernels import hamming_window as make_hamming_window
 from freqfusion.layers.kernels import normalize_kernels
 from freqfusion.layers.reassembly import PaddingMode, reassemble
@@ -141,8 +142,8 @@ class FreqFusion(nn.Module):
                 dilation=encoder_dilation,
             )
 
-        self.hr_compressor = nn.Conv2d(hr_channels, compressed_channels, 1)
-        self.lr_compressor = nn.Conv2d(lr_channels, compressed_channels, 1)
+        self.hr_compressor = PointwiseConv2d(hr_channels, compressed_channels)
+        self.lr_compressor = PointwiseConv2d(lr_channels, compressed_channels)
         self.lowpass_generator = generator(lowpass_kernel)
         self.highpass_generator = generator(highpass_kernel) if use_high_pass else None
         self.sampler = None
@@ -232,29 +233,37 @@ class FreqFusion(nn.Module):
                 smooth = self._filter(hr_guide, kernels, self.highpass_kernel)
                 hr_guide = _sharpen(hr_guide, smooth)
         lowpass_logits = self.lowpass_generator(hr_guide)
-        lr_logits = self.lowpass_generator(lr_guide)
+        lr_lowpass_logits, lr_highpass_logits = self._generate(lr_guide)
         if self.comp_feat_upsample:
             kernels = self._normalize(lowpass_logits, self.lowpass_window)
-            lowpass_logits = lowpass_logits + self._upsample(lr_logits, kernels)
+            lowpass_logits = lowpass_logits + self._upsample(lr_lowpass_logits, kernels)
         else:
-            lowpass_logits = lowpass_logits + resize_nearest(lr_logits, size)
+            lowpass_logits = lowpass_logits + resize_nearest(lr_lowpass_logits, size)
         lowpass = self._normalize(lowpass_logits, self.lowpass_window)
-        if self.highpass_generator is None or highpass_logits is None:
+        if highpass_logits is None or lr_highpass_logits is None:
             return hr_guide, lowpass, None
-        lr_logits = self.highpass_generator(lr_guide)
         if self.comp_feat_upsample:
-            highpass_logits = highpass_logits + self._upsample(lr_logits, lowpass)
+            highpass_logits = highpass_logits + self._upsample(lr_highpass_logits, lowpass)
         else:
-            highpass_logits = highpass_logits + resize_nearest(lr_logits, size)
+            highpass_logits = highpass_logits + resize_nearest(lr_highpass_logits, size)
         return hr_guide, lowpass, self._normalize(highpass_logits, self.highpass_window)
 
     def _joint_kernels(self, hr_guide: Tensor, lr_guide: Tensor) -> tuple[Tensor, Tensor | None]:
         """Kernels from logits that are predicted once, from the sum of both maps."""
         guide = hr_guide + resize_nearest(lr_guide, (hr_guide.shape[-2], hr_guide.shape[-1]))
-        lowpass = self._normalize(self.lowpass_generator(guide), self.lowpass_window)
-        if self.highpass_generator is None:
+        lowpass_logits, highpass_logits = self._generate(guide)
+        lowpass = self._normalize(lowpass_logits, self.lowpass_window)
+        if highpass_logits is None:
             return lowpass, None
-        return lowpass, self._normalize(self.highpass_generator(guide), self.highpass_window)
+        return lowpass, self._normalize(highpass_logits, self.highpass_window)
+
+    def _generate(self, guide: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits of the low-pass and the high-pass kernels from one guide."""
+        if self.highpass_generator is None:
+            return self.lowpass_generator(guide), None
+        logits = convolve_together([self.lowpass_generator, self.highpass_generator], guide)
+        taps = self.lowpass_kernel**2
+        return logits[:, :taps], logits[:, taps:]
 
     def _upsample(self, lr: Tensor, kernels: Tensor) -> Tensor:
         return reassemble(

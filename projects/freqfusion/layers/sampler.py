@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_choice, check_odd, check_positive
+from freqfusion.layers.convolution import convolve_together
 from freqfusion.layers.renaming import rename_on_load
 from freqfusion.layers.resize import resize_nearest
 from freqfusion.layers.similarity import local_similarity
@@ -118,26 +119,25 @@ class LocalSimilaritySampler(nn.Module):
         """Offsets in high-resolution pixels, (B, 2, groups, Ho, Wo), x first, then y."""
         hr, lr = self.hr_norm(hr), self.lr_norm(lr)
         size = (hr.shape[-2], hr.shape[-1])
-        hr_for_offset, hr_for_scale = self._guides(hr)
-        lr_for_offset, lr_for_scale = self._guides(lr)
-        # A low-resolution pixel predicts the offsets of its 2 x 2 output pixels.
-        offset = self.hr_offset(hr_for_offset)
-        offset = offset + resize_nearest(F.pixel_shuffle(self.lr_offset(lr_for_offset), 2), size)
-        if self.lr_scale is None or self.hr_scale is None:
-            scale: Tensor | float = _FIXED_SCALE
+        # A low-resolution pixel predicts for its 2 x 2 output pixels.
+        low = F.pixel_shuffle(self._predict(lr, self.lr_offset, self.lr_scale), 2)
+        logits = self._predict(hr, self.hr_offset, self.hr_scale) + resize_nearest(low, size)
+        if self.lr_scale is None:
+            scaled = logits * _FIXED_SCALE
         else:
-            logit = self.hr_scale(hr_for_scale)
-            logit = logit + resize_nearest(F.pixel_shuffle(self.lr_scale(lr_for_scale), 2), size)
-            scale = logit.sigmoid()
-        offsets: Tensor = (2 * offset * scale).unflatten(1, (2, self.groups))
+            offset, scale = logits.chunk(2, dim=1)
+            scaled = offset * scale.sigmoid()
+        offsets: Tensor = (2 * scaled).unflatten(1, (2, self.groups))
         return offsets
 
-    def _guides(self, guide: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, guide: Tensor, offset: nn.Conv2d, scale: nn.Conv2d | None) -> Tensor:
+        """Offsets and, after them, the logits of their scales."""
         similarity = local_similarity(guide)
-        if self.guide_features == "sim":
-            return similarity, guide
-        both = torch.cat([guide, similarity], dim=1)
-        return both, both
+        if self.guide_features == "sim_concat":
+            both = torch.cat([guide, similarity], dim=1)
+            return convolve_together([offset] if scale is None else [offset, scale], both)
+        parts = [offset(similarity)] if scale is None else [offset(similarity), scale(guide)]
+        return torch.cat(parts, dim=1)
 
 
 def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:

@@ -76,9 +76,14 @@ def read_window(
     image: Tensor, top: int, left: int, height: int, width: int, dtype: torch.dtype
 ) -> Tensor:
     """Copy ``image[..., top : top + height, left : left + width]``, zero outside the image."""
-    window = image.new_zeros((*image.shape[:-2], height, width), dtype=dtype)
+    window = image.new_empty((*image.shape[:-2], height, width), dtype=dtype)
     inside, source = _overlap(image, top, left, height, width)
     window[inside] = image[source]
+    _, rows, columns = inside
+    for frame in (window[..., : rows.start, :], window[..., rows.stop :, :]):
+        frame.zero_()
+    for frame in (window[..., rows, : columns.start], window[..., rows, columns.stop :]):
+        frame.zero_()
     return window
 
 

@@ -49,14 +49,25 @@ def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
     """
     values = values.unflatten(1, (geometry.groups, -1))
     features = features.unflatten(1, (geometry.groups, -1))
-    batch, groups, _, height, width = values.shape
+    batch, groups, channels, height, width = values.shape
     dtype = accumulation_dtype(values.dtype)
-    kernels = values.new_zeros((batch, groups, geometry.taps, height, width), dtype=dtype)
-    for tile in _tiles(values, features, geometry):
-        value = tile.of_values(values).to(dtype)
-        kernel = tile.of_kernels(kernels)
+    kernels = values.new_empty((batch, groups, geometry.taps, height, width), dtype=dtype)
+    # Products of a few channels at a time are added up channel by channel, which is one
+    # multiply-add each, and summed over those few channels at the end. There is one such sum for
+    # each tap, hence smaller tiles.
+    partial = values.new_empty(0)
+    for tile in _tiles(values, features, geometry, _TILE_ELEMENTS // 4):
+        value, kernel = tile.of_values(values).to(dtype), tile.of_kernels(kernels)
+        deep = value.shape[2]
+        if deep < channels and tile.channels.start == 0:
+            partial = value.new_zeros((*value.shape[:2], geometry.taps, *value.shape[2:]))
         for tap, neighbours in enumerate(tile.neighbours(features)):
-            kernel[:, :, tap] += (value * neighbours).sum(2)
+            if deep == channels:
+                kernel[:, :, tap] = (value * neighbours).sum(2)
+            else:
+                partial[:, :, tap, :deep].addcmul_(value, neighbours)
+        if deep < channels and tile.channels.stop >= channels:
+            torch.sum(partial, 3, out=kernel)
     return kernels.flatten(1, 2)
 
 
@@ -156,8 +167,10 @@ def _put(values: Tensor, dim: int, index: Tensor | None, size: int) -> Tensor:
     return values.new_zeros(shape).index_add_(dim, index, values)
 
 
-def _tiles(values: Tensor, features: Tensor, geometry: Geometry) -> Iterator[_Tile]:
-    """Cut ``values`` (B, G, C / G, Ho, Wo) into tiles."""
+def _tiles(
+    values: Tensor, features: Tensor, geometry: Geometry, elements: int = _TILE_ELEMENTS
+) -> Iterator[_Tile]:
+    """Cut ``values`` (B, G, C / G, Ho, Wo) into tiles of about so many elements."""
     batch, groups, channels, out_height, out_width = values.shape
     height, width = geometry.source_size(*features.shape[-2:])
     device = values.device
@@ -165,9 +178,9 @@ def _tiles(values: Tensor, features: Tensor, geometry: Geometry) -> Iterator[_Ti
     if device.type == "cpu":
         line = groups * out_width
         high = _even_part(out_height, _KERNEL_ELEMENTS // (geometry.taps * line))
-        deep = _even_part(channels, _TILE_ELEMENTS // (high * line))
+        deep = _even_part(channels, elements // (high * line))
         whole = high == out_height and deep == channels
-        images = max(1, _TILE_ELEMENTS // (deep * high * line)) if whole else 1
+        images = max(1, elements // (deep * high * line)) if whole else 1
     columns = rows = None
     if out_width != width:
         columns = geometry.source(torch.arange(out_width, device=device), out_width, width)
