@@ -1,0 +1,59 @@
+# Two commands do everything: `make demo` and `make test`. Both make the environment that they need.
+# Overrides: PYTHON=python3.12  VENV=/path  DETECTRON2=<URL, wheel or folder>  PYTEST_ARGS='-k name'
+
+PYTHON ?=
+VENV ?= .venv
+DETECTRON2 ?=
+PYTEST_ARGS ?=
+
+run = "$(VENV)/bin/python"
+chosen = $(if $(strip $(PYTHON)),--python-chosen)
+prepare = python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
+	"$$python" scripts/bootstrap.py --venv "$(VENV)" --detectron2 "$(DETECTRON2)" $(chosen)
+pytest = $(run) -m pytest -n auto -rfEs
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast test-all lint format bench clean
+
+help:  ## show this list
+	@echo "Usage: make <target> [PYTHON=python3.12] [VENV=.venv] [DETECTRON2=<URL, wheel or folder>]"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{printf "%-12s%s\n", $$1, $$2}'
+
+install:  ## make the environment, or bring it up to date
+	@$(prepare) --retry
+
+demo:  ## train two small networks on synthetic scenes and compare them (figure in output/demo)
+	@$(prepare)
+	@$(run) -m freqfusion.tools.showcase --output output/demo
+	@$(prepare) --note
+
+test:  ## run the tests
+	@$(prepare)
+	@$(pytest) $(PYTEST_ARGS)
+
+test-fast:  ## run a quick part of the tests, up to the first failure
+	@$(prepare)
+	@$(pytest) -x -m "not slow and not gpu and not e2e and not golden" --hypothesis-profile=fast $(PYTEST_ARGS)
+
+test-all:  ## run all tests, also the slow ones and those that want a GPU
+	@$(prepare)
+	@$(pytest) -m "" $(PYTEST_ARGS)
+
+lint:  ## check style, formatting and types
+	@$(prepare)
+	@$(run) -m ruff check .
+	@$(run) -m ruff format --check .
+	@$(run) -m mypy
+
+format:  ## put the code into the common format
+	@$(prepare)
+	@$(run) -m ruff check --fix .
+	@$(run) -m ruff format .
+
+bench:  ## measure the operators
+	@$(prepare)
+	@$(run) -m freqfusion.tools.benchmark reassemble
+
+clean:  ## remove what the commands wrote; the environment stays (rm -r .venv removes it)
+	@rm -rf build dist output projects/*.egg-info *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find projects scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What ``freqfusion.tools.doctor`` is made of; it runs even where PyTorch does not."""

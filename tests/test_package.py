@@ -1,0 +1,199 @@
+"""The package as a whole: what importing it costs, what a wheel holds, which way imports go."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import freqfusion
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "projects" / "freqfusion"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# From the ground up; a module imports from its own floor and from those below.
+FLOORS = (
+    "layers",
+    "metrics",
+    "analysis",
+    "config",
+    "data",
+    "modeling",
+    "evaluation",
+    "engine",
+    "tools",
+)
+# Parts of the package that promise to need little: (third-party packages, parts of freqfusion).
+PROMISES = {
+    "layers": ({"torch"}, {"layers"}),
+    "metrics": ({"numpy"}, {"metrics"}),
+    "analysis": ({"torch", "numpy", "matplotlib"}, {"analysis", "layers", "metrics"}),
+    "data/synthetic": ({"numpy", "PIL", "tqdm"}, {"data", "metrics"}),
+}
+IMPORT_SECONDS = 2.0
+
+
+def run_python(code: str) -> str:
+    """Run code in a fresh interpreter, away from the repository, and return what it prints."""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """Yield the absolute name of everything that a module imports anywhere."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package.pop()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = [*base, *(node.module.split(".") if node.module else [])]
+            yield from (".".join([*prefix, alias.name]) for alias in node.names)
+
+
+def floor_of(name: str) -> str:
+    """Return the floor of a module of the package; the root package belongs to none."""
+    parts = name.split(".")
+    floor = parts[1] if len(parts) > 1 else ""
+    return "config" if floor == "config_check" else floor
+
+
+def module_id(path: Path) -> str:
+    return module_name(path).removeprefix("freqfusion.")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_imports_go_down_only(path: Path) -> None:
+    here = floor_of(module_name(path))
+    if here not in FLOORS:
+        assert path.parent == PACKAGE, f"{here!r} is no floor of the design"
+        return
+    for name in imported_names(path):
+        there = floor_of(name) if name.startswith("freqfusion.") else ""
+        if there in FLOORS:
+            assert FLOORS.index(there) <= FLOORS.index(here), f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("part", PROMISES)
+def test_part_needs_only_what_it_promises(part: str) -> None:
+    packages, floors = PROMISES[part]
+    for path in MODULES:
+        if not path.is_relative_to(PACKAGE / part):
+            continue
+        for name in imported_names(path):
+            top = name.partition(".")[0]
+            if top == "freqfusion":
+                assert floor_of(name) in floors | {"_version"}, f"{path} imports {name}"
+            else:
+                assert top in packages | sys.stdlib_module_names, f"{path} imports {name}"
+
+
+def test_modules_that_promise_to_need_no_detectron2_import_without_it() -> None:
+    """They import while detectron2, and what comes with it, cannot be imported."""
+    parts = [*PROMISES, "tools"]
+    names = [
+        module_name(path)
+        for path in MODULES
+        if any(path.is_relative_to(PACKAGE / part) for part in parts)
+    ]
+    assert "freqfusion.tools.doctor" in names
+    run_python(
+        f"""
+import importlib, sys
+BLOCKED = ("detectron2", "fvcore", "cv2", "pycocotools", "torchvision", "timm")
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(name + " is blocked")
+sys.meta_path.insert(0, Block())
+for name in {names!r}:
+    importlib.import_module(name)
+"""
+    )
+
+
+def test_import_is_cheap() -> None:
+    """Beyond torch, the package and its layers take less than two seconds, and load nothing big."""
+    answer = run_python(
+        """
+import json, sys, time
+import torch
+before = set(sys.modules)
+start = time.perf_counter()
+import freqfusion, freqfusion.layers
+seconds = time.perf_counter() - start
+print(json.dumps([seconds, sorted({n.partition(".")[0] for n in set(sys.modules) - before})]))
+"""
+    )
+    seconds, modules = json.loads(answer)
+    assert seconds < IMPORT_SECONDS
+    heavy = {"detectron2", "matplotlib", "torchvision", "PIL", "cv2", "tqdm", "fvcore", "timm"}
+    assert not heavy & set(modules)
+
+
+def test_root_import_needs_nothing() -> None:
+    """Not even torch; a subpackage comes when it is asked for."""
+    answer = run_python(
+        "import sys, freqfusion; a = 'torch' in sys.modules; freqfusion.layers;"
+        "print(a, 'torch' in sys.modules, 'layers' in dir(freqfusion))"
+    )
+    assert answer.split() == ["False", "True", "True"]
+
+
+def test_unknown_attribute_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        freqfusion.nonsense  # noqa: B018
+
+
+def test_version_is_that_of_the_installed_distribution() -> None:
+    assert freqfusion.__version__ == importlib.metadata.version("freqfusion")
+
+
+def test_package_declares_its_types() -> None:
+    assert (Path(freqfusion.__file__).parent / "py.typed").is_file()
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An sdist, and a wheel built from that sdist."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    leave_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "projects", source / "projects", ignore=leave_out)
+    out = source / "dist"
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
+
+
+def test_archives_hold_every_module(archives: tuple[Path, Path]) -> None:
+    wanted = {str(path.relative_to(PACKAGE.parent)) for path in [*MODULES, PACKAGE / "py.typed"]}
+    with tarfile.open(archives[0]) as sdist:
+        packed = {name.partition("/projects/")[2] for name in sdist.getnames()}
+    with zipfile.ZipFile(archives[1]) as wheel:
+        names = set(wheel.namelist())
+    assert wanted <= packed
+    assert wanted <= names
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"freqfusion"}
+    assert any(name.endswith("LICENSE") for name in names)
