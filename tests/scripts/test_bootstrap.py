@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -225,7 +226,7 @@ def test_change_marks_the_folder_until_it_is_done(tmp_path: Path) -> None:
     assert not was_interrupted(tmp_path)
 
 
-def test_lock_is_inherited_by_the_commands(tmp_path: Path) -> None:
+def test_lock_is_inherited_by_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second installation waits for a pip whose parent was killed."""
     program = f"""
 import os, subprocess, sys
@@ -237,7 +238,8 @@ with exclusive(Path({str(tmp_path)!r})):
     child.stdout.readline()
     os._exit(0)
 """
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], env=env, check=True)
     start = time.monotonic()
     with exclusive(tmp_path):
