@@ -9,10 +9,18 @@ from freqfusion.layers.kernels import hamming_window, normalize_kernels
 from freqfusion.layers.reassembly import reassemble
 from freqfusion.layers.sampler import LocalSimilaritySampler, sample_at_offsets
 from freqfusion.layers.similarity import local_similarity
+from freqfusion.layers.upsampling import (
+    CarafeUpsampling,
+    DySampleUpsampling,
+    InterpolationUpsampling,
+)
 
 __all__ = [
+    "CarafeUpsampling",
+    "DySampleUpsampling",
     "FreqFusion",
     "FreqFusionConcat",
+    "InterpolationUpsampling",
     "LocalSimilaritySampler",
     "hamming_window",
     "local_similarity",

@@ -3,13 +3,27 @@
 from freqfusion.metrics.boundary import BoundaryIoU, boundary_width, erode, interior
 from freqfusion.metrics.confusion import ConfusionMatrix
 from freqfusion.metrics.id_codec import id_to_rgb, rgb_to_id
+from freqfusion.metrics.panoptic_quality import PanopticQuality
+from freqfusion.metrics.panoptic_result import (
+    ClassQuality,
+    GroupQuality,
+    PanopticResult,
+    panoptic_table,
+)
+from freqfusion.metrics.panoptic_segments import pair_annotations
 
 __all__ = [
     "BoundaryIoU",
+    "ClassQuality",
     "ConfusionMatrix",
+    "GroupQuality",
+    "PanopticQuality",
+    "PanopticResult",
     "boundary_width",
     "erode",
     "id_to_rgb",
     "interior",
+    "pair_annotations",
+    "panoptic_table",
     "rgb_to_id",
 ]

@@ -10,43 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqfusion.layers import FreqFusion
+from freqfusion.layers import FreqFusion, InterpolationUpsampling
 
 _ENCODER_WIDTHS = (24, 32, 48, 64)
 _WIDTH = 32
 
 
-class BilinearAdd(nn.Module):
-    """Upsample the coarse map and add it: the usual feature pyramid."""
-
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Join two maps (B, C, ...) at the fine size."""
-        size = (fine.shape[-2], fine.shape[-1])
-        return fine + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+def _bilinear() -> nn.Module:
+    return InterpolationUpsampling(mode="bilinear")
 
 
-class FreqFusionAdd(nn.Module):
-    """Filter and resample both maps with FreqFusion and add them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fusion = FreqFusion(
-            hr_channels=_WIDTH,
-            lr_channels=_WIDTH,
-            compressed_channels=16,
-            feature_resample=True,
-            sampler_init="identity",
-        )
-
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Join two maps (B, C, ...) at the fine size."""
-        _, fine, coarse = self.fusion(hr_feat=fine, lr_feat=coarse)
-        return fine + coarse
+def _freqfusion() -> nn.Module:
+    return FreqFusion(
+        hr_channels=_WIDTH,
+        lr_channels=_WIDTH,
+        compressed_channels=16,
+        feature_resample=True,
+        sampler_init="identity",
+    )
 
 
 FUSIONS: dict[str, Callable[[], nn.Module]] = {
-    "bilinear + add": BilinearAdd,
-    "FreqFusion": FreqFusionAdd,
+    "bilinear + add": _bilinear,
+    "FreqFusion": _freqfusion,
 }
 
 
@@ -73,7 +59,8 @@ class EncoderDecoder(nn.Module):
             maps.append(lateral(image))
         joined: Tensor = maps.pop()
         for fusion, fine in zip(self.fusions, reversed(maps), strict=True):
-            joined = fusion(fine, joined)
+            _, fine, coarse = fusion(hr_feat=fine, lr_feat=joined)
+            joined = fine + coarse
         return joined
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,64 @@
+"""Every configuration key of this project, with its default; the defaults give the baselines."""
+
+from detectron2.config import CfgNode, get_cfg
+
+
+def get_freqfusion_cfg() -> CfgNode:
+    """Detectron2's configuration with the keys of this project."""
+    cfg = get_cfg()
+    add_freqfusion_config(cfg)
+    return cfg
+
+
+def add_freqfusion_config(cfg: CfgNode) -> None:
+    """Add the keys of this project to a Detectron2 configuration, in place."""
+    _add_fusion_keys(cfg)
+
+
+def _add_fusion_keys(cfg: CfgNode) -> None:
+    cfg.MODEL.FREQFUSION = node = CfgNode()
+    # False gives Detectron2's own FPN: same keys, same numbers.
+    node.ENABLED = False
+    # How a coarse level joins a finer one: "freqfusion", or a baseline to compare with,
+    # "nearest", "bilinear", "carafe" or "dysample".
+    node.FUSE_TYPE = "freqfusion"
+    # A level above the last backbone stage that takes part in the top-down path (a strided 3 x 3
+    # convolution of that stage), as in published FreqFusion detectors, instead of one pooled from
+    # the last output.
+    node.FUSED_TOP_LEVEL = False
+
+    # The arguments of freqfusion.layers.FreqFusion, under their names. "carafe" also reads
+    # LOWPASS_KERNEL, COMPRESSED_CHANNELS, ENCODER_KERNEL and PADDING_MODE; "dysample" reads
+    # FEATURE_RESAMPLE_GROUP.
+    # Odd widths of the low-pass and high-pass kernels.
+    node.LOWPASS_KERNEL = 5
+    node.HIGHPASS_KERNEL = 3
+    # Width of the maps that kernels and offsets are predicted from, with the width and dilation of
+    # the convolutions that predict them.
+    node.COMPRESSED_CHANNELS = 64
+    node.ENCODER_KERNEL = 3
+    node.ENCODER_DILATION = 1
+    # How the coarse map is upsampled without SEMI_CONV: "nearest", "bilinear" or "bicubic".
+    node.UPSAMPLE_MODE = "nearest"
+    node.ALIGN_CORNERS = False
+    # The offset generator: on or off, channel groups that move independently, normalised inputs.
+    node.FEATURE_RESAMPLE = True
+    node.FEATURE_RESAMPLE_GROUP = 4
+    node.FEATURE_RESAMPLE_NORM = True
+    # Upsample the coarse logits with predicted kernels.
+    node.COMP_FEAT_UPSAMPLE = True
+    # The high-pass filter, and whether its result is added to the fine map.
+    node.USE_HIGH_PASS = True
+    node.HR_RESIDUAL = True
+    # Predict kernels on both resolutions and sum the logits.
+    node.SEMI_CONV = True
+    # Weight the kernels with a Hamming window.
+    node.HAMMING_WINDOW = True
+    # "zeros", which published weights were trained with, or "reflect".
+    node.PADDING_MODE = "zeros"
+    # What offsets are predicted from ("sim_concat" or "sim"), and where they start: "xavier" as
+    # published weights did, or "identity".
+    node.SAMPLER_FEATURES = "sim_concat"
+    node.SAMPLER_INIT = "xavier"
+    # Recompute the fusion in the backward pass: less memory, more time.
+    node.USE_CHECKPOINT = False

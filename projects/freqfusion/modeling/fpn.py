@@ -1,0 +1,104 @@
+"""Detectron2's feature pyramid with another fusion at every top-down hop."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import fvcore.nn.weight_init as weight_init
+from detectron2.layers import Conv2d, get_norm
+from detectron2.modeling import FPN, Backbone
+from torch import Tensor, nn
+
+from freqfusion.modeling.fusion import FusionFactory
+
+
+class FreqFusionFPN(FPN):
+    """Feature Pyramid Network (Lin et al., CVPR 2017) whose levels join by FreqFusion.
+
+    Output names, strides, ``fpn_lateral*`` and ``fpn_output*`` keys and ``size_divisibility`` are
+    Detectron2's, so its checkpoints load and only the ``fpn_fusion*`` parameters are new. Unlike
+    there, the levels may have any sizes.
+
+    Args:
+        bottom_up: Backbone that the pyramid stands on.
+        in_features: Names of its feature maps, fine to coarse, each half the size of the one
+            before.
+        out_channels: Width of the pyramid.
+        make_fusion: Builds the module of one hop from the widths of its two maps.
+        norm: Normalisation of the convolutions, as in Detectron2.
+        top_block: Makes further levels from the last one, as in Detectron2.
+        fuse_type: ``"sum"`` or ``"avg"`` of the two maps that a hop joins.
+        square_pad: As in Detectron2.
+        fused_top_level: Add a level above the last one, a strided convolution of the last backbone
+            map, that takes part in the top-down path. Excludes ``top_block``.
+    """
+
+    def __init__(
+        self,
+        *,
+        bottom_up: Backbone,
+        in_features: Sequence[str],
+        out_channels: int,
+        make_fusion: FusionFactory,
+        norm: str = "",
+        top_block: nn.Module | None = None,
+        fuse_type: str = "sum",
+        square_pad: int = 0,
+        fused_top_level: bool = False,
+    ):
+        if fused_top_level and top_block is not None:
+            raise ValueError("a fused top level takes the place of a top block: give one of them")
+        super().__init__(
+            bottom_up, in_features, out_channels, norm, top_block, fuse_type, square_pad
+        )
+        stages = [int(math.log2(bottom_up.output_shape()[name].stride)) for name in in_features]
+        if fused_top_level:
+            channels = bottom_up.output_shape()[in_features[-1]].channels
+            stages.append(stages[-1] + 1)
+            self._add_top_level(stages[-1], channels, out_channels, norm)
+        self.stages = tuple(stages)
+        for stage in stages[:-1]:
+            self.add_module(f"fpn_fusion{stage}", make_fusion(out_channels, out_channels))
+
+    def _add_top_level(self, stage: int, in_channels: int, out_channels: int, norm: str) -> None:
+        for kind, width, stride in (("lateral", in_channels, 2), ("output", out_channels, 1)):
+            convolution = Conv2d(
+                width,
+                out_channels,
+                kernel_size=3,
+                stride=stride,
+                padding=1,
+                bias=norm == "",
+                norm=get_norm(norm, out_channels),
+            )
+            weight_init.c2_xavier_fill(convolution)
+            self.add_module(f"fpn_{kind}{stage}", convolution)
+        name = f"p{stage}"
+        self._out_features.append(name)
+        self._out_feature_strides[name] = 2**stage
+        self._out_feature_channels[name] = out_channels
+
+    def forward(self, x: Any) -> dict[str, Tensor]:
+        """Images to the maps ``p2``, ``p3``, ..., fine to coarse."""
+        bottom_up = self.bottom_up(x)
+        sources = [bottom_up[name] for name in self.in_features]
+        if len(self.stages) > len(sources):
+            sources.append(sources[-1])
+        maps = [
+            getattr(self, f"fpn_lateral{stage}")(source)
+            for stage, source in zip(self.stages, sources, strict=True)
+        ]
+        for level in range(len(maps) - 2, -1, -1):
+            fusion = getattr(self, f"fpn_fusion{self.stages[level]}")
+            _, fine, coarse = fusion(hr_feat=maps[level], lr_feat=maps[level + 1])
+            joined = fine + coarse
+            maps[level] = joined / 2 if self._fuse_type == "avg" else joined
+        results = {
+            f"p{stage}": getattr(self, f"fpn_output{stage}")(image)
+            for stage, image in zip(self.stages, maps, strict=True)
+        }
+        if self.top_block is not None:
+            name = self.top_block.in_feature
+            further = self.top_block(bottom_up[name] if name in bottom_up else results[name])
+            results.update(zip(self._out_features[len(results) :], further, strict=True))
+        return results

@@ -1,0 +1,209 @@
+"""The pyramid: Detectron2's with the switch off, the published one with it on."""
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import FPN, Backbone, build_backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from golden_data import cases
+
+from freqfusion import get_freqfusion_cfg
+from freqfusion.layers import FreqFusion
+from freqfusion.modeling import FreqFusionFPN
+
+IMAGE = ShapeSpec(channels=3)
+
+
+class Maps(Backbone):
+    """A backbone whose input is its output: a list of maps, fine to coarse."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, maps):
+        return {f"res{stage}": value for stage, value in enumerate(maps, start=2)}
+
+    def output_shape(self):
+        return {
+            f"res{stage}": ShapeSpec(channels=channels, stride=2**stage)
+            for stage, channels in enumerate(self.channels, start=2)
+        }
+
+
+def config(**keys):
+    """A small ResNet-18 pyramid."""
+    cfg = get_freqfusion_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_freqfusion_fpn_backbone"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.RESNETS.DEPTH = 18
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.FPN.OUT_CHANNELS = 32
+    cfg.MODEL.FREQFUSION.ENABLED = True
+    cfg.MODEL.FREQFUSION.COMPRESSED_CHANNELS = 8
+    for name, value in keys.items():
+        cfg.merge_from_list([name.replace("__", "."), value])
+    return cfg
+
+
+def published_neck(case):
+    """Our pyramid with the weights of a reference neck, under our names."""
+    ctor = case.ctor
+    channels, out = ctor["in_channels"], ctor["out_channels"]
+    extra = ctor.get("num_outs", len(channels)) - len(channels)
+
+    def make_fusion(hr_channels, lr_channels):
+        return FreqFusion(
+            hr_channels=hr_channels,
+            lr_channels=lr_channels,
+            compressed_channels=(hr_channels + lr_channels) // ctor.get("compress_ratio", 8),
+            lowpass_kernel=ctor.get("lowpass_kernel", 5),
+            highpass_kernel=ctor.get("highpass_kernel", 3),
+            feature_resample=ctor.get("feature_resample", False),
+            feature_resample_group=ctor.get("feature_resample_group", 8),
+            feature_resample_norm=ctor.get("feature_resample_norm", True),
+            semi_conv=ctor.get("semi_conv", True),
+            use_high_pass=ctor.get("use_high_pass", True),
+        )
+
+    names = [f"res{stage}" for stage in range(2, 2 + len(channels))]
+    neck = FreqFusionFPN(
+        bottom_up=Maps(channels),
+        in_features=names,
+        out_channels=out,
+        make_fusion=make_fusion,
+        fused_top_level=extra == 1,
+    )
+    state = {}
+    hops = len(channels) - 1 + extra
+    for name, value in case.group("param").items():
+        kind, level, rest = name.split(".", 2)
+        if kind == "alignment" and int(level) >= hops:
+            continue  # built by the reference, and never used
+        ours = {"lateral_convs": "lateral", "fpn_convs": "output", "alignment": "fusion"}[kind]
+        state[f"fpn_{ours}{int(level) + 2}.{rest.removeprefix('conv.')}"] = value
+    neck.load_state_dict(state)
+    return neck
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", cases("B", "FreqFusionCARAFEFPN"), ids=lambda case: case.id)
+def test_published_neck(case):
+    inputs = case.group("in")
+    maps = [inputs[str(index)] for index in range(len(inputs))]
+    actual = published_neck(case)(maps)
+    expected = case.group("out")
+    assert list(actual) == [f"p{index + 2}" for index in range(len(expected))]
+    for index in range(len(expected)):
+        case.check(str(index), actual[f"p{index + 2}"], expected[str(index)])
+
+
+def test_switched_off_it_is_detectron2s_fpn():
+    """Same class, keys and bits."""
+    cfg = config(MODEL__FREQFUSION__ENABLED=False)
+    torch.manual_seed(0)
+    ours = build_backbone(cfg, IMAGE)
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    torch.manual_seed(0)
+    theirs = build_backbone(cfg, IMAGE)
+    assert type(ours) is FPN
+    image = torch.randn(1, 3, 64, 96)
+    state, reference = ours.state_dict(), theirs.state_dict()
+    assert list(state) == list(reference)
+    for name, value in theirs(image).items():
+        assert torch.equal(ours(image)[name], value)
+
+
+@pytest.mark.parametrize("fuse_type", ["sum", "avg"])
+def test_nearest_fusion_is_detectron2s_fpn_at_its_sizes(fuse_type):
+    cfg = config(MODEL__FREQFUSION__FUSE_TYPE="nearest", MODEL__FPN__FUSE_TYPE=fuse_type)
+    ours = build_backbone(cfg, IMAGE).eval()
+    cfg.MODEL.FREQFUSION.ENABLED = False
+    theirs = build_backbone(cfg, IMAGE).eval()
+    theirs.load_state_dict(ours.state_dict())
+    image = torch.randn(1, 3, 64, 96)
+    expected = theirs(image)
+    for name, value in ours(image).items():
+        assert torch.equal(value, expected[name])
+
+
+def test_only_fusion_parameters_are_new():
+    ours = build_backbone(config(), IMAGE)
+    theirs = build_backbone(config(MODEL__FREQFUSION__ENABLED=False), IMAGE)
+    missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert not unexpected
+    assert missing
+    assert all(name.startswith("fpn_fusion") for name in missing)
+    assert ours.size_divisibility == theirs.size_divisibility
+    assert ours.output_shape() == theirs.output_shape()
+
+
+@pytest.mark.parametrize("kind", ["freqfusion", "nearest", "bilinear", "carafe", "dysample"])
+@pytest.mark.parametrize("size", [(1, 1), (33, 95), (107, 65)])
+def test_any_size(kind, size):
+    backbone = build_backbone(config(MODEL__FREQFUSION__FUSE_TYPE=kind), IMAGE).eval()
+    maps = backbone(torch.randn(2, 3, *size))
+    for name, shape in backbone.output_shape().items():
+        assert maps[name].shape[:2] == (2, shape.channels)
+        assert maps[name].shape[-2:] == tuple(-(-s // shape.stride) for s in size)
+        assert maps[name].isfinite().all()
+    sum(value.square().sum() for value in maps.values()).backward()
+    for name, parameter in backbone.named_parameters():
+        if name.startswith("fpn_"):
+            assert parameter.grad is not None, name
+
+
+def test_fused_top_level():
+    backbone = build_backbone(config(MODEL__FREQFUSION__FUSED_TOP_LEVEL=True), IMAGE)
+    maps = backbone(torch.randn(1, 3, 70, 90))
+    assert list(maps) == list(backbone.output_shape()) == ["p2", "p3", "p4", "p5", "p6"]
+    assert maps["p6"].shape == (1, 32, 2, 2)
+    with pytest.raises(ValueError, match="give one of them"):
+        FreqFusionFPN(
+            bottom_up=Maps([8, 8]),
+            in_features=["res2", "res3"],
+            out_channels=8,
+            make_fusion=lambda hr, lr: torch.nn.Identity(),
+            top_block=LastLevelMaxPool(),
+            fused_top_level=True,
+        )
+
+
+def test_retinanet_variant():
+    cfg = config(MODEL__FPN__IN_FEATURES=["res3", "res4", "res5"])
+    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_freqfusion_fpn_backbone"
+    backbone = build_backbone(cfg, IMAGE)
+    maps = backbone(torch.randn(1, 3, 130, 70))
+    assert list(maps) == ["p3", "p4", "p5", "p6", "p7"]
+    assert {name: shape.stride for name, shape in backbone.output_shape().items()} == {
+        f"p{stage}": 2**stage for stage in range(3, 8)
+    }
+
+
+def test_norm_and_checkpointing_keys():
+    cfg = config(MODEL__FPN__NORM="GN", MODEL__FREQFUSION__USE_CHECKPOINT=True)
+    backbone = build_backbone(cfg, IMAGE)
+    assert backbone.fpn_lateral2.bias is None
+    assert backbone.fpn_fusion2.use_checkpoint
+    backbone(torch.randn(1, 3, 64, 64))["p2"].sum().backward()
+
+
+def test_every_key_reaches_the_module():
+    """A key that FreqFusion does not know, or an argument without a key, would fail here."""
+    cfg = config(MODEL__FREQFUSION__LOWPASS_KERNEL=3, MODEL__FREQFUSION__HAMMING_WINDOW=False)
+    fusion = build_backbone(cfg, IMAGE).fpn_fusion3
+    assert fusion.lowpass_kernel == 3
+    assert fusion.lowpass_window is None
+    arguments = set(FreqFusion.__init__.__annotations__) - {"hr_channels", "lr_channels", "return"}
+    keys = {name.lower() for name in cfg.MODEL.FREQFUSION}
+    assert arguments == keys - {"enabled", "fuse_type", "fused_top_level"}
+
+
+def test_unknown_fuse_type():
+    with pytest.raises(
+        ValueError, match=r"FUSE_TYPE must be one of freqfusion, .*got 'freqfusoin'"
+    ):
+        build_backbone(config(MODEL__FREQFUSION__FUSE_TYPE="freqfusoin"), IMAGE)
