@@ -138,14 +138,15 @@ class PanopticQuality:
         """Log one line for an image with a declared area that is not the counted one."""
         sides = (truth, overlaps.truth_area), (prediction, overlaps.prediction_area)
         wrong = [
-            f"segment {segments.ids[at]} of the {segments.side} {segments.area[at]:g}, not {area[at]}"
+            f"segment {segments.ids[at]} of the {segments.side} has {area[at]} pixels, not"
+            f" {segments.area[at]:.15g}"
             for segments, area in sides
             for at in np.flatnonzero(~np.isnan(segments.area) & (segments.area != area))
         ]
         if wrong:
-            used = "believed for the truth" if self.trust_area else "not used"
             name = "" if image is None else f"image {image}: "
-            logger.warning("%sdeclared area differs from the map (%s): %s", name, used, some(wrong))
+            used = "declared" if self.trust_area else "counted"
+            logger.warning("%s%s; the %s area is used", name, some(wrong), used)
 
 
 def match_segments(
