@@ -36,7 +36,7 @@ EXTRAS_REQUIRE = {
     "timm": ["timm>=1.0"],
     "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     "dev": [
-        "freqfusion[onnx]",
+        "freqfusion[onnx,timm]",
         "build>=1.2",
         "hypothesis>=6.120",
         "mypy>=2.4,<3",

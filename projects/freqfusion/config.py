@@ -13,6 +13,7 @@ def get_freqfusion_cfg() -> CfgNode:
 def add_freqfusion_config(cfg: CfgNode) -> None:
     """Add the keys of this project to a Detectron2 configuration, in place."""
     _add_fusion_keys(cfg)
+    _add_timm_keys(cfg)
 
 
 def _add_fusion_keys(cfg: CfgNode) -> None:
@@ -26,6 +27,10 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     # convolution of that stage), as in published FreqFusion detectors, instead of one pooled from
     # the last output.
     node.FUSED_TOP_LEVEL = False
+
+    # FreqFusionSemSegHead predicts the kernels of each step from maps of this fraction of the
+    # channels that the step joins; it takes the place of COMPRESSED_CHANNELS there.
+    node.COMPRESS_RATIO = 8
 
     # The arguments of freqfusion.layers.FreqFusion, under their names. "carafe" also reads
     # LOWPASS_KERNEL, COMPRESSED_CHANNELS, ENCODER_KERNEL and PADDING_MODE; "dysample" reads
@@ -61,4 +66,19 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     node.SAMPLER_FEATURES = "sim_concat"
     node.SAMPLER_INIT = "xavier"
     # Recompute the fusion in the backward pass: less memory, more time.
+    node.USE_CHECKPOINT = False
+
+
+def _add_timm_keys(cfg: CfgNode) -> None:
+    cfg.MODEL.TIMM = node = CfgNode()
+    # Name of the model in timm, for example "convnext_tiny.fb_in1k" or
+    # "swin_tiny_patch4_window7_224.ms_in1k".
+    node.NAME = "resnet50"
+    # Load timm's own weights, which needs a network. MODEL.WEIGHTS is loaded afterwards.
+    node.PRETRAINED = False
+    # Stages to return; stage n has stride 2 ** n.
+    node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Stochastic depth; 0 leaves the model's default.
+    node.DROP_PATH_RATE = 0.0
+    # Recompute the stages in the backward pass: less memory, more time.
     node.USE_CHECKPOINT = False

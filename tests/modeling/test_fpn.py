@@ -199,7 +199,7 @@ def test_every_key_reaches_the_module():
     assert fusion.lowpass_window is None
     arguments = set(FreqFusion.__init__.__annotations__) - {"hr_channels", "lr_channels", "return"}
     keys = {name.lower() for name in cfg.MODEL.FREQFUSION}
-    assert arguments == keys - {"enabled", "fuse_type", "fused_top_level"}
+    assert arguments == keys - {"enabled", "fuse_type", "fused_top_level", "compress_ratio"}
 
 
 def test_unknown_fuse_type():

@@ -3,7 +3,7 @@
 They need nothing but torch and can be used in any model; see USAGE.md for where they go.
 """
 
-from freqfusion.layers.concatenation import FreqFusionConcat
+from freqfusion.layers.concatenation import Concatenation, FreqFusionConcat
 from freqfusion.layers.freqfusion import FreqFusion
 from freqfusion.layers.kernels import hamming_window, normalize_kernels
 from freqfusion.layers.reassembly import reassemble
@@ -17,6 +17,7 @@ from freqfusion.layers.upsampling import (
 
 __all__ = [
     "CarafeUpsampling",
+    "Concatenation",
     "DySampleUpsampling",
     "FreqFusion",
     "FreqFusionConcat",

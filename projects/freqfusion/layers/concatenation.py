@@ -4,7 +4,7 @@ The form of semantic segmentation heads in Chen et al., FreqFusion, TPAMI 2024. 
 maps (B, C_i, H_i, W_i), fine to coarse.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -21,11 +21,58 @@ _DEFAULTS: Mapping[str, Any] = MappingProxyType(
 )
 
 
-class FreqFusionConcat(nn.Module):
-    """Bring all levels of a pyramid to the size of the finest one and concatenate them.
+class Concatenation(nn.Module):
+    """Bring all levels of a pyramid to the size of the finest one, step by step, and join them.
 
-    With resampling on, channels are joined group by group, so that the sampling groups of the next
-    step do not mix maps.
+    Args:
+        in_channels: Channels of the maps, fine to coarse; at least two.
+        make_fusion: Builds the module of a step from the channels of its fine and coarse map.
+            Called with ``hr_feat`` and ``lr_feat`` it returns something, the fine map and the
+            coarse map at the fine size.
+        groups: Channels are joined group by group, so that a next step that treats this many groups
+            of channels apart does not mix maps.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        make_fusion: Callable[[int, int], nn.Module],
+        groups: int = 1,
+    ):
+        super().__init__()
+        if len(in_channels) < 2:
+            raise ValueError(f"in_channels must list at least two maps, got {list(in_channels)}")
+        check_positive(groups=groups)
+        if any(width % groups for width in in_channels):
+            raise ValueError(
+                f"feature_resample_group must divide the channels of every map, got {groups} "
+                f"groups and {list(in_channels)} channels"
+            )
+        self.groups = groups
+        self.fusions = nn.ModuleList()
+        self.out_channels = in_channels[-1]
+        for hr_channels in reversed(in_channels[:-1]):
+            self.fusions.append(make_fusion(hr_channels, self.out_channels))
+            self.out_channels += hr_channels
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Join the maps, fine to coarse, into (B, sum of channels, H_0, W_0)."""
+        if len(features) != len(self.fusions) + 1:
+            raise ValueError(
+                f"expected {len(self.fusions) + 1} feature maps, fine to coarse; "
+                f"got {len(features)}"
+            )
+        low = features[-1]
+        for fusion, high in zip(self.fusions, reversed(features[:-1]), strict=True):
+            _, high, low = fusion(hr_feat=high, lr_feat=low)
+            blocks = [image.unflatten(1, (self.groups, -1)) for image in (high, low)]
+            low = torch.cat(blocks, dim=2).flatten(1, 2)
+        return low
+
+
+class FreqFusionConcat(Concatenation):
+    """The concatenation with FreqFusion at every step.
 
     Args:
         in_channels: Channels of the maps, fine to coarse; at least two.
@@ -43,18 +90,13 @@ class FreqFusionConcat(nn.Module):
         compress_ratio: int = 8,
         fusion: Mapping[str, Any] = _DEFAULTS,
     ):
-        super().__init__()
-        if len(in_channels) < 2:
-            raise ValueError(f"in_channels must list at least two maps, got {list(in_channels)}")
         check_positive(compress_ratio=compress_ratio)
         options = {**_DEFAULTS, **fusion}
-        self.fusions = nn.ModuleList()
-        self.out_channels = in_channels[-1]
-        for hr_channels in reversed(in_channels[:-1]):
-            lr_channels, self.out_channels = self.out_channels, self.out_channels + hr_channels
-            compressed = self.out_channels // compress_ratio
+
+        def make_fusion(hr_channels: int, lr_channels: int) -> nn.Module:
+            compressed = (hr_channels + lr_channels) // compress_ratio
             try:
-                step = FreqFusion(
+                return FreqFusion(
                     hr_channels=hr_channels,
                     lr_channels=lr_channels,
                     compressed_channels=compressed,
@@ -65,25 +107,7 @@ class FreqFusionConcat(nn.Module):
                     f"joining {lr_channels} and {hr_channels} channels at compress_ratio "
                     f"{compress_ratio} gives {compressed} compressed channels: {error}"
                 ) from error
-            self.fusions.append(step)
-        self.groups = 1 if step.sampler is None else step.sampler.groups
-        if any(width % self.groups for width in in_channels):
-            raise ValueError(
-                f"feature_resample_group must divide the channels of every map, got "
-                f"{self.groups} groups and {list(in_channels)} channels"
-            )
-        rename_on_load(self, {"freqfusions.": "fusions."}, {})
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Join the maps, fine to coarse, into (B, sum of channels, H_0, W_0)."""
-        if len(features) != len(self.fusions) + 1:
-            raise ValueError(
-                f"expected {len(self.fusions) + 1} feature maps, fine to coarse; "
-                f"got {len(features)}"
-            )
-        low = features[-1]
-        for fusion, high in zip(self.fusions, reversed(features[:-1]), strict=True):
-            _, high, low = fusion(hr_feat=high, lr_feat=low)
-            blocks = [image.unflatten(1, (self.groups, -1)) for image in (high, low)]
-            low = torch.cat(blocks, dim=2).flatten(1, 2)
-        return low
+        groups = options.get("feature_resample_group", 4) if options["feature_resample"] else 1
+        super().__init__(in_channels=in_channels, make_fusion=make_fusion, groups=groups)
+        rename_on_load(self, {"freqfusions.": "fusions."}, {})

@@ -3,11 +3,18 @@
 from freqfusion.modeling.backbone import (
     build_resnet_freqfusion_fpn_backbone,
     build_retinanet_resnet_freqfusion_fpn_backbone,
+    build_timm_freqfusion_fpn_backbone,
 )
 from freqfusion.modeling.fpn import FreqFusionFPN
+from freqfusion.modeling.semantic_head import FreqFusionSemSegHead
+from freqfusion.modeling.timm_backbone import TimmBackbone, build_timm_backbone
 
 __all__ = [
     "FreqFusionFPN",
+    "FreqFusionSemSegHead",
+    "TimmBackbone",
     "build_resnet_freqfusion_fpn_backbone",
     "build_retinanet_resnet_freqfusion_fpn_backbone",
+    "build_timm_backbone",
+    "build_timm_freqfusion_fpn_backbone",
 ]

@@ -10,6 +10,7 @@ from torch import nn
 
 from freqfusion.modeling.fpn import FreqFusionFPN
 from freqfusion.modeling.fusion import fusion_factory
+from freqfusion.modeling.timm_backbone import build_timm_backbone
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,13 @@ def build_retinanet_resnet_freqfusion_fpn_backbone(
     channels = bottom_up.output_shape()["res5"].channels
     top_block = LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS)
     return build_pyramid(cfg, bottom_up, top_block)
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """A timm model and a pyramid p2..p6."""
+    top_block = None if _fuses_top_level(cfg) else LastLevelMaxPool()
+    return build_pyramid(cfg, build_timm_backbone(cfg, input_shape), top_block)
 
 
 def build_pyramid(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None) -> Backbone:

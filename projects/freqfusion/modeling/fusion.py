@@ -17,7 +17,7 @@ from freqfusion.layers import (
 # ``lr_feat`` it returns something, the fine map and the coarse map at the fine size.
 FusionFactory = Callable[[int, int], nn.Module]
 
-_NOT_ARGUMENTS = ("ENABLED", "FUSE_TYPE", "FUSED_TOP_LEVEL")
+_NOT_ARGUMENTS = ("ENABLED", "FUSE_TYPE", "FUSED_TOP_LEVEL", "COMPRESS_RATIO")
 
 
 def fusion_factory(cfg: CfgNode) -> FusionFactory:
@@ -57,6 +57,6 @@ def fusion_factory(cfg: CfgNode) -> FusionFactory:
 
 
 def freqfusion_arguments(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments of ``FreqFusion`` beside the widths of its maps."""
+    """The arguments of ``FreqFusion`` beside the channels of its two maps."""
     node = cfg.MODEL.FREQFUSION
     return {name.lower(): value for name, value in node.items() if name not in _NOT_ARGUMENTS}

@@ -1,0 +1,93 @@
+"""timm's models as Detectron2 backbones, alone and under the pyramid."""
+
+import sys
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_backbone
+
+from freqfusion import get_freqfusion_cfg
+
+IMAGE = ShapeSpec(channels=3)
+MODELS = ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224"]
+
+
+def config(name="convnext_atto", builder="build_timm_backbone", **keys):
+    cfg = get_freqfusion_cfg()
+    cfg.MODEL.BACKBONE.NAME = builder
+    cfg.MODEL.TIMM.NAME = name
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.FPN.OUT_CHANNELS = 16
+    cfg.MODEL.FREQFUSION.ENABLED = True
+    cfg.MODEL.FREQFUSION.COMPRESSED_CHANNELS = 8
+    for key, value in keys.items():
+        cfg.merge_from_list([key.replace("__", "."), value])
+    return cfg
+
+
+@pytest.fixture(autouse=True, scope="module")
+def timm():
+    return pytest.importorskip("timm", reason="needs the extra 'timm'")
+
+
+@pytest.mark.parametrize("size", [(64, 96), (33, 95), (1, 1)])
+@pytest.mark.parametrize("name", MODELS)
+def test_maps_have_the_promised_shapes(name, size):
+    backbone = build_backbone(config(name), IMAGE).eval()
+    assert backbone.size_divisibility == 32
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, *size))
+    assert list(maps) == ["res2", "res3", "res4", "res5"]
+    for stage, shape in backbone.output_shape().items():
+        assert maps[stage].shape[1] == shape.channels
+        assert maps[stage].shape[-2:] == tuple(-(-s // shape.stride) for s in size)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_numbers_are_timms(name, timm):
+    """On sizes that need no padding the maps are those of the model itself."""
+    backbone = build_backbone(config(name), IMAGE).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        maps, expected = backbone(image), backbone.model(image)
+    for ours, theirs in zip(maps.values(), expected[-4:], strict=True):
+        theirs = theirs if theirs.shape == ours.shape else theirs.permute(0, 3, 1, 2)
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_under_the_pyramid(name):
+    backbone = build_backbone(config(name, "build_timm_freqfusion_fpn_backbone"), IMAGE)
+    maps = backbone(torch.randn(1, 3, 65, 97))
+    assert list(maps) == ["p2", "p3", "p4", "p5", "p6"]
+    assert maps["p2"].shape == (1, 16, 17, 25)
+    sum(value.square().mean() for value in maps.values()).backward()
+    assert all(p.grad is not None for n, p in backbone.named_parameters() if "fpn_fusion" in n)
+
+
+def test_chosen_stages_and_checkpointing():
+    keys = {"MODEL__TIMM__OUT_FEATURES": ["res3", "res5"], "MODEL__TIMM__USE_CHECKPOINT": True}
+    backbone = build_backbone(config(**keys), IMAGE)
+    assert list(backbone.output_shape()) == ["res3", "res5"]
+    maps = backbone(torch.randn(1, 3, 64, 64))
+    assert list(maps) == ["res3", "res5"]
+    maps["res5"].sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"name": "convnext_attto"}, "timm has no model 'convnext_attto'.*did you mean"),
+        ({"MODEL__TIMM__OUT_FEATURES": ["res7"]}, "has the stages res2, .*names res7"),
+    ],
+)
+def test_errors(keys, message):
+    with pytest.raises(ValueError, match=message):
+        build_backbone(config(**keys), IMAGE)
+
+
+def test_missing_timm_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match=r"pip install 'timm>=1.0'"):
+        build_backbone(config(), IMAGE)
