@@ -66,14 +66,34 @@ def test_equals_plain_loops(size, out_size, kernel_size, scale, groups, padding_
     scale=st.integers(1, 3),
     kernel_size=st.sampled_from([1, 3, 5, 7]),
     channels=st.sampled_from([1, 3, 17]),
+    groups=st.integers(1, 3),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
 )
-def test_equals_unfold_form(height, width, scale, kernel_size, channels):
+def test_equals_unfold_form(height, width, scale, kernel_size, channels, groups, dtype):
+    """Any size, group count and dtype: one rounding of the output, and those of the sum."""
     features, kernels = example(
-        size=(height, width), scale=scale, kernel_size=kernel_size, channels=channels, batch=1
+        size=(height, width),
+        scale=scale,
+        kernel_size=kernel_size,
+        channels=channels * groups,
+        groups=groups,
+        batch=1,
     )
-    actual = reassemble(features, kernels, kernel_size=kernel_size, scale=scale)
-    expected = unfold.reassemble(features, kernels, kernel_size=kernel_size, scale=scale)
-    torch.testing.assert_close(actual, expected, atol=1e-11, rtol=0)
+    features, kernels = features.to(dtype), kernels.to(dtype)
+    options = {"kernel_size": kernel_size, "scale": scale}
+    actual = reassemble(features, kernels, groups=groups, **options)
+    blocks = list(zip(features.chunk(groups, 1), kernels.chunk(groups, 1), strict=True))
+
+    def exact(change):
+        parts = [unfold.reassemble(change(x), change(m), **options) for x, m in blocks]
+        return torch.cat(parts, dim=1)
+
+    expected = exact(torch.Tensor.double)
+    sizes = exact(lambda t: t.double().abs())
+    summing = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    tolerance = torch.finfo(dtype).eps * expected.abs() + kernel_size**2 * summing * sizes
+    assert actual.dtype == dtype
+    assert ((actual.double() - expected).abs() <= tolerance + torch.finfo(dtype).tiny).all()
 
 
 def test_cropped_multiple():
