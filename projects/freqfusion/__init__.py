@@ -15,7 +15,17 @@ from freqfusion._version import __version__
 
 __all__ = ["__version__"]
 
-_SUBPACKAGES = ("analysis", "config", "data", "layers", "metrics", "modeling", "tools")
+_SUBPACKAGES = (
+    "analysis",
+    "config",
+    "data",
+    "engine",
+    "evaluation",
+    "layers",
+    "metrics",
+    "modeling",
+    "tools",
+)
 _DETECTRON2_NAMES = ("add_freqfusion_config", "get_freqfusion_cfg")
 
 

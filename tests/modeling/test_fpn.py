@@ -10,6 +10,7 @@ from golden_data import cases
 from freqfusion import get_freqfusion_cfg
 from freqfusion.layers import FreqFusion
 from freqfusion.modeling import FreqFusionFPN
+from freqfusion.tools._convert.neck import convert_neck
 
 IMAGE = ShapeSpec(channels=3)
 
@@ -50,7 +51,7 @@ def config(**keys):
 
 
 def published_neck(case):
-    """Our pyramid with the weights of a reference neck, under our names."""
+    """Our pyramid with the converted weights of a reference neck."""
     ctor = case.ctor
     channels, out = ctor["in_channels"], ctor["out_channels"]
     extra = ctor.get("num_outs", len(channels)) - len(channels)
@@ -77,15 +78,7 @@ def published_neck(case):
         make_fusion=make_fusion,
         fused_top_level=extra == 1,
     )
-    state = {}
-    hops = len(channels) - 1 + extra
-    for name, value in case.group("param").items():
-        kind, level, rest = name.split(".", 2)
-        if kind == "alignment" and int(level) >= hops:
-            continue  # built by the reference, and never used
-        ours = {"lateral_convs": "lateral", "fpn_convs": "output", "alignment": "fusion"}[kind]
-        state[f"fpn_{ours}{int(level) + 2}.{rest.removeprefix('conv.')}"] = value
-    neck.load_state_dict(state)
+    neck.load_state_dict(convert_neck(case.group("param")).state)
     return neck
 
 

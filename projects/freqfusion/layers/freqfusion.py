@@ -23,14 +23,14 @@ from freqfusion.layers.sampler import LocalSimilaritySampler, SamplerFeatures, S
 UpsampleMode = Literal["nearest", "bilinear", "bicubic"]
 
 # Names in the research code, by their beginnings, and here.
-_ORIGINAL_NAMES = {
+ORIGINAL_NAMES = {
     "hr_channel_compressor.": "hr_compressor.",
     "lr_channel_compressor.": "lr_compressor.",
     "content_encoder.": "lowpass_generator.",
     "content_encoder2.": "highpass_generator.",
     "dysampler.": "sampler.",
 }
-_ORIGINAL_BUFFERS = {
+ORIGINAL_BUFFERS = {
     "hamming_lowpass": "lowpass_window",
     "hamming_highpass": "highpass_window",
 }
@@ -162,7 +162,7 @@ class FreqFusion(nn.Module):
             window = make_hamming_window(size) if hamming_window else None
             self.register_buffer(f"{name}_window", window, persistent=False)
         self.reset_parameters()
-        rename_on_load(self, _ORIGINAL_NAMES, _ORIGINAL_BUFFERS)
+        rename_on_load(self, ORIGINAL_NAMES, ORIGINAL_BUFFERS)
 
     def reset_parameters(self) -> None:
         """Xavier for the compressors, nearly uniform kernels, and the sampler's own start."""

@@ -20,13 +20,14 @@ SamplerFeatures = Literal["sim_concat", "sim"]
 SamplerInit = Literal["xavier", "identity"]
 
 # Names in the research code, by their beginnings, and here.
-_ORIGINAL_NAMES = {
+ORIGINAL_NAMES = {
     "offset.": "lr_offset.",
     "direct_scale.": "lr_scale.",
     "hr_direct_scale.": "hr_scale.",
     "norm_lr.": "lr_norm.",
     "norm_hr.": "hr_norm.",
 }
+ORIGINAL_BUFFERS = {"init_pos": ""}
 _NEIGHBOURS = 8
 # Without learned scales every learned offset is multiplied by this.
 _FIXED_SCALE = 0.25
@@ -93,7 +94,7 @@ class LocalSimilaritySampler(nn.Module):
             self.hr_norm = nn.GroupNorm(channels // 8, channels)
         self.init = init
         self.reset_parameters()
-        rename_on_load(self, _ORIGINAL_NAMES, {"init_pos": ""})
+        rename_on_load(self, ORIGINAL_NAMES, ORIGINAL_BUFFERS)
 
     def reset_parameters(self) -> None:
         """Initialise the convolutions as ``init`` says; biases start at zero."""

@@ -1,0 +1,180 @@
+"""Panoptic quality as a Detectron2 evaluator, without panopticapi."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from numpy.typing import NDArray
+from PIL import Image
+
+from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
+from freqfusion.metrics import PanopticQuality, PanopticResult, panoptic_table, rgb_to_id
+
+logger = logging.getLogger(__name__)
+
+IdMap = NDArray[np.integer[Any]]
+_SUFFIXES = {"All": "", "Things": "_th", "Stuff": "_st"}
+
+
+class PanopticEvaluator(StreamingEvaluator):
+    """PQ, SQ and RQ of all categories, of things (``_th``) and of stuff (``_st``), in percent.
+
+    The truth is read from ``panoptic_json`` and ``panoptic_root`` of the metadata, and a
+    prediction is compared with it when it comes. The categories, and which of them are things, are
+    those of the JSON. A group without segments is nan. With ``output_dir``, the scores of each
+    category are written to ``<dataset>_panoptic_seg.json``.
+
+    The model's ``panoptic_seg`` is (height x width map of ids, segments): void is id 0, and a
+    segment has ``id`` and ``category_id``, a contiguous id where it also has ``isthing`` and the
+    data set's own otherwise. Segments None stands for a map of
+    ``contiguous category * label_divisor + instance`` whose void is -1, as of Panoptic-DeepLab.
+    """
+
+    output_key = "panoptic_seg"
+
+    def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
+        id_maps = "thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"
+        super().__init__(dataset_name, output_dir, ("panoptic_json", "panoptic_root", *id_maps))
+        self._things, self._stuff = (
+            {label: number for number, label in self.metadata.get(name).items()} for name in id_maps
+        )
+        truth = _read_truth(self.metadata.panoptic_json)
+        self._categories = truth["categories"]
+        self._truth = {entry["image_id"]: entry for entry in truth["annotations"]}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        self.quality = PanopticQuality(self._categories)
+        self._images: set[Any] = set()
+
+    def count(self, image: Mapping[str, Any], output: Any) -> None:
+        """Compare one ``panoptic_seg`` with its truth."""
+        name = image_name(image)
+        number = image.get("image_id")
+        if number not in self._truth:
+            raise ValueError(f"{name}: image_id {number!r} is not in {self.metadata.panoptic_json}")
+        if number in self._images:
+            raise ValueError(f"{name}: image_id {number!r} came twice; reset() begins a new round")
+        truth = self._truth[number]
+        path = Path(self.metadata.panoptic_root) / truth["file_name"]
+        truth_ids = read_panoptic_png(path)
+        ids, segments = self._prediction(output, name)
+        if ids.shape != truth_ids.shape:
+            raise ValueError(
+                f"the prediction for {name} is {_size(ids)} (height x width), but the truth {path}"
+                f" is {_size(truth_ids)}; a model's output must have the image's height and width"
+            )
+        self.quality.update(ids, segments, truth_ids, truth["segments_info"], image=name)
+        self._images.add(number)
+
+    def scores(self) -> dict[str, float] | None:
+        """PQ, SQ, RQ of the three groups over all processes; logs the table of categories."""
+        images = comm.gather(self._images)
+        quality = summed(self.quality)
+        if quality is None:
+            return None
+        self._warn_of_coverage(images)
+        result = quality.result()
+        logger.info("panoptic quality on %s:\n%s", self.dataset_name, panoptic_table(result))
+        scores = group_scores(result)
+        classes = [asdict(score) for score in result.classes]
+        self.save({"percent": scores, "classes": classes})
+        return scores
+
+    def _prediction(self, output: Any, name: str) -> tuple[IdMap, list[dict[str, Any]]]:
+        """Ids with void 0, and segments with the data set's categories."""
+        id_map, infos = output
+        ids: IdMap = id_map.cpu().numpy() if hasattr(id_map, "cpu") else np.asarray(id_map)
+        if infos is None:
+            # Void becomes 0; a new array, since the model's output belongs to other evaluators too.
+            infos = self._segments_of_labels(ids, name)
+            ids = ids + 1
+        return ids, [dict(info, category_id=self._category(info, name)) for info in infos]
+
+    def _segments_of_labels(self, labels: IdMap, name: str) -> list[dict[str, Any]]:
+        divisor = self.metadata.get("label_divisor")
+        if divisor is None:
+            raise ValueError(
+                f"{name}: a panoptic_seg without segments needs label_divisor in the metadata of"
+                f" {self.dataset_name}"
+            )
+        present = [label for label in np.unique(labels).tolist() if label != -1]
+        return [
+            {
+                "id": label + 1,
+                "category_id": label // divisor,
+                "isthing": label // divisor in self._things,
+            }
+            for label in present
+        ]
+
+    def _category(self, info: Mapping[str, Any], name: str) -> int:
+        """The data set's id of a segment's category."""
+        category = info["category_id"]
+        if info.get("isthing") is None:
+            return int(category)
+        kind, known = ("thing", self._things) if info["isthing"] else ("stuff", self._stuff)
+        if category not in known:
+            raise ValueError(
+                f"{name}: segment {info['id']} of the prediction has the {kind} category"
+                f" {category}, but {self.dataset_name} has {min(known)}..{max(known)}; does the"
+                " model's number of classes fit?"
+            )
+        return int(known[category])
+
+    def _warn_of_coverage(self, images: Iterable[set[Any]]) -> None:
+        seen = set().union(*images)
+        if len(seen) < len(self._truth):
+            logger.warning(
+                "%d of the %d images of %s were evaluated; the scores are theirs",
+                *(len(seen), len(self._truth), self.dataset_name),
+            )
+
+
+def group_scores(result: PanopticResult) -> dict[str, float]:
+    """``PQ``, ``SQ_th``, ... in percent."""
+    return {
+        f"{score.upper()}{suffix}": 100 * getattr(result.groups[group], score)
+        for group, suffix in _SUFFIXES.items()
+        for score in ("pq", "sq", "rq")
+    }
+
+
+def read_panoptic_png(path: str | Path) -> NDArray[np.int32]:
+    """Ids of a panoptic PNG; ValueError for a file that is missing or holds no colours."""
+    try:
+        with PathManager.open(str(path), "rb") as file, Image.open(file) as picture:
+            if picture.mode not in ("RGB", "RGBA", "P"):
+                raise ValueError(
+                    f"{path} is a picture of mode {picture.mode}, but panoptic ids are colours"
+                    " (R + 256 G + 65536 B); save it as RGB"
+                )
+            return rgb_to_id(np.asarray(picture.convert("RGB")))
+    except OSError as error:
+        raise ValueError(f"cannot read the panoptic truth {path}: {error}") from error
+
+
+def _read_truth(path: str) -> dict[str, Any]:
+    try:
+        with PathManager.open(path, "r") as file:
+            content = json.load(file)
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"cannot read the panoptic annotations {path}: {error}") from error
+    missing = [name for name in ("categories", "annotations") if not content.get(name)]
+    if missing:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}; is it COCO's panoptic JSON?")
+    return dict(content)
+
+
+def _size(ids: IdMap) -> str:
+    return " x ".join(map(str, ids.shape))

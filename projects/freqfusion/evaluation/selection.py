@@ -1,0 +1,78 @@
+"""Which evaluators a data set gets, by the ``evaluator_type`` of its metadata."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
+
+from freqfusion.evaluation.panoptic import PanopticEvaluator
+from freqfusion.evaluation.semantic import SemanticEvaluator
+from freqfusion.evaluation.streaming import dataset_metadata
+
+logger = logging.getLogger(__name__)
+
+Maker = Callable[[CfgNode | None, str, str | None], DatasetEvaluator]
+
+
+def _instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
+    """Detectron2's box, mask and keypoint AP."""
+    sigmas = () if cfg is None else cfg.TEST.KEYPOINT_OKS_SIGMAS
+    return COCOEvaluator(name, output_dir=output_dir, kpt_oks_sigmas=sigmas)
+
+
+def _semantic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
+    return SemanticEvaluator(name, output_dir)
+
+
+def _panoptic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
+    return PanopticEvaluator(name, output_dir)
+
+
+# (what to evaluate, the entry of the metadata without which it is left out) for each type.
+EVALUATORS: dict[str, tuple[tuple[Maker, str | None], ...]] = {
+    "coco": ((_instances, None),),
+    "coco_panoptic_seg": (
+        (_instances, "json_file"),
+        (_semantic, "sem_seg_root"),
+        (_panoptic, None),
+    ),
+    "sem_seg": ((_semantic, None),),
+}
+NOT_YET = ("cityscapes_instance", "cityscapes_sem_seg", "cityscapes_panoptic_seg")
+
+
+def build_evaluator(
+    cfg: CfgNode | None, dataset_name: str, output_dir: str | None = None
+) -> DatasetEvaluator:
+    """The evaluator of a registered data set, or several in one; ValueError for an unknown type.
+
+    A part whose truth the metadata does not name is left out, with one line in the log. ``cfg`` is
+    needed for keypoints only: it has their sigmas.
+    """
+    metadata = dataset_metadata(dataset_name, ("evaluator_type",))
+    kind = metadata.evaluator_type
+    if kind not in EVALUATORS:
+        reason = "; Cityscapes is not supported yet" if kind in NOT_YET else ""
+        raise ValueError(
+            f"{dataset_name} has the evaluator_type {kind!r}{reason}. Known are"
+            f" {', '.join(sorted(EVALUATORS))}; set it with"
+            f" MetadataCatalog.get({dataset_name!r}).evaluator_type"
+        )
+    evaluators = [
+        make(cfg, dataset_name, output_dir)
+        for make, entry in EVALUATORS[kind]
+        if entry is None or _has(dataset_name, entry)
+    ]
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _has(dataset_name: str, entry: str) -> bool:
+    value: Any = MetadataCatalog.get(dataset_name).get(entry)
+    if value is None:
+        logger.info("%s has no %s: the scores that need it are left out", dataset_name, entry)
+    return value is not None

@@ -1,0 +1,142 @@
+"""Semantic scores as a Detectron2 evaluator: region IoU, boundary IoU, accuracy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from detectron2.utils.file_io import PathManager
+from numpy.typing import NDArray
+from PIL import Image
+
+from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
+from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
+
+logger = logging.getLogger(__name__)
+
+
+class SemanticEvaluator(StreamingEvaluator):
+    """mIoU, mBoundaryIoU, fwIoU (weighted by frequency) and pACC (of pixels), in percent.
+
+    Also ``IoU-<class>`` and ``BoundaryIoU-<class>`` of each of the metadata's ``stuff_classes``;
+    nan for one that does not occur. The truth is ``sem_seg_file_name`` of the data set's dicts;
+    pixels of the metadata's ``ignore_label`` do not count, and any other label outside of the
+    classes is a ValueError. With ``output_dir``, the scores and the confusion matrix (by row, the
+    true class) are written to ``<dataset>_sem_seg.json``.
+
+    The model's ``sem_seg`` is classes x height x width, of which the largest is the prediction.
+    """
+
+    output_key = "sem_seg"
+
+    def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
+        super().__init__(dataset_name, output_dir, ("stuff_classes",))
+        self.class_names: tuple[str, ...] = tuple(self.metadata.stuff_classes)
+        self._files: dict[str, str] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        super().reset()
+        labels = len(self.class_names), self.metadata.get("ignore_label")
+        self.confusion = ConfusionMatrix(*labels)
+        self.boundary = BoundaryIoU(*labels)
+
+    def count(self, image: Mapping[str, Any], output: Any) -> None:
+        """Compare the ``sem_seg`` of one image with its truth."""
+        name = image_name(image)
+        if output.ndim != 3 or len(output) != len(self.class_names):
+            raise ValueError(
+                f"the sem_seg of {name} has the shape {tuple(output.shape)}, but"
+                f" {self.dataset_name} needs classes x height x width with"
+                f" {len(self.class_names)} classes; does MODEL.SEM_SEG_HEAD.NUM_CLASSES fit?"
+            )
+        prediction = output.argmax(dim=0).cpu().numpy()
+        path = self._truth_file(image)
+        truth = read_label_png(path)
+        if prediction.shape != truth.shape:
+            raise ValueError(
+                f"the prediction for {name} is {' x '.join(map(str, prediction.shape))} (height x"
+                f" width), but the truth {path} is {' x '.join(map(str, truth.shape))}; a model's"
+                " output must have the image's height and width"
+            )
+        try:
+            self.confusion.update(prediction, truth)
+            self.boundary.update(prediction, truth)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def scores(self) -> dict[str, float] | None:
+        """All scores over all processes, which are logged too."""
+        confusion, boundary = summed(self.confusion), summed(self.boundary)
+        if confusion is None or boundary is None:
+            return None
+        scores = semantic_scores(confusion, boundary, self.class_names)
+        lines = (f"{name:<32} {score:6.2f}" for name, score in scores.items())
+        logger.info("semantic scores on %s:\n%s", self.dataset_name, "\n".join(lines))
+        matrix = confusion.matrix.tolist()
+        self.save({"percent": scores, "classes": self.class_names, "confusion": matrix})
+        return scores
+
+    def _truth_file(self, image: Mapping[str, Any]) -> str:
+        """From the dict itself, or by its file name: Detectron2's mapper takes it out in tests."""
+        if "sem_seg_file_name" in image:
+            return str(image["sem_seg_file_name"])
+        if self._files is None:
+            self._files = {
+                entry["file_name"]: entry["sem_seg_file_name"]
+                for entry in DatasetCatalog.get(self.dataset_name)
+                if "sem_seg_file_name" in entry
+            }
+        name = image_name(image)
+        if name not in self._files:
+            raise ValueError(
+                f"{self.dataset_name} has no sem_seg_file_name for {name}; register the data set"
+                " with its semantic label maps"
+            )
+        return self._files[name]
+
+
+def semantic_scores(
+    confusion: ConfusionMatrix, boundary: BoundaryIoU, class_names: tuple[str, ...]
+) -> dict[str, float]:
+    """All scores in percent, the means first."""
+    scores = {
+        "mIoU": confusion.mean_iou(),
+        "mBoundaryIoU": boundary.mean_iou(),
+        "fwIoU": frequency_weighted_iou(confusion),
+        "pACC": confusion.pixel_accuracy(),
+    }
+    for title, values in (("IoU", confusion.iou()), ("BoundaryIoU", boundary.iou())):
+        scores |= {
+            f"{title}-{name}": value
+            for name, value in zip(class_names, values.tolist(), strict=True)
+        }
+    return {name: 100 * score for name, score in scores.items()}
+
+
+def frequency_weighted_iou(confusion: ConfusionMatrix) -> float:
+    """Mean IoU weighted by each class's part of the true pixels, 0..1; nan without pixels."""
+    pixels = confusion.matrix.sum(axis=1)
+    if not pixels.any():
+        return float("nan")
+    present = pixels > 0
+    return float(np.average(confusion.iou()[present], weights=pixels[present]))
+
+
+def read_label_png(path: str) -> NDArray[np.integer[Any]]:
+    """Labels of a grey or palette PNG; ValueError for a file that is missing or holds colours."""
+    try:
+        with PathManager.open(path, "rb") as file, Image.open(file) as picture:
+            labels, mode = np.asarray(picture), picture.mode
+    except OSError as error:
+        raise ValueError(f"cannot read the semantic truth {path}: {error}") from error
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{path} is a picture of mode {mode}, but labels need one number a pixel; save it as"
+            " 8 or 16 bit grey"
+        )
+    return labels

@@ -1,0 +1,141 @@
+"""What the evaluators here share: one image at a time, and one sum over all processes.
+
+Nothing is kept of an image but its contribution to the counts, so memory does not grow with the
+data set and nothing is written to disk to be read again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+class Counter(Protocol):
+    """Counts that can be added up, such as those of ``freqfusion.metrics``."""
+
+    def merge(self, other: Self, /) -> None:
+        """Add the counts of another."""
+
+
+C = TypeVar("C", bound=Counter)
+
+
+class StreamingEvaluator(DatasetEvaluator):
+    """Counts each image as it comes; a subclass says how, and what the scores are.
+
+    As with Detectron2's own evaluators a model without the output has no such scores: a warning,
+    and an empty result. A model that has it for some images only is a ValueError.
+    """
+
+    output_key: ClassVar[str]
+
+    def __init__(self, dataset_name: str, output_dir: str | None, needed: Iterable[str]) -> None:
+        self.dataset_name = dataset_name
+        self.output_dir = output_dir
+        self.metadata = dataset_metadata(dataset_name, needed)
+
+    @abstractmethod
+    def count(self, image: Mapping[str, Any], output: Any) -> None:
+        """Count one image: its data set dict, and the model's output for it."""
+
+    @abstractmethod
+    def scores(self) -> dict[str, float] | None:
+        """Sum the counts of all processes; the scores in percent, None but in the main process."""
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._counted = 0
+        self._without = 0
+
+    def process(
+        self, inputs: Iterable[Mapping[str, Any]], outputs: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Count a batch: data set dicts and the model's outputs for them."""
+        for image, output in zip(inputs, outputs, strict=True):
+            if self.output_key in output:
+                self.count(image, output[self.output_key])
+                self._counted += 1
+            else:
+                self._without += 1
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """``{output_key: scores}`` in the main process, None in others."""
+        tallies = comm.all_gather((self._counted, self._without))
+        counted, without = (sum(column) for column in zip(*tallies, strict=True))
+        if counted and without:
+            raise ValueError(
+                f"the model gave {self.output_key!r} for {counted} images of {self.dataset_name}"
+                f" but not for {without}; it must give it for all or for none"
+            )
+        if not counted:
+            logger.warning(
+                "%s has no scores of %s: the model gave no %r for any of its %d images",
+                *(self.dataset_name, type(self).__name__, self.output_key, without),
+            )
+            return {} if comm.is_main_process() else None
+        scores = self.scores()
+        return None if scores is None else {self.output_key: scores}
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Write ``<dataset>_<output key>.json`` into the output folder, if there is one."""
+        if self.output_dir is None:
+            return
+        path = Path(self.output_dir) / f"{self.dataset_name}_{self.output_key}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_without_nan(content), indent=1) + "\n", encoding="utf-8")
+        logger.info("wrote %s", path)
+
+
+def summed(counter: C) -> C | None:
+    """Sum of every process's counter in the main process, None in others."""
+    parts: list[C] = comm.gather(counter)
+    if not comm.is_main_process():
+        return None
+    total = parts[0]
+    for part in parts[1:]:
+        total.merge(part)
+    return total
+
+
+def dataset_metadata(dataset_name: str, needed: Iterable[str]) -> Any:
+    """Metadata of a registered data set; ValueError where it, or one of its entries, is missing."""
+    # Asking Detectron2 for the metadata of an unknown name would create an empty entry.
+    if dataset_name not in {*MetadataCatalog.list(), *DatasetCatalog.list()}:
+        raise ValueError(
+            f"no data set {dataset_name!r} is registered; register it, or correct DATASETS.TEST"
+        )
+    metadata = MetadataCatalog.get(dataset_name)
+    missing = [name for name in needed if metadata.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"the metadata of {dataset_name} lacks {', '.join(missing)}; set it with"
+            f" MetadataCatalog.get({dataset_name!r}).set(...)"
+        )
+    return metadata
+
+
+def image_name(image: Mapping[str, Any]) -> str:
+    """How messages call an image: its file, or else its id."""
+    return str(image.get("file_name", image.get("image_id", "without a name")))
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for nan, which JSON does not know."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""The parts of ``freqfusion.tools.convert_checkpoint``."""

@@ -1,0 +1,73 @@
+"""Read checkpoints without running code from them, and write Detectron2's."""
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from freqfusion.tools._convert.rules import State
+
+AUTHOR = "freqfusion.convert_checkpoint"
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of ``torch.save``, bare or under ``"state_dict"``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds anything else, or objects that only running code could rebuild.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} cannot be read without running code that it names, which is refused, or it "
+            "is no checkpoint at all. Where the file is trusted, save its state dict alone with "
+            "torch.save and convert that"
+        ) from error
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint of torch.save, or is damaged: {error}"
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path} holds no state dict")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path} holds a {type(value).__name__} under {name!r}; a state dict, bare or "
+                'under "state_dict", has tensors only'
+            )
+    return dict(content)
+
+
+def check_output(path: Path, *, source: Path, overwrite: bool) -> None:
+    """Refuse a place where the result must not be written.
+
+    Raises:
+        ValueError: if the name does not end in ``.pth`` or is the input's.
+        FileExistsError: if something is there and may not be replaced.
+    """
+    if path.suffix != ".pth":
+        raise ValueError(f"the output must be named *.pth, as Detectron2 expects; got {path}")
+    if path.resolve() == source.resolve():
+        raise ValueError(f"the output {path} is the input")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise FileExistsError(f"{path} exists; give --overwrite to replace a file")
+
+
+def write(path: Path, state: State) -> None:
+    """Save for Detectron2's ``DetectionCheckpointer``; an interruption leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        content = {"model": dict(state), "__author__": AUTHOR, "matching_heuristics": False}
+        torch.save(content, unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

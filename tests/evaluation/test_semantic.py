@@ -1,0 +1,91 @@
+"""Scores of the semantic evaluator against the metrics themselves, and its messages."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from freqfusion.evaluation import SemanticEvaluator
+from freqfusion.evaluation.semantic import frequency_weighted_iou, read_label_png
+from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
+
+CLASSES = 7
+
+
+def images(name):
+    """(dict as Detectron2's mapper leaves it, labels) of each image."""
+    for entry in DatasetCatalog.get(name):
+        yield {"file_name": entry["file_name"]}, read_label_png(entry["sem_seg_file_name"])
+
+
+def predicted(labels):
+    """Scores of which the label's is the largest; void becomes class 1."""
+    known = torch.from_numpy(np.where(labels == 255, 1, labels).astype(np.int64))
+    return {"sem_seg": torch.nn.functional.one_hot(known, CLASSES).permute(2, 0, 1).float()}
+
+
+@pytest.mark.parametrize("name", ["scenes_separated", "scenes_stuffonly"])
+def test_truth_scores_100(dataset, name):
+    evaluator = SemanticEvaluator(name)
+    for image, labels in images(name):
+        evaluator.process([image], [predicted(labels)])
+    scores = evaluator.evaluate()["sem_seg"]
+    means = [scores[key] for key in ("mIoU", "mBoundaryIoU", "fwIoU", "pACC")]
+    assert means == pytest.approx([100] * 4)
+    classes = MetadataCatalog.get(name).stuff_classes
+    assert {f"IoU-{c}" for c in classes} | {f"BoundaryIoU-{c}" for c in classes} < set(scores)
+
+
+def test_degraded_prediction_has_the_scores_of_the_metrics(dataset, tmp_path):
+    name = dataset[0]
+    evaluator = SemanticEvaluator(name, str(tmp_path))
+    confusion, boundary = ConfusionMatrix(CLASSES), BoundaryIoU(CLASSES)
+    for image, labels in images(name):
+        moved = np.roll(labels, 3, axis=1)
+        guess = np.where(moved == 255, 1, moved)
+        confusion.update(guess, labels)
+        boundary.update(guess, labels)
+        evaluator.process([image], [predicted(moved)])
+    scores = evaluator.evaluate()["sem_seg"]
+    assert scores["mIoU"] == pytest.approx(100 * confusion.mean_iou())
+    assert scores["mBoundaryIoU"] == pytest.approx(100 * boundary.mean_iou())
+    assert scores["pACC"] == pytest.approx(100 * confusion.pixel_accuracy())
+    assert scores["IoU-things"] == pytest.approx(100 * confusion.iou()[0])
+    assert scores["BoundaryIoU-things"] == pytest.approx(100 * boundary.iou()[0])
+    assert scores["mBoundaryIoU"] < scores["mIoU"] < 100
+    saved = json.loads((tmp_path / f"{name}_sem_seg.json").read_text())
+    assert saved["confusion"] == confusion.matrix.tolist()
+
+
+def test_frequency_weights():
+    """True pixels 3 and 1; IoU 2/3 and 1/2: (3 * 2/3 + 1 * 1/2) / 4 = 5/8. The third is absent."""
+    confusion = ConfusionMatrix(3)
+    confusion.update(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
+    assert frequency_weighted_iou(confusion) == pytest.approx(5 / 8)
+    assert np.isnan(frequency_weighted_iou(ConfusionMatrix(3)))
+
+
+def test_errors_name_the_file(dataset, tmp_path):
+    evaluator = SemanticEvaluator(dataset[0])
+    image, labels = next(images(dataset[0]))
+    output = predicted(labels)
+    with pytest.raises(ValueError, match=r"000000000001\.jpg has the shape \(6, 48, 64\)"):
+        evaluator.process([image], [{"sem_seg": output["sem_seg"][:6]}])
+    with pytest.raises(ValueError, match=r"is 48 x 32 .*000000000001\.png is 48 x 64"):
+        evaluator.process([image], [{"sem_seg": output["sem_seg"][..., ::2]}])
+    with pytest.raises(ValueError, match=r"no sem_seg_file_name for other\.jpg"):
+        evaluator.process([{"file_name": "other.jpg"}], [output])
+    path = tmp_path / "labels.png"
+    with pytest.raises(ValueError, match="cannot read the semantic truth"):
+        read_label_png(str(path))
+    Image.fromarray(np.full((48, 64), 9, np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r"labels\.png: unexpected label 9 in the target"):
+        evaluator.process([{"sem_seg_file_name": str(path)}], [output])
+    Image.new("RGB", (64, 48)).save(path)
+    with pytest.raises(ValueError, match="mode RGB"):
+        read_label_png(str(path))
