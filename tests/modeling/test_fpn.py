@@ -8,8 +8,8 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, Backbone, build_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from toy_configs import change, resnet18_cfg
 
-from freqfusion import get_freqfusion_cfg
 from freqfusion.layers import FreqFusion
 from freqfusion.modeling import FreqFusionFPN
 
@@ -34,21 +34,7 @@ class Maps(Backbone):
 
 
 def config(**keys):
-    """A small ResNet-18 pyramid."""
-    cfg = get_freqfusion_cfg()
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_freqfusion_fpn_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 32
-    cfg.MODEL.FREQFUSION.ENABLED = True
-    cfg.MODEL.FREQFUSION.COMPRESSED_CHANNELS = 8
-    for name, value in keys.items():
-        cfg.merge_from_list([name.replace("__", "."), value])
-    return cfg
+    return change(resnet18_cfg(), keys)
 
 
 def test_switched_off_it_is_detectron2s_fpn():

@@ -5,8 +5,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-
-from freqfusion import get_freqfusion_cfg
+from toy_configs import resnet18_cfg
 
 MODELS = {
     "faster-rcnn": {"META_ARCHITECTURE": "GeneralizedRCNN"},
@@ -17,17 +16,10 @@ MODELS = {
 
 
 def config(model, builder, enabled):
-    cfg = get_freqfusion_cfg()
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = resnet18_cfg()
     for key, value in MODELS[model].items():
         cfg.MODEL[key] = value
     cfg.MODEL.BACKBONE.NAME = builder
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.FPN.OUT_CHANNELS = 32
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16], [32], [64], [128], [256]]
     cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
     cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = 50
@@ -47,7 +39,6 @@ def config(model, builder, enabled):
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
     cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 64
     cfg.MODEL.FREQFUSION.ENABLED = enabled
-    cfg.MODEL.FREQFUSION.COMPRESSED_CHANNELS = 8
     cfg.INPUT.MASK_FORMAT = "bitmask"
     return cfg
 

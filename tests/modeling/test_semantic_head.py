@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model, build_sem_seg_head
+from toy_configs import change, resnet18_cfg
 
-from freqfusion import get_freqfusion_cfg
 from freqfusion.layers import CarafeUpsampling, FreqFusion, InterpolationUpsampling
 
 SHAPES = {
@@ -17,23 +17,16 @@ SHAPES = {
 
 
 def config(**keys):
-    cfg = get_freqfusion_cfg()
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = resnet18_cfg()
     cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
     cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4"]
     cfg.MODEL.SEM_SEG_HEAD.NAME = "FreqFusionSemSegHead"
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res3", "res4"]
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 5
     cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 64
-    cfg.MODEL.FREQFUSION.ENABLED = True
     cfg.MODEL.FREQFUSION.COMPRESS_RATIO = 2
-    for name, value in keys.items():
-        cfg.merge_from_list([name.replace("__", "."), value])
-    return cfg
+    return change(cfg, keys)
 
 
 def maps(height, width, batch=1):

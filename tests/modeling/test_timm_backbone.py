@@ -6,24 +6,18 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
-
-from freqfusion import get_freqfusion_cfg
+from toy_configs import change, resnet18_cfg
 
 IMAGE = ShapeSpec(channels=3)
 MODELS = ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224"]
 
 
 def config(name="convnext_atto", builder="build_timm_backbone", **keys):
-    cfg = get_freqfusion_cfg()
+    cfg = resnet18_cfg()
     cfg.MODEL.BACKBONE.NAME = builder
     cfg.MODEL.TIMM.NAME = name
-    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.FPN.OUT_CHANNELS = 16
-    cfg.MODEL.FREQFUSION.ENABLED = True
-    cfg.MODEL.FREQFUSION.COMPRESSED_CHANNELS = 8
-    for key, value in keys.items():
-        cfg.merge_from_list([key.replace("__", "."), value])
-    return cfg
+    return change(cfg, keys)
 
 
 @pytest.fixture(autouse=True, scope="module")

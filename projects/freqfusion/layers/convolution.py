@@ -1,4 +1,4 @@
-"""Convolutions without work that torch's own repeats."""
+"""Convolutions without work that torch's own repeats, and their start."""
 
 from collections.abc import Sequence
 
@@ -39,3 +39,9 @@ def convolve_together(layers: Sequence[nn.Conv2d], image: Tensor) -> Tensor:
     bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
     first = layers[0]
     return F.conv2d(image, weight, bias, first.stride, first.padding, first.dilation)
+
+
+def zero_bias(layer: nn.Conv2d) -> None:
+    """Start a convolution that has a bias with one of zero."""
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from freqfusion.layers.checks import check_choice, check_odd, check_positive
-from freqfusion.layers.convolution import PointwiseConv2d, convolve_together
+from freqfusion.layers.convolution import PointwiseConv2d, convolve_together, zero_bias
 from freqfusion.layers.kernels import hamming_window as make_hamming_window
 from freqfusion.layers.kernels import normalize_kernels
 from freqfusion.layers.reassembly import PaddingMode, reassemble
@@ -168,11 +168,11 @@ class FreqFusion(nn.Module):
         """Xavier for the compressors, nearly uniform kernels, and the sampler's own start."""
         for compressor in (self.hr_compressor, self.lr_compressor):
             nn.init.xavier_uniform_(compressor.weight)
-            _zero_bias(compressor)
+            zero_bias(compressor)
         for generator in (self.lowpass_generator, self.highpass_generator):
             if generator is not None:
                 nn.init.normal_(generator.weight, std=_GENERATOR_INIT_STD)
-                _zero_bias(generator)
+                zero_bias(generator)
         if self.sampler is not None:
             self.sampler.reset_parameters()
 
@@ -229,33 +229,33 @@ class FreqFusion(nn.Module):
         if self.highpass_generator is not None:
             highpass_logits = self.highpass_generator(hr_guide)
             if self.comp_feat_upsample:
-                kernels = self._normalize(highpass_logits, self.highpass_window)
+                kernels = normalize_kernels(highpass_logits, self.highpass_window)
                 smooth = self._filter(hr_guide, kernels, self.highpass_kernel)
                 hr_guide = _sharpen(hr_guide, smooth)
         lowpass_logits = self.lowpass_generator(hr_guide)
         lr_lowpass_logits, lr_highpass_logits = self._generate(lr_guide)
         if self.comp_feat_upsample:
-            kernels = self._normalize(lowpass_logits, self.lowpass_window)
+            kernels = normalize_kernels(lowpass_logits, self.lowpass_window)
             lowpass_logits = lowpass_logits + self._upsample(lr_lowpass_logits, kernels)
         else:
             lowpass_logits = lowpass_logits + resize_nearest(lr_lowpass_logits, size)
-        lowpass = self._normalize(lowpass_logits, self.lowpass_window)
+        lowpass = normalize_kernels(lowpass_logits, self.lowpass_window)
         if highpass_logits is None or lr_highpass_logits is None:
             return hr_guide, lowpass, None
         if self.comp_feat_upsample:
             highpass_logits = highpass_logits + self._upsample(lr_highpass_logits, lowpass)
         else:
             highpass_logits = highpass_logits + resize_nearest(lr_highpass_logits, size)
-        return hr_guide, lowpass, self._normalize(highpass_logits, self.highpass_window)
+        return hr_guide, lowpass, normalize_kernels(highpass_logits, self.highpass_window)
 
     def _joint_kernels(self, hr_guide: Tensor, lr_guide: Tensor) -> tuple[Tensor, Tensor | None]:
         """Kernels from logits that are predicted once, from the sum of both maps."""
         guide = hr_guide + resize_nearest(lr_guide, (hr_guide.shape[-2], hr_guide.shape[-1]))
         lowpass_logits, highpass_logits = self._generate(guide)
-        lowpass = self._normalize(lowpass_logits, self.lowpass_window)
+        lowpass = normalize_kernels(lowpass_logits, self.lowpass_window)
         if highpass_logits is None:
             return lowpass, None
-        return lowpass, self._normalize(highpass_logits, self.highpass_window)
+        return lowpass, normalize_kernels(highpass_logits, self.highpass_window)
 
     def _generate(self, guide: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits of the low-pass and the high-pass kernels from one guide."""
@@ -278,10 +278,6 @@ class FreqFusion(nn.Module):
     def _filter(self, hr: Tensor, kernels: Tensor, kernel_size: int) -> Tensor:
         return reassemble(hr, kernels, kernel_size=kernel_size, padding_mode=self.padding_mode)
 
-    @staticmethod
-    def _normalize(logits: Tensor, window: Tensor | None) -> Tensor:
-        return normalize_kernels(logits, window)
-
     def _check_inputs(self, hr: Tensor, lr: Tensor) -> None:
         for name, feat, channels in (
             ("hr_feat", hr, self.hr_channels),
@@ -302,8 +298,3 @@ class FreqFusion(nn.Module):
 def _sharpen(image: Tensor, smooth: Tensor) -> Tensor:
     """Add to an image what smoothing took from it, in one pass: 2 * image - smooth."""
     return torch.lerp(smooth, image, 2.0)
-
-
-def _zero_bias(layer: nn.Conv2d) -> None:
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)

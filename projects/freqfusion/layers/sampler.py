@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_choice, check_odd, check_positive
-from freqfusion.layers.convolution import convolve_together
+from freqfusion.layers.convolution import convolve_together, zero_bias
 from freqfusion.layers.renaming import rename_on_load
 from freqfusion.layers.resize import resize_nearest
 from freqfusion.layers.similarity import local_similarity
@@ -104,8 +104,7 @@ class LocalSimilaritySampler(nn.Module):
                     nn.init.xavier_uniform_(module.weight)
                 else:
                     nn.init.zeros_(module.weight)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+                zero_bias(module)
 
     def forward(self, hr: Tensor, lr: Tensor, features: Tensor) -> Tensor:
         """Sample ``features`` on the lattice of ``hr``; they may have any size themselves."""

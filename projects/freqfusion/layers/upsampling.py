@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_choice, check_odd, check_positive
-from freqfusion.layers.convolution import PointwiseConv2d
+from freqfusion.layers.convolution import PointwiseConv2d, zero_bias
 from freqfusion.layers.kernels import normalize_kernels
 from freqfusion.layers.reassembly import PaddingMode, reassemble
 from freqfusion.layers.resize import resize_nearest
@@ -66,8 +66,7 @@ class CarafeUpsampling(nn.Module):
         nn.init.xavier_uniform_(self.compressor.weight)
         nn.init.normal_(self.generator.weight, std=0.001)
         for layer in (self.compressor, self.generator):
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+            zero_bias(layer)
 
     def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[None, Tensor, Tensor]:
         """Upsample ``lr_feat``; ``hr_feat`` gives the size and is returned as it came."""
@@ -102,8 +101,7 @@ class DySampleUpsampling(nn.Module):
         self.groups, self.scope = groups, scope
         self.offset = nn.Conv2d(lr_channels, 2 * groups * _SCALE**2, 1)
         nn.init.normal_(self.offset.weight, std=0.001)
-        assert self.offset.bias is not None
-        nn.init.zeros_(self.offset.bias)
+        zero_bias(self.offset)
 
     def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[None, Tensor, Tensor]:
         """Upsample ``lr_feat``; ``hr_feat`` gives the size and is returned as it came."""

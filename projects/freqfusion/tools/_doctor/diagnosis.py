@@ -14,20 +14,8 @@ from freqfusion.tools._doctor.check_packages import (
     check_python,
     check_tool,
 )
-from freqfusion.tools._doctor.facts import Facts
+from freqfusion.tools._doctor.facts import FIRST, LAST, Facts
 from freqfusion.tools._doctor.requirements import Pin, read_pins
-
-FIRST = ("torch", "torchvision", "setuptools", "numpy", "pillow", "matplotlib", "tqdm")
-LAST = (
-    "fvcore",
-    "pycocotools",
-    "opencv-python-headless",
-    "timm",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "triton",
-)
 
 
 def diagnose(facts: Facts) -> list[Check]:

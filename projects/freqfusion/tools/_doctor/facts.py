@@ -19,17 +19,10 @@ from typing import Any
 import freqfusion
 from freqfusion.tools._doctor.probes import PROBES, Probe, run_probes
 
-# The packages that are looked up, by the normalised names of their distributions.
-PACKAGES = (
-    "freqfusion",
-    "torch",
-    "torchvision",
-    "setuptools",
-    "numpy",
-    "pillow",
-    "matplotlib",
-    "tqdm",
-    "detectron2",
+# Packages that are checked alike, by the normalised names of their distributions, in the order of
+# the report: before and after what has a check of its own.
+FIRST = ("torch", "torchvision", "setuptools", "numpy", "pillow", "matplotlib", "tqdm")
+LAST = (
     "fvcore",
     "pycocotools",
     "opencv-python-headless",
@@ -38,9 +31,9 @@ PACKAGES = (
     "onnxscript",
     "onnxruntime",
     "triton",
-    "ninja",
-    "wheel",
 )
+# The packages that are looked up.
+PACKAGES = ("freqfusion", *FIRST, "detectron2", *LAST, "ninja", "wheel")
 # Another distribution of OpenCV serves as well: all of them install the module cv2.
 ALTERNATIVES = {
     "opencv-python-headless": (
