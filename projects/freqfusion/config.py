@@ -14,6 +14,9 @@ def add_freqfusion_config(cfg: CfgNode) -> None:
     """Add the keys of this project to a Detectron2 configuration, in place."""
     _add_fusion_keys(cfg)
     _add_timm_keys(cfg)
+    _add_data_keys(cfg)
+    _add_solver_keys(cfg)
+    _add_training_keys(cfg)
 
 
 def _add_fusion_keys(cfg: CfgNode) -> None:
@@ -82,3 +85,59 @@ def _add_timm_keys(cfg: CfgNode) -> None:
     node.DROP_PATH_RATE = 0.0
     # Recompute the stages in the backward pass: less memory, more time.
     node.USE_CHECKPOINT = False
+
+
+def _add_data_keys(cfg: CfgNode) -> None:
+    # YAML files that declare data sets (see freqfusion.data.declared); they are registered before
+    # DATASETS.TRAIN and DATASETS.TEST are looked up.
+    cfg.DATASETS.DECLARED = ()
+    # What the mapper adds to an image where the data set has it: "instances", "semantic",
+    # "panoptic".
+    cfg.INPUT.TARGETS = ("instances", "semantic")
+    # Crop after the resize, as semantic segmentation does, instead of before; and the largest part
+    # of a crop that one class may take (1.0: all of it), for which ten crops are tried.
+    cfg.INPUT.CROP.AFTER_RESIZE = False
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # In place of MIN_SIZE_TRAIN and CROP: any scale of a range, relative to SIZE (height, width),
+    # then a window of SIZE, filled up where the image is smaller.
+    cfg.INPUT.SCALE_JITTER = node = CfgNode()
+    node.ENABLED = False
+    node.SIZE = (1024, 1024)
+    node.MIN_SCALE = 0.1
+    node.MAX_SCALE = 2.0
+    # Changes of colour, each in half of the images: largest shift of 0..255, largest relative
+    # changes, largest turn in degrees.
+    cfg.INPUT.COLOR_JITTER = node = CfgNode()
+    node.ENABLED = False
+    node.BRIGHTNESS = 32.0
+    node.CONTRAST = 0.5
+    node.SATURATION = 0.5
+    node.HUE = 18.0
+
+
+def _add_solver_keys(cfg: CfgNode) -> None:
+    # "SGD" as Detectron2 has it, or "ADAMW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Factor of the learning rate of the bottom-up network.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    # Weight decay of embeddings and position tables.
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # LR_SCHEDULER_NAME may also be "WarmupPolyLR", with this exponent. CLIP_GRADIENTS.CLIP_TYPE may
+    # also be "full_model", which clips the norm of all gradients together.
+    cfg.SOLVER.POLY_LR_POWER = 0.9
+
+
+def _add_training_keys(cfg: CfgNode) -> None:
+    # Keep the weights of the best evaluation so far in model_best.pth: the score to judge by, such
+    # as "panoptic_seg/PQ", behind "<data set>/" where DATASETS.TEST names several. A name with
+    # "loss" in it is better when it is smaller. "" keeps none.
+    cfg.TEST.BEST_CHECKPOINT = ""
+    # With each evaluation, measure the training losses on images of DATASETS.TEST, at the sizes of
+    # a test, and write them as validation/<loss>.
+    cfg.TEST.VALIDATION_LOSS = node = CfgNode()
+    node.ENABLED = False
+    # At most so many images, spread evenly over the data set.
+    node.MAX_IMAGES = 200
+    # With each evaluation, draw the predictions for so many images of the first test set, to be
+    # seen in TensorBoard.
+    cfg.TEST.SAMPLE_PREDICTIONS = 4

@@ -222,3 +222,18 @@ def test_import_is_light():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_simple_scenes_have_a_few_large_things():
+    scenes = [make_scene(0, index, (128, 160), detail="simple") for index in range(30)]
+    things = [[s for s in scene.segments if s.is_thing] for scene in scenes]
+    assert max(map(len, things)) <= 4
+    assert sum(map(len, things)) > 60
+    names = {CATEGORIES[LABEL_OF_ID[s.category_id]].name for group in things for s in group}
+    assert names == {"disc", "star", "box", "tree"}
+    assert not any(segment.iscrowd for group in things for segment in group)
+
+
+def test_unknown_detail():
+    with pytest.raises(ValueError, match="detail is 'low'; choose one of full, simple"):
+        make_scene(0, 0, (32, 32), detail="low")

@@ -1,41 +1,231 @@
-"""Data sets of this project in Detectron2's catalogues."""
+"""Data sets of this project in Detectron2's catalogues.
+
+Importing Detectron2 registers COCO, Cityscapes and ADE20K under ``DETECTRON2_DATASETS``. Here
+Cityscapes' instances get a loader that works, and the synthetic scenes, Cityscapes for a Panoptic
+FPN and what YAML files declare are added. Files are looked for when a data set is first used.
+"""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from detectron2.data import DatasetCatalog
-from detectron2.data.datasets import register_coco_panoptic_separated
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
+from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
+from freqfusion.data import cityscapes, coco
+from freqfusion.data.declared import (
+    Declaration,
+    metadata_of,
+    read_declaration,
+    separated_metadata_of,
+)
 from freqfusion.data.synthetic import separated_metadata
 
-SYNTHETIC_SPLITS = ("train", "val")
+SPLITS = SYNTHETIC_SPLITS = ("train", "val")
+_THINGS_COLOR = [82, 18, 128]
+
+Loader = Callable[[], list[dict[str, Any]]]
 
 
-def register_datasets() -> None:
-    """Register this project's data sets; files are looked for when a data set is first used.
+def datasets_root() -> Path:
+    """``DETECTRON2_DATASETS``, by default ``datasets``."""
+    return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
 
-    They lie under ``DETECTRON2_DATASETS`` (default ``datasets``). Calling it again does nothing.
-    """
-    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+def register_datasets(declared: Iterable[str] = ()) -> None:
+    """Register this project's data sets, and those of declarations; a second call does nothing."""
+    root = datasets_root()
     register_synthetic(root / "synthetic")
+    register_cityscapes(root / "cityscapes")
+    for path in declared:
+        register_declared(read_declaration(path))
 
 
 def register_synthetic(folder: Path) -> None:
     """Register what ``freqfusion.tools.synthesize`` wrote to ``folder`` in COCO layout.
 
-    As ``synthetic_panoptic_train_separated`` and ``..._val_separated``: instances, labels for a
-    Panoptic FPN (things are one class) and panoptic truth.
+    ``synthetic_instances_*``; ``synthetic_panoptic_*_separated`` with instances, labels for a
+    Panoptic FPN (things are one class) and panoptic truth; ``synthetic_semantic_*`` with all
+    classes in one label map.
     """
-    for split in SYNTHETIC_SPLITS:
-        name = f"synthetic_panoptic_{split}"
-        if f"{name}_separated" in DatasetCatalog.list():
-            continue
-        register_coco_panoptic_separated(
-            name,
-            separated_metadata(),
-            image_root=str(folder / split),
-            panoptic_root=str(folder / f"panoptic_{split}"),
-            panoptic_json=str(folder / "annotations" / f"panoptic_{split}.json"),
-            sem_seg_root=str(folder / f"panoptic_stuff_{split}"),
-            instances_json=str(folder / "annotations" / f"instances_{split}.json"),
-        )
+    names = separated_metadata()
+    classes = [*names["thing_classes"], *names["stuff_classes"][1:]]
+    colors = [*names["thing_colors"], *names["stuff_colors"][1:]]
+    for split in SPLITS:
+        paths = {
+            "images": str(folder / split),
+            "instances": str(folder / "annotations" / f"instances_{split}.json"),
+            "panoptic": str(folder / f"panoptic_{split}"),
+            "panoptic_json": str(folder / "annotations" / f"panoptic_{split}.json"),
+            "stuff": str(folder / f"panoptic_stuff_{split}"),
+            "semantic": str(folder / f"panoptic_semseg_{split}"),
+        }
+        things = {key: value for key, value in names.items() if key.startswith("thing")}
+        add_instances(f"synthetic_instances_{split}", paths, things)
+        add_separated(f"synthetic_panoptic_{split}_separated", paths, names, 255)
+        semantic = {"stuff_classes": classes, "stuff_colors": colors}
+        add_semantic(f"synthetic_semantic_{split}", paths, semantic, 255)
+
+
+def register_cityscapes(folder: Path) -> None:
+    """Give Cityscapes' instances a loader that works, and add it in the form of Panoptic FPN.
+
+    ``cityscapes_fine_panoptic_separated_*``: instances, and 11 classes of stuff after "things".
+    """
+    colors = [entry["color"] for entry in CITYSCAPES_CATEGORIES if entry["isthing"]]
+    for split in SPLITS:
+        name = f"cityscapes_fine_instance_seg_{split}"
+        metadata = MetadataCatalog.get(name)
+        metadata.set(thing_colors=colors)
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+        load = partial(cityscapes.load_instances, metadata.image_dir, metadata.gt_dir)
+        DatasetCatalog.register(name, load)
+        _add_separated_cityscapes(split, folder)
+
+
+def _add_separated_cityscapes(split: str, folder: Path) -> None:
+    images, truth = str(folder / "leftImg8bit" / split), str(folder / "gtFine" / split)
+    stuff = str(folder / "gtFine" / f"cityscapes_stuff_{split}")
+    panoptic = str(folder / "gtFine" / f"cityscapes_panoptic_{split}")
+    things = [entry for entry in CITYSCAPES_CATEGORIES if entry["isthing"]]
+    rest = [entry for entry in CITYSCAPES_CATEGORIES if not entry["isthing"]]
+    _add(
+        f"cityscapes_fine_panoptic_separated_{split}",
+        partial(cityscapes.load_separated, images, truth, stuff, panoptic),
+        {
+            "image_dir": images,
+            "image_root": images,
+            "gt_dir": truth,
+            "panoptic_root": panoptic,
+            "panoptic_json": f"{panoptic}.json",
+            "sem_seg_root": stuff,
+            "ignore_label": 255,
+            "evaluator_type": "cityscapes_panoptic_separated",
+            "thing_classes": [entry["name"] for entry in things],
+            "thing_colors": [entry["color"] for entry in things],
+            "stuff_classes": ["things", *(entry["name"] for entry in rest)],
+            "stuff_colors": [_THINGS_COLOR, *(entry["color"] for entry in rest)],
+            "thing_dataset_id_to_contiguous_id": {e["id"]: n for n, e in enumerate(things)},
+            "stuff_dataset_id_to_contiguous_id": {0: 0}
+            | {entry["id"]: label for label, entry in enumerate(rest, start=1)},
+        },
+    )
+
+
+def register_declared(declaration: Declaration) -> list[str]:
+    """Register every split of a declaration; the names, see ``freqfusion.data.declared``."""
+    names = []
+    joint, separated = metadata_of(declaration), separated_metadata_of(declaration)
+    for split, paths in declaration.splits.items():
+        prefix = f"{declaration.name}_{split}"
+        if "instances" in paths:
+            things = {key: value for key, value in separated.items() if key.startswith("thing")}
+            names.append(add_instances(f"{prefix}_instances", paths, things))
+        if "semantic" in paths:
+            stuff = {key: value for key, value in joint.items() if key.startswith("stuff")}
+            stuff.pop("stuff_dataset_id_to_contiguous_id")
+            ignored = declaration.ignore_label
+            names.append(add_semantic(f"{prefix}_semantic", paths, stuff, ignored))
+        if "panoptic" in paths:
+            ignored = declaration.ignore_label
+            names.append(add_panoptic(f"{prefix}_panoptic", paths, joint, ignored))
+        if {"panoptic", "stuff", "instances"} <= set(paths):
+            name = f"{prefix}_panoptic_separated"
+            names.append(add_separated(name, paths, separated, declaration.ignore_label))
+    return names
+
+
+def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
+    """Instances of a COCO JSON; the name."""
+    return _add(
+        name,
+        partial(load_coco_json, paths["instances"], paths["images"], name),
+        {
+            "image_root": paths["images"],
+            "json_file": paths["instances"],
+            "evaluator_type": "coco",
+            **metadata,
+        },
+    )
+
+
+def add_semantic(
+    name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
+) -> str:
+    """Images and label PNGs of the same names; the name."""
+    return _add(
+        name,
+        partial(coco.load_semantic, paths["images"], paths["semantic"]),
+        {
+            "image_root": paths["images"],
+            "sem_seg_root": paths["semantic"],
+            "ignore_label": ignore_label,
+            "evaluator_type": "sem_seg",
+            **metadata,
+        },
+    )
+
+
+def add_panoptic(
+    name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
+) -> str:
+    """Panoptic truth with one label space; the name."""
+    arguments = paths["panoptic_json"], paths["images"], paths["panoptic"], metadata
+    extra = {"sem_seg_root": paths["semantic"]} if "semantic" in paths else {}
+    if "instances" in paths:
+        extra["json_file"] = paths["instances"]
+    return _add(
+        name,
+        partial(coco.load_panoptic, *arguments, paths.get("semantic")),
+        {
+            "image_root": paths["images"],
+            "panoptic_root": paths["panoptic"],
+            "panoptic_json": paths["panoptic_json"],
+            "ignore_label": ignore_label,
+            "label_divisor": 1000,
+            "evaluator_type": "coco_panoptic_seg",
+            **extra,
+            **metadata,
+        },
+    )
+
+
+def add_separated(
+    name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
+) -> str:
+    """Instances, stuff maps and panoptic truth for a Panoptic FPN; the name."""
+
+    def load() -> list[dict[str, Any]]:
+        instances = load_coco_json(paths["instances"], paths["images"], name)
+        stuff = coco.load_semantic(paths["images"], paths["stuff"])
+        return list(merge_to_panoptic(instances, stuff))
+
+    return _add(
+        name,
+        load,
+        {
+            "image_root": paths["images"],
+            "panoptic_root": paths["panoptic"],
+            "panoptic_json": paths["panoptic_json"],
+            "sem_seg_root": paths["stuff"],
+            "json_file": paths["instances"],
+            "ignore_label": ignore_label,
+            "evaluator_type": "coco_panoptic_seg",
+            **metadata,
+        },
+    )
+
+
+def _add(name: str, load: Loader, metadata: Mapping[str, Any]) -> str:
+    """Register a loader with its metadata, unless the name is taken."""
+    if name not in DatasetCatalog.list():
+        DatasetCatalog.register(name, load)
+        MetadataCatalog.get(name).set(**metadata)
+    return name

@@ -1,7 +1,8 @@
 """Write a data set of synthetic scenes: ``python -m freqfusion.tools.synthesize --output DIR``.
 
-Layouts: COCO (see ``freqfusion.data.synthetic.coco``) and Cityscapes (see
-``freqfusion.data.synthetic.cityscapes``).
+Layouts: COCO (see ``freqfusion.data.synthetic.coco``), Cityscapes (see
+``freqfusion.data.synthetic.cityscapes``), and rehearsal: stand-ins for COCO, Cityscapes and ADE20K
+under one folder, with which every configuration runs (see ``freqfusion.data.rehearsal``).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from freqfusion.data.synthetic import MASK_FORMATS, write_cityscapes, write_coco
+from freqfusion.data.synthetic import DETAILS, MASK_FORMATS, write_cityscapes, write_coco
 
-LAYOUTS = ("coco", "cityscapes")
+LAYOUTS = ("coco", "cityscapes", "rehearsal")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of COCO instance masks; rle needs INPUT.MASK_FORMAT bitmask in Detectron2",
     )
     add(
+        "--detail",
+        choices=DETAILS,
+        default="full",
+        help="simple: a few large things in each scene; COCO layout only",
+    )
+    add(
         "--overwrite",
         action="store_true",
         help="replace a synthetic data set that is there already",
@@ -85,9 +92,30 @@ def _write(options: argparse.Namespace) -> Path:
         "workers": options.workers,
         "overwrite": options.overwrite,
     }
+    if options.layout == "rehearsal":
+        return _write_rehearsal(options)
     if options.layout == "coco":
-        return write_coco(options.output, mask_format=options.mask_format, **shared)
+        return write_coco(
+            options.output, mask_format=options.mask_format, detail=options.detail, **shared
+        )
     return write_cityscapes(options.output, **shared)
+
+
+def _write_rehearsal(options: argparse.Namespace) -> Path:
+    try:
+        from freqfusion.data.rehearsal import write_rehearsal
+    except ImportError as error:
+        raise RuntimeError(
+            f"the names of the real data sets come from Detectron2 ({error}); python -m "
+            "freqfusion.tools.doctor says how to install it"
+        ) from error
+    return write_rehearsal(
+        options.output,
+        num_train=options.num_train,
+        num_val=options.num_val,
+        size=options.size,
+        seed=options.seed,
+    )
 
 
 def _summary(options: argparse.Namespace, root: Path, seconds: float) -> str:

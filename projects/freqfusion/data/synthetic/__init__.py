@@ -16,12 +16,13 @@ from freqfusion.data.synthetic.categories import (
 )
 from freqfusion.data.synthetic.cityscapes import write_cityscapes
 from freqfusion.data.synthetic.coco import MASK_FORMATS, write_coco
-from freqfusion.data.synthetic.scenes import Scene, Segment, make_scene, scene_batch
+from freqfusion.data.synthetic.scenes import DETAILS, Scene, Segment, make_scene, scene_batch
 from freqfusion.data.synthetic.splits import VAL_START
 
 __all__ = [
     "CATEGORIES",
     "CLASS_NAMES",
+    "DETAILS",
     "MASK_FORMATS",
     "NUM_CLASSES",
     "VAL_START",

@@ -42,7 +42,7 @@ from freqfusion.data.synthetic.records import (
     whole_mask,
 )
 from freqfusion.data.synthetic.rle import encode
-from freqfusion.data.synthetic.scenes import Scene, Segment, make_scene
+from freqfusion.data.synthetic.scenes import DETAILS, Scene, Segment, make_scene
 from freqfusion.data.synthetic.splits import SPLITS, SceneNumber, check_splits, scene_numbers
 from freqfusion.metrics.id_codec import id_to_rgb
 
@@ -56,6 +56,7 @@ class _SceneJob:
     number: SceneNumber
     size: tuple[int, int]
     mask_format: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +75,36 @@ def write_coco(
     seed: int = 0,
     workers: int | None = None,
     mask_format: str = "polygon",
+    detail: str = "full",
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
     """Write a data set in COCO layout (see the module's text) and return its folder.
 
-    ``size`` is (height, width); ``workers`` None means one process a processor, and the files do
-    not depend on it. A split of 0 scenes is not written. ValueError for impossible arguments, or
-    for a ``root`` that is not empty and that ``overwrite`` does not allow to replace.
+    ``size`` is (height, width), ``detail`` that of ``make_scene``; ``workers`` None means one
+    process a processor, and the files do not depend on it. A split of 0 scenes is not written.
+    ValueError for impossible arguments, or for a ``root`` that is not empty and that ``overwrite``
+    does not allow to replace.
     """
     seed, size = check_index("seed", seed), check_size(size)
     splits = check_splits(num_train, num_val)
     processes = check_workers(workers)
     check_choice("mask_format", mask_format, MASK_FORMATS)
+    check_choice("detail", detail, DETAILS)
     note = {
         "layout": "coco",
         "seed": seed,
         "size": list(size),
         **{f"num_{split}": count for split, count in splits.items()},
         "mask_format": mask_format,
+        "detail": detail,
     }
     folders = [name.format(split) for split in splits for name in _FOLDERS]
     owned = ["annotations", *(name.format(split) for split in SPLITS for name in _FOLDERS)]
     path = prepare_root(root, [*folders, "annotations"], note, owned=owned, overwrite=overwrite)
-    jobs = [_SceneJob(path, number, size, mask_format) for number in scene_numbers(seed, splits)]
+    jobs = [
+        _SceneJob(path, number, size, mask_format, detail) for number in scene_numbers(seed, splits)
+    ]
     records = run_in_order(
         _write_scene, jobs, workers=processes, title="COCO scenes", progress=progress
     )
@@ -110,7 +117,7 @@ def write_coco(
 def _write_scene(job: _SceneJob) -> _SceneRecord:
     """Paint one scene, write its four pictures and return its part of the JSON files."""
     split, image_id = job.number.split, job.number.position + 1
-    scene = make_scene(job.number.seed, job.number.index, job.size)
+    scene = make_scene(job.number.seed, job.number.index, job.size, detail=job.detail)
     name = f"{image_id:012d}"
     Image.fromarray(scene.image).save(job.root / split / f"{name}.jpg", quality=95)
     ids = coloured_ids(scene)

@@ -12,18 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from freqfusion.data.synthetic.arguments import check_index, check_size
+from freqfusion.data.synthetic.arguments import check_choice, check_index, check_size
 from freqfusion.data.synthetic.arrays import ByteArray, IdArray
 from freqfusion.data.synthetic.canvas import Canvas, View
 from freqfusion.data.synthetic.categories import LABEL_OF_ID, VOID_LABEL
+from freqfusion.data.synthetic.compositions import COMPOSITIONS
 from freqfusion.data.synthetic.noise import smooth_noise
-from freqfusion.data.synthetic.surroundings import paint_fence, paint_surroundings
-from freqfusion.data.synthetic.things import (
-    paint_crowd,
-    paint_power_line,
-    paint_smudge,
-    paint_things,
-)
+
+DETAILS = tuple(COMPOSITIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +55,22 @@ class Scene:
         return np.array(table, dtype=np.uint8)[self.panoptic]
 
 
-def make_scene(seed: int, index: int, size: tuple[int, int] = (256, 256)) -> Scene:
+def make_scene(
+    seed: int, index: int, size: tuple[int, int] = (256, 256), *, detail: str = "full"
+) -> Scene:
     """Paint scene ``index`` of the series ``seed`` at ``size`` = (height, width), 8 pixels or more.
 
-    The same arguments give the same scene, in any process and in any order.
+    ``detail`` "simple" paints a few large things and none that is thin. The same arguments give the
+    same scene, in any process and in any order.
     """
     check_index("seed", seed)
     check_index("index", index)
     height, width = check_size(size)
+    check_choice("detail", detail, DETAILS)
     rng = np.random.default_rng((seed, index))
     horizon = float(rng.uniform(0.22, 0.62)) * height
     canvas = Canvas(View(height, width, horizon, min(height, width) / 256))
-    _compose(canvas, rng)
+    COMPOSITIONS[detail](canvas, rng)
     panoptic, segments = _visible(canvas)
     return Scene(_photograph(canvas, rng), panoptic, segments)
 
@@ -90,25 +90,6 @@ def scene_batch(
         scene = make_scene(seed, start + number, size)
         images[number], labels[number] = scene.image, scene.semantic()
     return images, labels
-
-
-def _compose(canvas: Canvas, rng: np.random.Generator) -> None:
-    paint_surroundings(canvas, rng)
-    fence_first, line_first = rng.random(2) < 0.5
-    has_fence, has_line, has_crowd, has_smudge = rng.random(4) < (0.55, 0.65, 0.06, 0.4)
-    if has_line and line_first:
-        paint_power_line(canvas, rng)
-    if has_fence and fence_first:
-        paint_fence(canvas, rng)
-    paint_things(canvas, rng)
-    if has_fence and not fence_first:
-        paint_fence(canvas, rng)
-    if has_crowd:
-        paint_crowd(canvas, rng)
-    if has_line and not line_first:
-        paint_power_line(canvas, rng)
-    if has_smudge:
-        paint_smudge(canvas, rng)
 
 
 def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -91,9 +91,15 @@ def paint_smudge(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.add_to(0, [Stroke(blob(rng, centre, (radius, 0.7 * radius), 0.4))], smudge(rng))
 
 
-def paint_disc(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
+def paint_disc(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    foot: Foot,
+    scale: float,
+    radii: Sequence[float] = (6, 13, 22, 34),
+) -> None:
     """A ball that touches the ground at ``foot``; small ones are common."""
-    radius = max(2.0, float(rng.choice([6, 13, 22, 34])) * float(rng.uniform(0.8, 1.25)) * scale)
+    radius = max(2.0, float(rng.choice(radii)) * float(rng.uniform(0.8, 1.25)) * scale)
     centre = (foot[0], foot[1] - radius)
     _shadow(canvas, foot, radius)
     canvas.paint([Stroke(ellipse(centre, (radius, radius)))], ball(rng, centre, radius), "disc")

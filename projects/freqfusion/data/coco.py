@@ -1,0 +1,101 @@
+"""COCO-like data sets whose images may be of any format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils.file_io import PathManager
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+
+
+def load_panoptic(
+    json_file: str,
+    image_root: str,
+    panoptic_root: str,
+    metadata: Mapping[str, Any],
+    sem_seg_root: str | None = None,
+) -> list[dict[str, Any]]:
+    """Dicts with ``pan_seg_file_name`` and ``segments_info`` of a panoptic JSON.
+
+    An image has the name that the JSON's ``images`` give it, and otherwise that of its panoptic
+    PNG with any suffix of ``IMAGE_SUFFIXES``. Category ids become contiguous, by
+    ``thing_dataset_id_to_contiguous_id`` and ``stuff_dataset_id_to_contiguous_id``. With
+    ``sem_seg_root``, ``sem_seg_file_name`` is the PNG of the same name there.
+    """
+    content = read_json(json_file)
+    images = {image["id"]: image for image in content.get("images", ())}
+    things = metadata["thing_dataset_id_to_contiguous_id"]
+    stuff = metadata["stuff_dataset_id_to_contiguous_id"]
+
+    def contiguous(segment: dict[str, Any]) -> dict[str, Any]:
+        number = segment["category_id"]
+        if number not in things and number not in stuff:
+            raise ValueError(
+                f"{json_file}: segment {segment['id']} has the category {number}, which is not"
+                " among the classes of the data set"
+            )
+        is_thing = number in things
+        return segment | {
+            "category_id": things[number] if is_thing else stuff[number],
+            "isthing": is_thing,
+        }
+
+    dicts = []
+    for annotation in content["annotations"]:
+        image = images.get(annotation["image_id"], {})
+        found = _image_file(Path(image_root), image.get("file_name"), annotation["file_name"])
+        size = {name: image[name] for name in ("height", "width") if name in image}
+        entry = {
+            "file_name": str(found),
+            "image_id": annotation["image_id"],
+            "pan_seg_file_name": str(Path(panoptic_root) / annotation["file_name"]),
+            "segments_info": [contiguous(segment) for segment in annotation["segments_info"]],
+            **size,
+        }
+        if sem_seg_root is not None:
+            entry["sem_seg_file_name"] = str(Path(sem_seg_root) / annotation["file_name"])
+        dicts.append(entry)
+    return dicts
+
+
+def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
+    """Dicts with ``sem_seg_file_name``: each image that has a PNG of its name there.
+
+    Images may lie in folders, which then are the same on both sides.
+    """
+    images, labels = Path(image_root), Path(sem_seg_root)
+    dicts = []
+    for image in sorted(images.rglob("*")):
+        label = labels / image.relative_to(images).with_suffix(".png")
+        if image.suffix in IMAGE_SUFFIXES and label.is_file():
+            dicts.append({"file_name": str(image), "sem_seg_file_name": str(label)})
+    if not dicts:
+        raise ValueError(
+            f"no image in {image_root} has a PNG of the same name in {sem_seg_root}; check both"
+            " folders"
+        )
+    return dicts
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """The content of a JSON file; ValueError with the reason where it cannot be read."""
+    try:
+        with PathManager.open(path, "r") as file:
+            return dict(json.load(file))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"cannot read the annotations {path}: {error}") from error
+
+
+def _image_file(root: Path, named: str | None, panoptic: str) -> Path:
+    if named is not None and (root / named).is_file():
+        return root / named
+    stem = root / Path(panoptic).with_suffix("")
+    for suffix in IMAGE_SUFFIXES:
+        if (path := stem.with_name(stem.name + suffix)).is_file():
+            return path
+    name = named or f"{stem.name} with one of the suffixes {', '.join(IMAGE_SUFFIXES[:3])}"
+    raise ValueError(f"there is no image {name} in {root}")

@@ -1,0 +1,162 @@
+"""From the dict of an image to what a model is trained on."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from numpy.typing import NDArray
+
+from freqfusion.data.augmentation import build_augmentations
+from freqfusion.data.reading import read_label_png, read_panoptic_colors
+from freqfusion.metrics.id_codec import rgb_to_id
+
+logger = logging.getLogger(__name__)
+
+TARGETS = ("instances", "semantic", "panoptic")
+_FILES = ("sem_seg_file_name", "pan_seg_file_name", "segments_info", "annotations")
+
+
+class SegmentationMapper:
+    """Read an image with its truth, augment both, and return tensors.
+
+    ``image`` is (channels, height, width), uint8. The targets, where a dict has them:
+
+    * ``instances``: ``annotations`` as Detectron2's ``Instances`` (boxes, classes, masks);
+    * ``semantic``: ``sem_seg``, (height, width), int64;
+    * ``panoptic``: ``pan_seg``, ids (height, width), int64, and ``segments_info`` of the segments
+      that the augmented image still shows.
+
+    Outside of training the image is resized only, and the dict keeps its file names.
+
+    Args:
+        is_train: Augment, and add the targets.
+        augmentations: Changes of the image, in their order.
+        image_format: "RGB" or "BGR".
+        targets: Which of the three to add.
+        use_masks: Instances have masks.
+        mask_format: "polygon" or "bitmask".
+        recompute_boxes: Boxes are those of the masks after the augmentation, not the cut ones.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        image_format: str = "BGR",
+        targets: Sequence[str] = ("instances", "semantic"),
+        use_masks: bool = True,
+        mask_format: str = "polygon",
+        recompute_boxes: bool = False,
+    ) -> None:
+        unknown = sorted(set(targets) - set(TARGETS))
+        if unknown:
+            raise ValueError(
+                f"INPUT.TARGETS may name {', '.join(TARGETS)}; got {', '.join(unknown)}"
+            )
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.targets = frozenset(targets)
+        self.use_masks, self.mask_format = use_masks, mask_format
+        self.recompute_boxes = recompute_boxes
+        mode = "training" if is_train else "inference"
+        logger.info("augmentations in %s: %s", mode, self.augmentations)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Arguments from ``INPUT`` and ``MODEL.MASK_ON``."""
+        cropped = cfg.INPUT.CROP.ENABLED or cfg.INPUT.SCALE_JITTER.ENABLED
+        return {
+            "is_train": is_train,
+            "augmentations": build_augmentations(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+            "targets": cfg.INPUT.TARGETS,
+            "use_masks": cfg.MODEL.MASK_ON,
+            "mask_format": cfg.INPUT.MASK_FORMAT,
+            "recompute_boxes": is_train and cropped and cfg.MODEL.MASK_ON,
+        }
+
+    def __call__(self, dataset_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """The dict with ``image`` and, in training, the targets; the argument stays as it is."""
+        result = copy.deepcopy(dict(dataset_dict))
+        image = utils.read_image(result["file_name"], format=self.image_format)
+        utils.check_image_size(result, image)
+        labels = self._labels(result) if self.is_train else None
+        augmented = T.AugInput(image, sem_seg=labels)
+        transforms = self.augmentations(augmented)
+        image = augmented.image
+        result["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        if not self.is_train:
+            result.pop("annotations", None)
+            return result
+        if labels is not None:
+            result["sem_seg"] = torch.as_tensor(augmented.sem_seg.astype(np.int64))
+        if "panoptic" in self.targets and "pan_seg_file_name" in result:
+            result |= panoptic_target(result, transforms)
+        if "instances" in self.targets and "annotations" in result:
+            result["instances"] = self._instances(result["annotations"], transforms, image.shape)
+        for name in _FILES:
+            if name != "segments_info" or "pan_seg" not in result:
+                result.pop(name, None)
+        return result
+
+    def _labels(self, dataset_dict: Mapping[str, Any]) -> NDArray[Any] | None:
+        if "semantic" not in self.targets or "sem_seg_file_name" not in dataset_dict:
+            return None
+        labels = read_label_png(dataset_dict["sem_seg_file_name"])
+        if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
+            raise ValueError(
+                f"{dataset_dict['sem_seg_file_name']} has labels {labels.min()}..{labels.max()};"
+                " training takes 0..255"
+            )
+        return labels.astype(np.uint8)  # bytes, as the transforms expect
+
+    def _instances(
+        self,
+        annotations: Iterable[dict[str, Any]],
+        transforms: T.TransformList,
+        shape: Sequence[int],
+    ) -> Any:
+        """Instances that are no crowd and that the augmented image still shows."""
+        size = tuple(shape[:2])
+        kept = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
+        for annotation in kept:
+            if not self.use_masks:
+                annotation.pop("segmentation", None)
+            annotation.pop("keypoints", None)
+        moved = [utils.transform_instance_annotations(a, transforms, size) for a in kept]
+        instances = utils.annotations_to_instances(moved, size, mask_format=self.mask_format)
+        if self.recompute_boxes and instances.has("gt_masks"):
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        return utils.filter_empty_instances(instances)
+
+
+def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], Any]:
+    """``SegmentationMapper``, or Detectron2's own for keypoints and precomputed proposals."""
+    detectron2s = cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
+    kind = DatasetMapper if detectron2s else SegmentationMapper
+    mapper: Callable[[dict[str, Any]], Any] = kind(cfg, is_train=is_train)
+    return mapper
+
+
+def panoptic_target(dataset_dict: Mapping[str, Any], transforms: T.TransformList) -> dict[str, Any]:
+    """``pan_seg`` and the ``segments_info`` of what it shows, from the picture of a data set."""
+    colors = read_panoptic_colors(dataset_dict["pan_seg_file_name"])
+    # As colours, because the transforms move bytes and would round larger numbers.
+    ids = rgb_to_id(transforms.apply_segmentation(np.ascontiguousarray(colors)))
+    shown = set(np.unique(ids).tolist())
+    return {
+        "pan_seg": torch.as_tensor(ids.astype(np.int64)),
+        "segments_info": [info for info in dataset_dict["segments_info"] if info["id"] in shown],
+    }

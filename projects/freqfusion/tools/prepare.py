@@ -1,0 +1,77 @@
+"""Derive the label maps that training needs: ``python -m freqfusion.tools.prepare coco``.
+
+Data sets lie in Detectron2's usual folders below ``--root``: coco, cityscapes and
+ADEChallengeData2016. What is there already is kept; an interrupted run is continued by the same
+command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from freqfusion.data.preparation import (
+    Derived,
+    prepare_ade20k,
+    prepare_cityscapes,
+    prepare_coco,
+)
+
+INTERRUPTED = 130
+PREPARATIONS: dict[str, tuple[str, Callable[..., list[Derived]]]] = {
+    "coco": ("coco", prepare_coco),
+    "cityscapes": ("cityscapes", prepare_cityscapes),
+    "ade20k": ("ADEChallengeData2016", prepare_ade20k),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepare one data set; returns the exit code: 0, or 2 for what the user can mend."""
+    options = _parser().parse_args(arguments)
+    name, prepare = PREPARATIONS[options.dataset]
+    folder = options.root / name
+    started = time.perf_counter()
+    try:
+        if not folder.is_dir():
+            raise ValueError(
+                f"there is no folder {folder}; put the data set there, or name the folder above it"
+                " with --root (or the variable DETECTRON2_DATASETS)"
+            )
+        steps = prepare(folder, workers=options.workers, overwrite=options.overwrite)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("prepare: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    for step in steps:
+        print(step.sentence())
+    print(f"{options.dataset} is ready after {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m freqfusion.tools.prepare",
+        description="Derive the label maps that training needs from those of the download.",
+    )
+    add = parser.add_argument
+    add("dataset", choices=PREPARATIONS, help="what to prepare")
+    add(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser(),
+        help="folder of all data sets; not given: $DETECTRON2_DATASETS, or datasets",
+    )
+    add("--workers", type=int, metavar="K", help="processes; not given: one a processor")
+    add("--overwrite", action="store_true", help="write again what is there already")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

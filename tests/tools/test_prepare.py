@@ -1,0 +1,99 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from freqfusion.data.synthetic import write_cityscapes
+from freqfusion.tools import prepare
+from freqfusion.tools.prepare import main
+
+
+@pytest.fixture
+def ade20k(tmp_path):
+    """Twenty pictures: enough for two processes."""
+    folder = tmp_path / "ADEChallengeData2016/annotations/validation"
+    folder.mkdir(parents=True)
+    for number in range(20):
+        Image.fromarray(np.full((4, 6), number, np.uint8)).save(folder / f"{number:02d}.png")
+    return tmp_path
+
+
+def test_summary_and_second_run(ade20k, capsys):
+    assert main(["ade20k", "--root", str(ade20k), "--workers", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    output = ade20k / "ADEChallengeData2016/annotations_detectron2/validation"
+    assert lines[0] == f"{output}: 20 written, 0 there already"
+    assert lines[1].startswith("ade20k is ready after ")
+    assert len(lines) == 2
+    assert main(["ade20k", "--root", str(ade20k), "--workers", "1"]) == 0
+    assert ": 0 written, 20 there already" in capsys.readouterr().out
+    assert main(["ade20k", "--root", str(ade20k), "--workers", "1", "--overwrite"]) == 0
+    assert ": 20 written, 0 there already" in capsys.readouterr().out
+
+
+def test_root_is_the_variable(ade20k, capsys, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(ade20k))
+    assert main(["ade20k", "--workers", "1"]) == 0
+    assert str(ade20k) in capsys.readouterr().out
+
+
+def test_cityscapes(tmp_path, capsys):
+    root = write_cityscapes(
+        tmp_path / "cityscapes", num_train=1, num_val=1, size=(16, 24), workers=1, progress=False
+    )
+    shutil.rmtree(root / "gtFine/cityscapes_panoptic_val")
+    assert main(["cityscapes", "--root", str(tmp_path), "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "cityscapes_panoptic_train: 0 written, 1 there already" in said
+    assert "cityscapes_panoptic_val: 1 written, 0 there already" in said
+    assert "cityscapes_stuff_val: 1 written" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["coco", "--root", "nowhere"], "there is no folder nowhere/coco; put the data set there"),
+        (["ade20k", "--root", "ROOT", "--workers", "0"], "workers must be 1 or more"),
+    ],
+)
+def test_mistakes_are_one_sentence(ade20k, capsys, arguments, message):
+    assert main([str(ade20k) if word == "ROOT" else word for word in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith("prepare: ")
+    assert message in said.err
+
+
+def test_unknown_data_set(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["voc"])
+    assert stop.value.code == 2
+    assert "coco" in capsys.readouterr().err
+
+
+def test_interruption_says_how_to_go_on(ade20k, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(prepare.PREPARATIONS, "ade20k", ("ADEChallengeData2016", stop))
+    assert main(["ade20k", "--root", str(ade20k)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_as_a_module_in_several_processes(ade20k):
+    command = [sys.executable, "-m", "freqfusion.tools.prepare", "ade20k"]
+    done = subprocess.run(
+        [*command, "--root", str(ade20k), "--workers", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = ade20k / "ADEChallengeData2016/annotations_detectron2/validation"
+    for number in range(20):
+        with Image.open(made / f"{number:02d}.png") as picture:
+            assert set(np.asarray(picture).ravel().tolist()) == {number - 1 if number else 255}
