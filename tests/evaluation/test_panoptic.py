@@ -10,8 +10,9 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from freqfusion.data.reading import read_panoptic_png
 from freqfusion.evaluation import PanopticEvaluator
-from freqfusion.evaluation.panoptic import group_scores, read_panoptic_png
+from freqfusion.evaluation.panoptic import group_scores
 from freqfusion.evaluation.streaming import summed
 from freqfusion.metrics import PanopticQuality
 

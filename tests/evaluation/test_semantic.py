@@ -10,8 +10,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from freqfusion.data.reading import read_label_png
 from freqfusion.evaluation import SemanticEvaluator
-from freqfusion.evaluation.semantic import frequency_weighted_iou, read_label_png
+from freqfusion.evaluation.semantic import frequency_weighted_iou
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
 
 CLASSES = 7

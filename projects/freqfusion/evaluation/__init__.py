@@ -1,7 +1,17 @@
 """Detectron2 evaluators on top of ``freqfusion.metrics``."""
 
+from freqfusion.evaluation.cityscapes import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemanticEvaluator,
+)
 from freqfusion.evaluation.panoptic import PanopticEvaluator
 from freqfusion.evaluation.selection import build_evaluator
 from freqfusion.evaluation.semantic import SemanticEvaluator
 
-__all__ = ["PanopticEvaluator", "SemanticEvaluator", "build_evaluator"]
+__all__ = [
+    "CityscapesInstanceEvaluator",
+    "CityscapesSemanticEvaluator",
+    "PanopticEvaluator",
+    "SemanticEvaluator",
+    "build_evaluator",
+]

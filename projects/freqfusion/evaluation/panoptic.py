@@ -13,10 +13,10 @@ import numpy as np
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
-from PIL import Image
 
+from freqfusion.data.reading import read_panoptic_png
 from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
-from freqfusion.metrics import PanopticQuality, PanopticResult, panoptic_table, rgb_to_id
+from freqfusion.metrics import PanopticQuality, PanopticResult, panoptic_table
 
 logger = logging.getLogger(__name__)
 
@@ -148,20 +148,6 @@ def group_scores(result: PanopticResult) -> dict[str, float]:
         for group, suffix in _SUFFIXES.items()
         for score in ("pq", "sq", "rq")
     }
-
-
-def read_panoptic_png(path: str | Path) -> NDArray[np.int32]:
-    """Ids of a panoptic PNG; ValueError for a file that is missing or holds no colours."""
-    try:
-        with PathManager.open(str(path), "rb") as file, Image.open(file) as picture:
-            if picture.mode not in ("RGB", "RGBA", "P"):
-                raise ValueError(
-                    f"{path} is a picture of mode {picture.mode}, but panoptic ids are colours"
-                    " (R + 256 G + 65536 B); save it as RGB"
-                )
-            return rgb_to_id(np.asarray(picture.convert("RGB")))
-    except OSError as error:
-        raise ValueError(f"cannot read the panoptic truth {path}: {error}") from error
 
 
 def _read_truth(path: str) -> dict[str, Any]:

@@ -10,6 +10,10 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 
+from freqfusion.evaluation.cityscapes import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemanticEvaluator,
+)
 from freqfusion.evaluation.panoptic import PanopticEvaluator
 from freqfusion.evaluation.semantic import SemanticEvaluator
 from freqfusion.evaluation.streaming import dataset_metadata
@@ -33,8 +37,29 @@ def _panoptic(cfg: CfgNode | None, name: str, output_dir: str | None) -> Dataset
     return PanopticEvaluator(name, output_dir)
 
 
+def _city_instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
+    return CityscapesInstanceEvaluator(name, output_dir)
+
+
+def _city_semantic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
+    return CityscapesSemanticEvaluator(name, output_dir)
+
+
 # (what to evaluate, the entry of the metadata without which it is left out) for each type.
 EVALUATORS: dict[str, tuple[tuple[Maker, str | None], ...]] = {
+    "cityscapes_instance": ((_city_instances, None),),
+    "cityscapes_panoptic_seg": (
+        (_city_instances, "gt_dir"),
+        (_city_semantic, "gt_dir"),
+        (_panoptic, None),
+    ),
+    # Labels for a Panoptic FPN, where all things are one class, are not Cityscapes' 19.
+    "cityscapes_panoptic_separated": (
+        (_city_instances, "gt_dir"),
+        (_semantic, "sem_seg_root"),
+        (_panoptic, None),
+    ),
+    "cityscapes_sem_seg": ((_city_semantic, None),),
     "coco": ((_instances, None),),
     "coco_panoptic_seg": (
         (_instances, "json_file"),
@@ -43,7 +68,6 @@ EVALUATORS: dict[str, tuple[tuple[Maker, str | None], ...]] = {
     ),
     "sem_seg": ((_semantic, None),),
 }
-NOT_YET = ("cityscapes_instance", "cityscapes_sem_seg", "cityscapes_panoptic_seg")
 
 
 def build_evaluator(
@@ -57,9 +81,8 @@ def build_evaluator(
     metadata = dataset_metadata(dataset_name, ("evaluator_type",))
     kind = metadata.evaluator_type
     if kind not in EVALUATORS:
-        reason = "; Cityscapes is not supported yet" if kind in NOT_YET else ""
         raise ValueError(
-            f"{dataset_name} has the evaluator_type {kind!r}{reason}. Known are"
+            f"{dataset_name} has the evaluator_type {kind!r}. Known are"
             f" {', '.join(sorted(EVALUATORS))}; set it with"
             f" MetadataCatalog.get({dataset_name!r}).evaluator_type"
         )

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog
-from detectron2.utils.file_io import PathManager
-from numpy.typing import NDArray
-from PIL import Image
 
+from freqfusion.data.reading import read_label_png
 from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
 
@@ -125,18 +123,3 @@ def frequency_weighted_iou(confusion: ConfusionMatrix) -> float:
         return float("nan")
     present = pixels > 0
     return float(np.average(confusion.iou()[present], weights=pixels[present]))
-
-
-def read_label_png(path: str) -> NDArray[np.integer[Any]]:
-    """Labels of a grey or palette PNG; ValueError for a file that is missing or holds colours."""
-    try:
-        with PathManager.open(path, "rb") as file, Image.open(file) as picture:
-            labels, mode = np.asarray(picture), picture.mode
-    except OSError as error:
-        raise ValueError(f"cannot read the semantic truth {path}: {error}") from error
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{path} is a picture of mode {mode}, but labels need one number a pixel; save it as"
-            " 8 or 16 bit grey"
-        )
-    return labels

@@ -36,9 +36,18 @@ class StreamingEvaluator(DatasetEvaluator):
 
     As with Detectron2's own evaluators a model without the output has no such scores: a warning,
     and an empty result. A model that has it for some images only is a ValueError.
+
+    ``output_key`` is where the model has the output, ``result_key`` where the scores go; the
+    same unless given.
     """
 
     output_key: ClassVar[str]
+    result_key: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "output_key" in vars(cls) and "result_key" not in vars(cls):
+            cls.result_key = cls.output_key
 
     def __init__(self, dataset_name: str, output_dir: str | None, needed: Iterable[str]) -> None:
         self.dataset_name = dataset_name
@@ -53,6 +62,10 @@ class StreamingEvaluator(DatasetEvaluator):
     def scores(self) -> dict[str, float] | None:
         """Sum the counts of all processes; the scores in percent, None but in the main process."""
 
+    def find(self, output: Mapping[str, Any]) -> Any | None:
+        """What to count of a model's output for an image; None where the model does not have it."""
+        return output.get(self.output_key)
+
     def reset(self) -> None:
         """Forget all images."""
         self._counted = 0
@@ -63,14 +76,15 @@ class StreamingEvaluator(DatasetEvaluator):
     ) -> None:
         """Count a batch: data set dicts and the model's outputs for them."""
         for image, output in zip(inputs, outputs, strict=True):
-            if self.output_key in output:
-                self.count(image, output[self.output_key])
-                self._counted += 1
-            else:
+            found = self.find(output)
+            if found is None:
                 self._without += 1
+            else:
+                self.count(image, found)
+                self._counted += 1
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """``{output_key: scores}`` in the main process, None in others."""
+        """``{result_key: scores}`` in the main process, None in others."""
         tallies = comm.all_gather((self._counted, self._without))
         counted, without = (sum(column) for column in zip(*tallies, strict=True))
         if counted and without:
@@ -85,13 +99,13 @@ class StreamingEvaluator(DatasetEvaluator):
             )
             return {} if comm.is_main_process() else None
         scores = self.scores()
-        return None if scores is None else {self.output_key: scores}
+        return None if scores is None else {self.result_key: scores}
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Write ``<dataset>_<output key>.json`` into the output folder, if there is one."""
+        """Write ``<dataset>_<result key>.json`` into the output folder, if there is one."""
         if self.output_dir is None:
             return
-        path = Path(self.output_dir) / f"{self.dataset_name}_{self.output_key}.json"
+        path = Path(self.output_dir) / f"{self.dataset_name}_{self.result_key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(_without_nan(content), indent=1) + "\n", encoding="utf-8")
         logger.info("wrote %s", path)
