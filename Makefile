@@ -13,7 +13,7 @@ prepare = python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
 pytest = $(run) -m pytest -n auto -rfEs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-all lint format bench clean
+.PHONY: help install demo showcase test test-fast test-all lint format bench clean
 
 help:  ## show this list
 	@echo "Usage: make <target> [PYTHON=python3.12] [VENV=.venv] [DETECTRON2=<URL, wheel or folder>]"
@@ -22,10 +22,14 @@ help:  ## show this list
 install:  ## make the environment, or bring it up to date
 	@$(prepare) --retry
 
-demo:  ## train two small networks on synthetic scenes and compare them (figure in output/demo)
+demo:  ## train a small panoptic model on synthetic scenes, measure and draw it (in output/demo)
 	@$(prepare)
-	@$(run) -m freqfusion.tools.showcase --output output/demo
+	@$(run) -m freqfusion.tools.demo --output output/demo
 	@$(prepare) --note
+
+showcase:  ## two small networks that differ in their fusion only, compared and drawn (output/showcase)
+	@$(prepare)
+	@$(run) -m freqfusion.tools.showcase --output output/showcase
 
 test:  ## run the tests
 	@$(prepare)

@@ -16,7 +16,7 @@ PYTHON_REQUIRES = ">=3.11,<3.14"
 INSTALL_REQUIRES = [
     "torch>=2.11,<2.16,!=2.13.*",  # a CPU-only 2.13 has no torchvision that loads
     "numpy>=1.26",
-    "Pillow>=10",
+    "Pillow>=10.1",
     "matplotlib>=3.8",
     "tqdm>=4.66",
 ]

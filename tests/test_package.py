@@ -25,6 +25,7 @@ FLOORS = (
     "layers",
     "metrics",
     "analysis",
+    "drawing",
     "config",
     "data",
     "modeling",
@@ -37,6 +38,7 @@ PROMISES = {
     "layers": ({"torch"}, {"layers"}),
     "metrics": ({"numpy"}, {"metrics"}),
     "analysis": ({"torch", "numpy", "matplotlib"}, {"analysis", "layers", "metrics"}),
+    "drawing": ({"numpy", "PIL"}, {"drawing", "metrics"}),
     "data/synthetic": ({"numpy", "PIL", "tqdm"}, {"data", "metrics"}),
 }
 IMPORT_SECONDS = 2.0

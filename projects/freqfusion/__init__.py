@@ -19,6 +19,7 @@ _SUBPACKAGES = (
     "analysis",
     "config",
     "data",
+    "drawing",
     "engine",
     "evaluation",
     "layers",

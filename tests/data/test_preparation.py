@@ -107,7 +107,7 @@ class TestStuffMaps:
         paths = coco / "annotations/panoptic_train.json", coco / "panoptic_train", tmp_path
         with pytest.raises(ValueError, match=r"labels must lie in 0..254, but there is 255"):
             write_stuff_maps(*paths, {1: 255}, **QUIET)
-        with pytest.raises(ValueError, match="there is no folder .*nowhere"):
+        with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
             write_stuff_maps(paths[0], tmp_path / "nowhere", tmp_path, {1: 0}, **QUIET)
         (tmp_path / "broken.json").write_text('{"annotations": [')
         with pytest.raises(ValueError, match=r"broken.json is no panoptic JSON"):
@@ -237,15 +237,15 @@ class TestCityscapes:
         assert not (bare / "gtFine/cityscapes_panoptic_test").exists()
 
     def test_mistakes(self, bare, tmp_path):
-        with pytest.raises(ValueError, match="there is no folder .*gtFine; unpack"):
+        with pytest.raises(ValueError, match=r"there is no folder .*gtFine; unpack"):
             prepare_cityscapes(tmp_path, **QUIET)
         file = next(bare.glob("gtFine/train/*/*_labelIds.png"))
         original = file.read_bytes()
         save(file, np.zeros((2, 2, 3), np.uint8))
-        with pytest.raises(ValueError, match="labelIds.png is a picture of mode RGB"):
+        with pytest.raises(ValueError, match=r"labelIds.png is a picture of mode RGB"):
             prepare_cityscapes(bare, **QUIET)
         file.write_bytes(original[: len(original) // 2])
-        with pytest.raises(ValueError, match="cannot read .*labelIds.png"):
+        with pytest.raises(ValueError, match=r"cannot read .*labelIds.png"):
             prepare_cityscapes(bare, **QUIET)
         for found in bare.glob("gtFine/train/*/*_labelIds.png"):
             found.unlink()
@@ -264,7 +264,7 @@ class TestAde20k:
         assert prepare_ade20k(tmp_path, **QUIET)[0].present == 1
 
     def test_mistakes(self, tmp_path):
-        with pytest.raises(ValueError, match="ADEChallengeData2016.zip"):
+        with pytest.raises(ValueError, match=r"ADEChallengeData2016.zip"):
             prepare_ade20k(tmp_path, **QUIET)
         (tmp_path / "annotations").mkdir()
         with pytest.raises(ValueError, match="none of the folders training and validation"):

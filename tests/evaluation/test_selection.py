@@ -10,6 +10,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import launch
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
 from freqfusion import get_freqfusion_cfg
@@ -146,3 +147,18 @@ def test_two_processes_make_the_scores_of_one(towns_root, tmp_path):
         for task, scores in whole[name].items():
             assert results[name][task] == pytest.approx(scores, nan_ok=True)
             assert 1 < next(iter(scores.values())) < 99
+
+
+def test_a_model_without_predictions_has_mask_scores(dataset, tmp_path):
+    """They are nan, not left out: the tasks come from the configuration."""
+    cfg = get_freqfusion_cfg()
+    cfg.MODEL.MASK_ON = True
+    for masks, expected in ((True, {"bbox", "segm"}), (False, {"bbox"})):
+        cfg.MODEL.MASK_ON = masks
+        evaluator = build_evaluator(cfg, dataset[0], str(tmp_path))._evaluators[0]
+        evaluator.reset()
+        nothing = Instances((48, 64), pred_boxes=Boxes(torch.zeros(0, 4)))
+        nothing.scores = nothing.pred_classes = torch.zeros(0)
+        for image in DatasetCatalog.get(dataset[0]):
+            evaluator.process([image], [{"instances": nothing}])
+        assert set(evaluator.evaluate()) == expected

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from freqfusion.data.synthetic import write_cityscapes
+from freqfusion.data.synthetic import CATEGORIES, write_cityscapes, write_coco
 from freqfusion.tools import prepare
 from freqfusion.tools.prepare import main
 
@@ -68,11 +69,36 @@ def test_mistakes_are_one_sentence(ade20k, capsys, arguments, message):
     assert message in said.err
 
 
+def test_declared_data_set(tmp_path, capsys):
+    """The maps are those that the scenes come with; panoptic truth alone is not enough."""
+    root = write_coco(
+        tmp_path / "scenes", num_train=2, num_val=1, size=(16, 24), workers=1, progress=False
+    )
+    classes = [{"id": c.id, "name": c.name, "thing": c.is_thing} for c in CATEGORIES]
+    train = {
+        "images": "train",
+        "panoptic_json": "annotations/panoptic_train.json",
+        "panoptic": "panoptic_train",
+    }
+    declaration = {"name": "own", "root": "scenes", "classes": classes, "splits": {"train": train}}
+    file = tmp_path / "own.yaml"
+    file.write_text(json.dumps(declaration))  # JSON is YAML
+    assert main([str(file), "--workers", "1"]) == 2
+    assert "has no split with panoptic_json, panoptic, stuff" in capsys.readouterr().err
+    train["stuff"] = "made"
+    file.write_text(json.dumps(declaration))
+    assert main([str(file), "--workers", "1"]) == 0
+    assert "made: 2 written, 0 there already" in capsys.readouterr().out
+    for path in (root / "panoptic_stuff_train").iterdir():
+        with Image.open(path) as expected, Image.open(root / "made" / path.name) as made:
+            np.testing.assert_array_equal(np.asarray(made), np.asarray(expected))
+
+
 def test_unknown_data_set(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["voc"])
     assert stop.value.code == 2
-    assert "coco" in capsys.readouterr().err
+    assert "'voc' is none of coco, cityscapes, ade20k, nor a declaration" in capsys.readouterr().err
 
 
 def test_interruption_says_how_to_go_on(ade20k, capsys, monkeypatch):

@@ -25,8 +25,14 @@ Maker = Callable[[CfgNode | None, str, str | None], DatasetEvaluator]
 
 def _instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
     """Detectron2's box, mask and keypoint AP."""
-    sigmas = () if cfg is None else cfg.TEST.KEYPOINT_OKS_SIGMAS
-    return COCOEvaluator(name, output_dir=output_dir, kpt_oks_sigmas=sigmas)
+    if cfg is None:
+        return COCOEvaluator(name, output_dir=output_dir)
+    # Detectron2 would guess the tasks from the predictions, and a model without any has no masks.
+    tasks: tuple[str, ...] = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
+    if cfg.MODEL.KEYPOINT_ON:
+        tasks += ("keypoints",)
+    sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
+    return COCOEvaluator(name, tasks, output_dir=output_dir, kpt_oks_sigmas=sigmas)
 
 
 def _semantic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:

@@ -1,8 +1,9 @@
 """Derive the label maps that training needs: ``python -m freqfusion.tools.prepare coco``.
 
 Data sets lie in Detectron2's usual folders below ``--root``: coco, cityscapes and
-ADEChallengeData2016. What is there already is kept; an interrupted run is continued by the same
-command.
+ADEChallengeData2016; an own one is named by its declaration (see ``freqfusion.data.declared``),
+whose ``stuff`` folders are derived from the panoptic truth. What is there already is kept; an
+interrupted run is continued by the same command.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from freqfusion.data.preparation import (
     prepare_ade20k,
     prepare_cityscapes,
     prepare_coco,
+    prepare_declared,
 )
 
 INTERRUPTED = 130
@@ -32,16 +34,9 @@ PREPARATIONS: dict[str, tuple[str, Callable[..., list[Derived]]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare one data set; returns the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
-    name, prepare = PREPARATIONS[options.dataset]
-    folder = options.root / name
     started = time.perf_counter()
     try:
-        if not folder.is_dir():
-            raise ValueError(
-                f"there is no folder {folder}; put the data set there, or name the folder above it"
-                " with --root (or the variable DETECTRON2_DATASETS)"
-            )
-        steps = prepare(folder, workers=options.workers, overwrite=options.overwrite)
+        steps = _prepare(options)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 2
@@ -54,13 +49,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _prepare(options: argparse.Namespace) -> list[Derived]:
+    how = {"workers": options.workers, "overwrite": options.overwrite}
+    if options.dataset not in PREPARATIONS:
+        return prepare_declared(Path(options.dataset), **how)
+    name, prepare = PREPARATIONS[options.dataset]
+    folder = options.root / name
+    if not folder.is_dir():
+        raise ValueError(
+            f"there is no folder {folder}; put the data set there, or name the folder above it"
+            " with --root (or the variable DETECTRON2_DATASETS)"
+        )
+    return prepare(folder, **how)
+
+
+def _dataset(text: str) -> str:
+    if text not in PREPARATIONS and not text.endswith((".yaml", ".yml")):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {', '.join(PREPARATIONS)}, nor a declaration (.yaml)"
+        )
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m freqfusion.tools.prepare",
         description="Derive the label maps that training needs from those of the download.",
     )
     add = parser.add_argument
-    add("dataset", choices=PREPARATIONS, help="what to prepare")
+    add(
+        "dataset",
+        type=_dataset,
+        metavar="DATASET",
+        help=f"{', '.join(PREPARATIONS)}, or the YAML file that declares an own data set",
+    )
     add(
         "--root",
         type=Path,

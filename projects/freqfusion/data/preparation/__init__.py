@@ -3,6 +3,7 @@
 from freqfusion.data.preparation.ade20k import prepare_ade20k
 from freqfusion.data.preparation.cityscapes import prepare_cityscapes
 from freqfusion.data.preparation.coco import prepare_coco
+from freqfusion.data.preparation.declared import prepare_declared
 from freqfusion.data.preparation.output import Derived
 from freqfusion.data.preparation.stuff_maps import separated_labels, write_stuff_maps
 
@@ -11,6 +12,7 @@ __all__ = [
     "prepare_ade20k",
     "prepare_cityscapes",
     "prepare_coco",
+    "prepare_declared",
     "separated_labels",
     "write_stuff_maps",
 ]

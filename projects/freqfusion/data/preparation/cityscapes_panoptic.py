@@ -46,6 +46,7 @@ def write_panoptic(truth: Path, split: str, options: Options) -> Derived:
         workers=check_workers(options.workers),
         title=folder.name,
         progress=options.progress,
+        unit="image",
     )
     save_json(
         index,

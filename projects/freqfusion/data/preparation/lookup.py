@@ -53,6 +53,7 @@ def relabel_files(
         workers=check_workers(options.workers),
         title=place.name,
         progress=options.progress and bool(jobs),
+        unit="image",
     )
     return Derived(place, len(jobs), len(targets) - len(jobs))
 

@@ -83,6 +83,7 @@ def write_stuff_maps(
         workers=check_workers(options.workers),
         title=Path(output).name,
         progress=options.progress and bool(jobs),
+        unit="image",
     )
     return Derived(Path(output), len(jobs), len(targets) - len(jobs))
 

@@ -40,6 +40,7 @@ def run_in_order(
     workers: int,
     title: str,
     progress: bool,
+    unit: str = "scene",
 ) -> list[Result]:
     """Return ``[function(job) for job in jobs]``, computed by ``workers`` processes.
 
@@ -49,7 +50,7 @@ def run_in_order(
     count = min(workers, -(-len(jobs) // _CHUNK))
 
     def with_bar(results: object) -> list[Result]:
-        return list(tqdm(results, total=len(jobs), desc=title, unit="scene", disable=not progress))
+        return list(tqdm(results, total=len(jobs), desc=title, unit=unit, disable=not progress))
 
     if count <= 1:
         return with_bar(map(function, jobs))

@@ -1,0 +1,164 @@
+"""Class counts of a configuration against the metadata of its data sets; reads no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from freqfusion.data.validation.catalog import metadata_of
+from freqfusion.data.validation.finding import Finding, error
+
+ROI = "MODEL.ROI_HEADS.NUM_CLASSES"
+RETINANET = "MODEL.RETINANET.NUM_CLASSES"
+SEMANTIC = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+IGNORED = "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
+
+_KIND = "class count that differs"
+
+PIXEL_MASKS = ("cityscapes_instance", "cityscapes_panoptic_separated")
+
+# Which keys count classes, and of which list of the metadata.
+COUNTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "GeneralizedRCNN": ((ROI, "thing_classes"),),
+    "PanopticFPN": ((ROI, "thing_classes"), (SEMANTIC, "stuff_classes")),
+    "RetinaNet": ((RETINANET, "thing_classes"),),
+    "SemanticSegmentor": ((SEMANTIC, "stuff_classes"),),
+    "PanopticDeepLab": ((SEMANTIC, "stuff_classes"),),
+}
+
+
+def check_classes(cfg: Any, dataset_names: Sequence[str]) -> list[Finding]:
+    """Find class counts that do not fit, and data sets that do not fit one another.
+
+    Args:
+        cfg: a Detectron2 configuration.
+        dataset_names: registered data sets. A name that is not registered is a finding too.
+
+    An architecture that is not known here has its counts left unchecked. Class names that the
+    metadata lacks, as before an own JSON is loaded, are left unchecked too.
+    """
+    findings = []
+    known: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(dataset_names):
+        try:
+            known[name] = metadata_of(name)
+        except ValueError as reason:
+            findings.append(
+                error("unknown data set", "DATASETS", str(reason), "names of registered data sets")
+            )
+    for name, metadata in known.items():
+        for use in _uses(cfg):
+            findings += _count_findings(name, metadata, use, is_trained_on(cfg, name))
+        findings += _mask_findings(cfg, name, metadata)
+        findings += _ignore_findings(cfg, name, metadata)
+    return findings + _name_findings(known)
+
+
+def is_trained_on(cfg: Any, name: str) -> bool:
+    """Whether a data set is for training; so is one that the configuration does not name."""
+    return name in cfg.DATASETS.TRAIN or name not in cfg.DATASETS.TEST
+
+
+def reads_polygons(cfg: Any, name: str) -> bool:
+    """Whether training reads instance masks of the data set, and reads them as polygons."""
+    targets = cfg.INPUT.get("TARGETS", ("instances",))
+    return bool(
+        cfg.MODEL.MASK_ON
+        and cfg.INPUT.MASK_FORMAT == "polygon"
+        and "instances" in targets
+        and is_trained_on(cfg, name)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A key that counts classes, its value, and the list of the metadata that it counts."""
+
+    key: str
+    value: int
+    classes: str
+
+
+def _uses(cfg: Any) -> list[_Use]:
+    pairs = COUNTS.get(cfg.MODEL.META_ARCHITECTURE, ())
+    return [_Use(key, _value(cfg, key), classes) for key, classes in pairs]
+
+
+def _value(cfg: Any, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _count_findings(
+    name: str, metadata: Mapping[str, Any], use: _Use, trained: bool
+) -> list[Finding]:
+    names = metadata.get(use.classes)
+    if names is None:
+        if use.classes == "stuff_classes" and trained:
+            found = f"a semantic head is trained on {name}, which has no stuff_classes"
+            return [error(_KIND, use.key, found, "a data set with semantic labels")]
+        return []
+    if use.classes == "thing_classes" and _is_one_label_space(metadata):
+        found = f"counts the things of {name}, whose things and stuff share one label space"
+        return [error(_KIND, use.key, found, "a data set whose things have labels of their own")]
+    if use.value == len(names):
+        return []
+    found = f"is {use.value}, but {name} has {len(names)} {use.classes}"
+    return [error(_KIND, use.key, found, str(len(names)))]
+
+
+def _is_one_label_space(metadata: Mapping[str, Any]) -> bool:
+    """Whether the labels of things are not 0, 1, ... without a gap for each thing class."""
+    labels = metadata.get("thing_dataset_id_to_contiguous_id")
+    return labels is not None and len(set(labels.values())) < len(metadata["thing_classes"])
+
+
+def _mask_findings(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[Finding]:
+    """Cityscapes' instances come as pixels, which Detectron2 cannot read as polygons."""
+    if metadata.get("evaluator_type") not in PIXEL_MASKS or not reads_polygons(cfg, name):
+        return []
+    found = f"is polygon, but the masks of {name} are pixels"
+    return [error("mask format that is not read", "INPUT.MASK_FORMAT", found, "bitmask")]
+
+
+def _ignore_findings(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[Finding]:
+    ignored = metadata.get("ignore_label")
+    stuff = metadata.get("stuff_classes")
+    if ignored is None or stuff is None or not any(u.key == SEMANTIC for u in _uses(cfg)):
+        return []
+    findings = []
+    if 0 <= ignored < len(stuff):
+        found = f"{name} ignores the label {ignored}, which is the class {stuff[ignored]!r}"
+        wanted = f"an ignore_label outside of 0..{len(stuff) - 1}"
+        findings.append(error("ignored label that is a class", name, found, wanted))
+    value = _value(cfg, IGNORED)
+    if value != ignored:
+        found = f"is {value}, but {name} ignores the label {ignored}"
+        findings.append(error("ignored label that differs", IGNORED, found, str(ignored)))
+    return findings
+
+
+def _name_findings(known: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Data sets of one configuration must have the same classes in the same order."""
+    findings = []
+    for key in ("thing_classes", "stuff_classes"):
+        lists = {name: list(m[key]) for name, m in known.items() if m.get(key) is not None}
+        first = next(iter(lists), "")
+        for name, classes in lists.items():
+            if classes == lists[first]:
+                continue
+            position = _first_difference(classes, lists[first])
+            found = f"its {key} differ from those of {first} from number {position} on"
+            findings.append(
+                error("classes that differ between data sets", name, found, "the same names")
+            )
+    return findings
+
+
+def _first_difference(one: Sequence[str], other: Sequence[str]) -> int:
+    for position, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return position
+    return min(len(one), len(other))

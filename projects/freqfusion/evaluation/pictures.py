@@ -1,0 +1,250 @@
+"""Pictures of what a Detectron2 model says and of what its data set says, and of the difference.
+
+``output_content`` and ``truth_content`` translate Detectron2's outputs and data set dicts to what
+``freqfusion.drawing`` draws; both number classes alike, so that the two can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
+
+from freqfusion.data.reading import read_label_png, read_panoptic_png
+from freqfusion.drawing import (
+    VOID,
+    Classes,
+    Instance,
+    LabelMap,
+    PanopticMap,
+    Picture,
+    draw_instance_errors,
+    draw_instances,
+    draw_panoptic,
+    draw_panoptic_errors,
+    draw_semantic,
+    draw_semantic_errors,
+)
+from freqfusion.drawing.content import IntMap, Mask
+
+TASKS = ("semantic", "instance", "panoptic")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What there is to draw of one image, by task; None where a model or a data set has none."""
+
+    semantic: LabelMap | None = None
+    instance: tuple[Instance, ...] | None = None
+    panoptic: PanopticMap | None = None
+
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that have something."""
+        return tuple(one.name for one in fields(self) if getattr(self, one.name) is not None)
+
+
+def draw_output(
+    image: Picture, output: Mapping[str, Any], metadata: Any, *, score_threshold: float = 0.5
+) -> dict[str, Picture]:
+    """A model's output for one RGB image, drawn over it, by task (those that the output has)."""
+    return draw_content(image, output_content(output, metadata, score_threshold=score_threshold))
+
+
+def draw_truth(
+    image: Picture, dataset_dict: Mapping[str, Any], metadata: Any
+) -> dict[str, Picture]:
+    """The truth of one RGB image, drawn over it, by task (those that the data set has)."""
+    return draw_content(image, truth_content(dataset_dict, metadata, image.shape[:2]))
+
+
+def draw_errors(
+    image: Picture,
+    output: Mapping[str, Any],
+    dataset_dict: Mapping[str, Any],
+    metadata: Any,
+    *,
+    score_threshold: float = 0.5,
+) -> dict[str, Picture]:
+    """Error maps, by task (those that the output and the data set have)."""
+    prediction = output_content(output, metadata, score_threshold=score_threshold)
+    return draw_differences(
+        image, prediction, truth_content(dataset_dict, metadata, image.shape[:2])
+    )
+
+
+def draw_content(image: Picture, content: Content) -> dict[str, Picture]:
+    """Each task's content over the image."""
+    pictures = {}
+    if content.semantic is not None:
+        pictures["semantic"] = draw_semantic(image, content.semantic)
+    if content.instance is not None:
+        pictures["instance"] = draw_instances(image, content.instance)
+    if content.panoptic is not None:
+        pictures["panoptic"] = draw_panoptic(image, content.panoptic)
+    return pictures
+
+
+def draw_differences(image: Picture, prediction: Content, truth: Content) -> dict[str, Picture]:
+    """Error maps of the tasks that both have."""
+    pictures = {}
+    if prediction.semantic is not None and truth.semantic is not None:
+        pictures["semantic"] = draw_semantic_errors(image, prediction.semantic, truth.semantic)
+    if prediction.instance is not None and truth.instance is not None:
+        pictures["instance"] = draw_instance_errors(image, prediction.instance, truth.instance)
+    if prediction.panoptic is not None and truth.panoptic is not None:
+        pictures["panoptic"] = draw_panoptic_errors(image, prediction.panoptic, truth.panoptic)
+    return pictures
+
+
+def output_content(
+    output: Mapping[str, Any], metadata: Any, *, score_threshold: float = 0.5
+) -> Content:
+    """What a model says of one image; instances below the threshold are left out."""
+    classes = Classes(metadata)
+    semantic = instance = panoptic = None
+    if "sem_seg" in output:
+        scores = output["sem_seg"]
+        if scores.ndim != 3:
+            raise ValueError(
+                f"sem_seg must be classes x height x width, not of shape {tuple(scores.shape)}"
+            )
+        semantic = classes.label_map(scores.argmax(dim=0).cpu().numpy(), len(scores))
+    if "instances" in output:
+        instance = tuple(_predicted(output["instances"].to("cpu"), classes, score_threshold))
+    if "panoptic_seg" in output:
+        ids, infos = output["panoptic_seg"]
+        panoptic = classes.panoptic(*_listed(ids.cpu().numpy(), infos, metadata))
+    return Content(semantic, instance, panoptic)
+
+
+def truth_content(dataset_dict: Mapping[str, Any], metadata: Any, size: tuple[int, ...]) -> Content:
+    """What a data set says of one image of ``size`` (height, width).
+
+    The panoptic truth is that of the dict, or else the image's in the metadata's ``panoptic_json``
+    (as with Detectron2's separated data sets). Semantic labels and instances that the dict lacks
+    are taken from the panoptic truth.
+    """
+    classes = Classes(metadata)
+    panoptic = _true_panoptic(dataset_dict, metadata, classes)
+    semantic = instance = None
+    if "sem_seg_file_name" in dataset_dict:
+        labels = read_label_png(dataset_dict["sem_seg_file_name"]).astype(np.int64)
+        labels[labels == metadata.get("ignore_label", 255)] = VOID
+        semantic = classes.label_map(labels)
+    elif panoptic is not None:
+        semantic = classes.labels_of(panoptic)
+    if "annotations" in dataset_dict:
+        annotations = dataset_dict["annotations"]
+        instance = tuple(_annotated(one, classes, size) for one in annotations)
+    elif panoptic is not None:
+        instance = tuple(_things(panoptic))
+    return Content(semantic, instance, panoptic)
+
+
+def _predicted(instances: Any, classes: Classes, threshold: float) -> Iterable[Instance]:
+    masks = instances.pred_masks.numpy() > 0 if instances.has("pred_masks") else None
+    boxes = instances.pred_boxes.tensor.tolist() if instances.has("pred_boxes") else None
+    labels, scores = instances.pred_classes.tolist(), instances.scores.tolist()
+    for at, (label, score) in enumerate(zip(labels, scores, strict=True)):
+        if score < threshold:
+            continue
+        mask = None if masks is None else masks[at]
+        # Mask2Former gives boxes of zeros where it was not asked for any.
+        box = None if boxes is None or not any(boxes[at]) else tuple(boxes[at])
+        instance = Instance(label, classes.thing(label), mask, box, score)
+        yield (
+            instance
+            if box
+            else Instance(label, classes.thing(label), mask, instance.extent(), score)
+        )
+
+
+def _listed(
+    ids: IntMap, infos: Iterable[Mapping[str, Any]] | None, metadata: Any
+) -> tuple[IntMap, Iterable[Mapping[str, Any]]]:
+    """Segments of a ``panoptic_seg``; None stands for category * label_divisor + instance."""
+    if infos is not None:
+        return ids, infos
+    divisor = metadata.get("label_divisor")
+    if not divisor:
+        raise ValueError("a panoptic_seg without segments needs label_divisor in the metadata")
+    present = [label for label in np.unique(ids).tolist() if label >= 0]
+    return ids + 1, [{"id": label + 1, "category_id": label // divisor} for label in present]
+
+
+def _things(panoptic: PanopticMap) -> Iterable[Instance]:
+    for one in panoptic.segments:
+        if one.is_thing:
+            mask = panoptic.ids == one.id
+            box = Instance(one.category, one.name, mask).extent()
+            yield Instance(one.category, one.name, mask, box, is_crowd=one.is_crowd)
+
+
+def _annotated(annotation: Mapping[str, Any], classes: Classes, size: tuple[int, ...]) -> Instance:
+    label = int(annotation["category_id"])
+    shape = annotation.get("segmentation")
+    mask = decode_mask(shape, size) if shape is not None and len(shape) else None
+    box = None
+    if "bbox" in annotation:
+        sides = [float(side) for side in annotation["bbox"]]
+        mode = annotation.get("bbox_mode", BoxMode.XYWH_ABS)
+        left, top, right, bottom = BoxMode.convert(sides, BoxMode(mode), BoxMode.XYXY_ABS)
+        box = (left, top, right, bottom)
+    crowd = bool(annotation.get("iscrowd", 0))
+    return Instance(label, classes.thing(label), mask, box, is_crowd=crowd)
+
+
+def decode_mask(segmentation: Any, size: tuple[int, ...]) -> Mask:
+    """A mask of COCO polygons, of its run lengths (compressed or not), or an array as it is."""
+    if isinstance(segmentation, np.ndarray):
+        return segmentation > 0
+    from pycocotools import mask as coco
+
+    height, width = size
+    if isinstance(segmentation, Mapping):
+        runs: Any = dict(segmentation)
+        if isinstance(runs["counts"], list):
+            runs = coco.frPyObjects(runs, *runs["size"])
+    else:
+        runs = coco.merge(coco.frPyObjects(list(segmentation), height, width))
+    return np.asarray(coco.decode(runs), dtype=np.bool_)
+
+
+def _true_panoptic(
+    dataset_dict: Mapping[str, Any], metadata: Any, classes: Classes
+) -> PanopticMap | None:
+    if "pan_seg_file_name" in dataset_dict:
+        ids = read_panoptic_png(dataset_dict["pan_seg_file_name"])
+        return classes.panoptic(ids, dataset_dict["segments_info"])
+    path, number = metadata.get("panoptic_json"), dataset_dict.get("image_id")
+    if path is None or number is None or not PathManager.isfile(path):
+        return None
+    entry = _entries(path).get(number)
+    if entry is None:
+        return None
+    things, stuff = (
+        metadata.get(f"{kind}_dataset_id_to_contiguous_id") or {} for kind in ("thing", "stuff")
+    )
+    infos = []
+    for info in entry["segments_info"]:
+        own = info["category_id"]
+        label = things.get(own, stuff.get(own))
+        if label is None:
+            raise ValueError(f"{path}: segment {info['id']} has the unknown category {own}")
+        infos.append(dict(info, category_id=label, isthing=own in things))
+    return classes.panoptic(
+        read_panoptic_png(Path(metadata.panoptic_root) / entry["file_name"]), infos
+    )
+
+
+@lru_cache(maxsize=2)
+def _entries(path: str) -> dict[Any, Mapping[str, Any]]:
+    with PathManager.open(path, "r") as file:
+        return {entry["image_id"]: entry for entry in json.load(file)["annotations"]}

@@ -1,0 +1,1 @@
+"""Parts of the tool that draws the metrics of training runs."""

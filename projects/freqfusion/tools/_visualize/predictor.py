@@ -1,0 +1,56 @@
+"""A configuration and its weights as a function from an image to the model's output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from freqfusion.drawing import Picture
+
+
+class Predictor:
+    """Runs a model on one RGB image at a time, resized as in Detectron2's evaluation.
+
+    Raises:
+        ValueError: if there are no weights, or no such file.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        from detectron2.checkpoint import DetectionCheckpointer
+        from detectron2.data.transforms import ResizeShortestEdge
+        from detectron2.modeling import build_model
+
+        check_weights(cfg.MODEL.WEIGHTS)
+        self.format: str = cfg.INPUT.FORMAT
+        self.model = build_model(cfg.clone()).eval()
+        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        shortest = [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST]
+        self.resize = ResizeShortestEdge(shortest, cfg.INPUT.MAX_SIZE_TEST)
+
+    def __call__(self, image: Picture) -> dict[str, Any]:
+        """The model's output at the size of the image, height x width x 3 in RGB."""
+        from detectron2.data.detection_utils import convert_PIL_to_numpy
+
+        height, width = image.shape[:2]
+        channels = convert_PIL_to_numpy(Image.fromarray(image), self.format)
+        resized = self.resize.get_transform(channels).apply_image(channels)
+        planes = np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32)
+        inputs = {"image": torch.from_numpy(planes), "height": height, "width": width}
+        with torch.no_grad():
+            output: dict[str, Any] = self.model([inputs])[0]
+        return output
+
+
+def check_weights(weights: str) -> None:
+    """ValueError where no weights are named, or a file that is not there."""
+    if not weights:
+        raise ValueError(
+            "there are no weights to predict with; give --weights FILE, or MODEL.WEIGHTS FILE at"
+            " the end of the command line"
+        )
+    if "://" not in weights and not Path(weights).is_file():
+        raise ValueError(f"there is no file of weights {weights}; give another with --weights")

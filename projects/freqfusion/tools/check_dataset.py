@@ -1,0 +1,108 @@
+"""Find what is wrong with a data set: ``python -m freqfusion.tools.check_dataset NAME``.
+
+Names are those of Detectron2's catalogue; ``--config-file`` checks the data sets of a configuration
+and whether they fit it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from freqfusion.data.validation import ERROR, Report, check_datasets
+from freqfusion.tools._arguments import number_from
+from freqfusion.tools._check_dataset.report import render, severity_counts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check data sets; returns the exit code: 0, 1 for errors in the data, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.json and not options.json.parent.is_dir():
+            raise ValueError(f"there is no folder {options.json.parent} to write the report to")
+        cfg = _load(options.config_file)
+        names = options.names or _names_of(cfg)
+        report = check_datasets(names, cfg, workers=options.workers)
+        if options.json:
+            _write(options.json, report)
+    except ImportError as error:
+        print(
+            f"check_dataset: {error}; python -m freqfusion.tools.doctor says how to install it",
+            file=sys.stderr,
+        )
+        return 2
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"check_dataset: {error}", file=sys.stderr)
+        return 2
+    print(render(report, options.limit_messages))
+    return 1 if severity_counts(report.findings)[ERROR] else 0
+
+
+def _load(words: list[str] | None) -> Any:
+    """The configuration of ``YAML [KEY VALUE ...]``, with all data sets registered."""
+    from freqfusion.data.registration import register_datasets
+
+    if not words:
+        register_datasets()
+        return None
+    from freqfusion.engine.setup import load_config
+
+    path, *overrides = words
+    cfg = load_config(path, overrides)
+    register_datasets(cfg.DATASETS.DECLARED)
+    return cfg
+
+
+def _names_of(cfg: Any) -> list[str]:
+    if cfg is None:
+        raise ValueError("name a data set, or a configuration with --config-file")
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if not names:
+        raise ValueError("the configuration names no data set; set DATASETS.TRAIN or DATASETS.TEST")
+    return names
+
+
+def _write(path: Path, report: Report) -> None:
+    counts = severity_counts(report.findings)
+    content = {
+        "datasets": report.datasets,
+        "images": report.images,
+        "seconds": round(report.seconds, 3),
+        **{f"{severity}s": count for severity, count in counts.items()},
+        "findings": [asdict(finding) for finding in report.findings],
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m freqfusion.tools.check_dataset",
+        description="Look for missing, broken and contradictory files of data sets.",
+    )
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="registered data sets")
+    add(
+        "--config-file",
+        nargs="+",
+        metavar=("YAML", "KEY VALUE"),
+        help="configuration that they must fit; without names, its data sets are checked",
+    )
+    add("--json", type=Path, metavar="FILE", help="write all findings to a file")
+    add("--workers", type=int, metavar="K", help="processes; not given: one a processor")
+    add(
+        "--limit-messages",
+        type=number_from(0),
+        default=20,
+        metavar="N",
+        help="messages to show of each kind (default: 20)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

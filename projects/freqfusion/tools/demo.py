@@ -1,0 +1,185 @@
+"""From nothing to a trained and drawn panoptic model: ``python -m freqfusion.tools.demo``.
+
+Paints scenes, trains a small Panoptic FPN with FreqFusion on them by ``train_net.py``, measures
+panoptic quality, mask AP and mean IoU on other scenes, and draws the predictions and the curves.
+Runs from a checkout, on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from freqfusion.tools import showcase
+from freqfusion.tools._arguments import number_from
+
+CONFIG = Path("configs/synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r18.yaml")
+DATASET = "synthetic_panoptic_val_separated"
+SIZE = "128x160"
+NOTE = "demo.json"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the parts of the demo go."""
+
+    root: Path
+
+    @property
+    def datasets(self) -> Path:
+        """What DETECTRON2_DATASETS is set to."""
+        return self.root / "datasets"
+
+    @property
+    def run(self) -> Path:
+        """Weights, log and scores."""
+        return self.root / "run"
+
+    @property
+    def pictures(self) -> Path:
+        """Predictions beside the truth."""
+        return self.root / "pictures"
+
+    @property
+    def curves(self) -> Path:
+        """Losses and scores over the steps."""
+        return self.root / "curves.png"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit code: 0, or 2 for what the user can mend."""
+    options = _parser().parse_args(arguments)
+    if importlib.util.find_spec("detectron2") is None:
+        print(
+            "Detectron2 is not installed, so this is the comparison of two networks in plain torch"
+            " instead. 'make install' installs Detectron2; python -m freqfusion.tools.doctor tells"
+            " more."
+        )
+        return showcase.main(["--output", str(options.output), "--seed", str(options.seed)])
+    places = Places(options.output)
+    started = time.perf_counter()
+    try:
+        _check_checkout()
+        _clear(places.root)
+        _synthesize(places, options)
+        trained = time.perf_counter()
+        _train(places, options)
+        trained = time.perf_counter() - trained
+        _draw(places, options)
+        scores = _scores(places)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    note = {"seconds": time.perf_counter() - started, "training_seconds": trained, **scores}
+    (places.root / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    print(_summary(places, note))
+    return 0
+
+
+def _check_checkout() -> None:
+    missing = [str(path) for path in (Path("train_net.py"), CONFIG) if not path.is_file()]
+    if missing:
+        raise ValueError(f"run this from a checkout of the project: there is no {missing[0]} here")
+
+
+def _clear(root: Path) -> None:
+    """Remove an earlier demo; ValueError for a folder that holds anything else."""
+    if root.is_dir() and any(root.iterdir()):
+        if not (root / "datasets" / "synthetic").is_dir():
+            raise ValueError(f"{root} holds something else; name another folder with --output")
+        shutil.rmtree(root)
+    root.mkdir(parents=True, exist_ok=True)
+
+
+def _synthesize(places: Places, options: argparse.Namespace) -> None:
+    scenes = ["--num-train", str(options.train), "--num-val", str(options.val)]
+    output = ["--output", str(places.datasets / "synthetic"), "--size", SIZE, "--detail", "simple"]
+    seed = ["--seed", str(options.seed)]
+    _run(places, ["-m", "freqfusion.tools.synthesize", *output, *scenes, *seed])
+
+
+def _train(places: Places, options: argparse.Namespace) -> None:
+    keys = ["OUTPUT_DIR", str(places.run), "SEED", str(options.seed + 1)]
+    if options.steps:
+        keys += ["SOLVER.MAX_ITER", str(options.steps)]
+    _run(places, ["train_net.py", "--config-file", str(CONFIG), *keys])
+
+
+def _draw(places: Places, options: argparse.Namespace) -> None:
+    weights = ["--weights", str(places.run / "model_final.pth")]
+    chosen = ["--dataset", DATASET, "--limit", str(options.pictures)]
+    output = ["--output", str(places.pictures)]
+    config = ["--config-file", str(CONFIG)]
+    _run(places, ["-m", "freqfusion.tools.visualize", *config, *weights, *chosen, *output])
+    _run(places, ["-m", "freqfusion.tools.plot_metrics", str(places.run), "--output",
+                  str(places.curves)])  # fmt: skip
+
+
+def _run(places: Places, command: Sequence[str]) -> None:
+    """Run a step with the interpreter of this process, shown as a user would type it."""
+    print(f"\n$ python {' '.join(command)}", flush=True)
+    variables = os.environ | {"DETECTRON2_DATASETS": str(places.datasets)}
+    answer = subprocess.run([sys.executable, *command], env=variables, check=False)
+    if answer.returncode:
+        raise RuntimeError(f"the step above ended with exit status {answer.returncode}")
+
+
+def _scores(places: Places) -> dict[str, float]:
+    content = json.loads((places.run / "results.json").read_text(encoding="utf-8"))
+    scores: Mapping[str, Any] = content["datasets"][DATASET]
+    return {
+        "PQ": scores["panoptic_seg"]["PQ"],
+        "PQ of things": scores["panoptic_seg"]["PQ_th"],
+        "PQ of stuff": scores["panoptic_seg"]["PQ_st"],
+        "mask AP": scores["segm"]["AP"],
+        "box AP": scores["bbox"]["AP"],
+        "mIoU": scores["sem_seg"]["mIoU"],
+    }
+
+
+def _summary(places: Places, note: Mapping[str, float]) -> str:
+    numbers = [f"{name:<14}{note[name]:6.1f}" for name in note if not name.endswith("seconds")]
+    seconds = note["seconds"], note["training_seconds"]
+    return "\n".join(
+        [
+            "",
+            f"On scenes that the model has not seen ({seconds[0]:.0f} s in all, "
+            f"{seconds[1]:.0f} s of them training and evaluation):",
+            *(f"  {line}" for line in numbers),
+            "",
+            f"pictures  {places.pictures / 'index.html'}",
+            f"curves    {places.curves}",
+            f"run       {places.run} (weights, log, metrics.json, results.json)",
+            f"scenes    {places.datasets / 'synthetic'}",
+        ]
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m freqfusion.tools.demo",
+        description="Paint scenes, train a small panoptic model on them, measure it and draw it.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("output/demo"), help="folder of everything")
+    add("--seed", type=number_from(0), default=0, help="of the scenes and the weights")
+    add("--steps", type=number_from(1), help="training steps; not given: those of the YAML")
+    add("--train", type=number_from(2), default=400, help="training scenes")
+    add("--val", type=number_from(1), default=40, help="scenes to measure on")
+    add("--pictures", type=number_from(1), default=12, help="scenes to draw")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,323 @@
+"""A good data set in Cityscapes layout has no errors, and each way of breaking it has its own."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from validation_sets import check, cut, edit_json, edit_png, errors, notes, only
+
+from freqfusion.data.preparation import prepare_cityscapes
+from freqfusion.data.synthetic import write_cityscapes
+from freqfusion.data.synthetic.cityscapes_labels import CITYSCAPES_LABELS
+
+SIZE = (32, 48)
+CITY = "gtFine/train/northtown"
+STEM = "northtown_000000_000019"
+IMAGE = f"leftImg8bit/train/northtown/{STEM}_leftImg8bit.png"
+LABELS, TRAIN_IDS, INSTANCES = (
+    f"{CITY}/{STEM}_gtFine_{kind}.png" for kind in ("labelIds", "labelTrainIds", "instanceIds")
+)
+POLYGONS = f"{CITY}/{STEM}_gtFine_polygons.json"
+PANOPTIC = "gtFine/cityscapes_panoptic_train"
+STUFF = f"gtFine/cityscapes_stuff_train/{STEM}_gtFine_stuff.png"
+TYPES = {
+    "broken_instance": "cityscapes_instance",
+    "broken_semantic": "cityscapes_sem_seg",
+    "broken_panoptic": "cityscapes_panoptic_seg",
+    "broken_both": "cityscapes_panoptic_separated",
+}
+INSTANCE, SEMANTIC, PANOPTIC_SET, BOTH = TYPES
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cityscapes") / "data"
+    write_cityscapes(root, num_train=2, num_val=0, size=SIZE, workers=1, progress=False)
+    prepare_cityscapes(root, workers=1, progress=False)
+    return root
+
+
+@pytest.fixture
+def root(good, tmp_path):
+    """A copy to break, registered with the metadata of Detectron2 and that of Panoptic FPN."""
+    root = shutil.copytree(good, tmp_path / "data")
+    images, truth = str(root / "leftImg8bit/train"), str(root / "gtFine/train/")
+    folders = {"image_dir": images, "gt_dir": truth}
+    panoptic = {
+        "image_root": images,
+        "gt_dir": truth,
+        "panoptic_root": str(root / PANOPTIC),
+        "panoptic_json": str(root / f"{PANOPTIC}.json"),
+    }
+    stuff = [label for label in CITYSCAPES_LABELS if not label.has_instances]
+    places = {
+        INSTANCE: folders,
+        SEMANTIC: folders | {"ignore_label": 255},
+        PANOPTIC_SET: panoptic | id_maps(),
+        BOTH: panoptic
+        | {
+            "sem_seg_root": str(root / "gtFine/cityscapes_stuff_train"),
+            "stuff_classes": ["things", *(label.name for label in stuff)],
+            "ignore_label": 255,
+        },
+    }
+    for name, kind in TYPES.items():
+        DatasetCatalog.register(name, list)
+        MetadataCatalog.get(name).set(evaluator_type=kind, **places[name])
+    yield root
+    for name in TYPES:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def id_maps():
+    """As Detectron2's: 19 names for both, train ids as labels."""
+    maps = {}
+    for kind in ("thing", "stuff"):
+        maps[f"{kind}_classes"] = [label.name for label in CITYSCAPES_LABELS]
+        maps[f"{kind}_dataset_id_to_contiguous_id"] = {
+            label.id: label.train_id
+            for label in CITYSCAPES_LABELS
+            if label.has_instances == (kind == "thing")
+        }
+    return maps
+
+
+def pixel(file, value):
+    def change(pixels):
+        pixels[0, 0] = value
+
+    return lambda root: edit_png(root / file, change)
+
+
+def lose(file):
+    return lambda root: (root / file).unlink()
+
+
+def json_file(file, change):
+    return lambda root: edit_json(root / file, change)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_good_data_has_no_errors(root, name):
+    findings = check(name)
+    assert errors(findings, root) == set()
+    assert {kind for kind, _ in notes(findings, root)} <= {"class that never occurs"}
+
+
+@pytest.mark.parametrize("name", [INSTANCE, BOTH])
+def test_instances_need_the_instance_ids_only(root, name):
+    for kind in ("labelIds.png", "labelTrainIds.png", "polygons.json"):
+        for path in (root / CITY).glob(f"*_{kind}"):
+            path.unlink()
+    assert errors(check(name), root) == set()
+
+
+BROKEN = {
+    "image truncated": (
+        INSTANCE,
+        lambda root: cut(root / IMAGE),
+        {("unreadable picture", IMAGE)},
+        "cannot be read",
+    ),
+    "image of another name": (
+        SEMANTIC,
+        lambda root: (root / "leftImg8bit/train/northtown/a.png").write_text(""),
+        {("file of a wrong name", "leftImg8bit/train/northtown/a.png")},
+        "is no image of Cityscapes; expected: only files <name>_leftImg8bit.png",
+    ),
+    "folder missing": (
+        INSTANCE,
+        lambda root: shutil.rmtree(root / "gtFine"),
+        {("missing folder", "gtFine/train")},
+        "is not there; expected: the labels of broken_instance",
+    ),
+    "instance ids missing": (
+        INSTANCE,
+        lose(INSTANCES),
+        {("missing file", INSTANCES)},
+        "is not there; expected: a picture, since its image needs it",
+    ),
+    "instance ids of 8 bits": (
+        INSTANCE,
+        lambda root: edit_png(root / INSTANCES, lambda pixels: pixels.astype(np.uint8)),
+        {("picture of a wrong mode", INSTANCES)},
+        "has the mode L; expected: 16 bit instance ids",
+    ),
+    "instance of stuff": (
+        INSTANCE,
+        pixel(INSTANCES, 7001),
+        {
+            ("label outside of the range", INSTANCES),
+            ("maps that contradict one another", INSTANCES),
+        },
+        "has the value 7001; expected: a label 0..33, or label",
+    ),
+    "instance ids of another class": (
+        INSTANCE,
+        pixel(INSTANCES, 26001),
+        {("maps that contradict one another", INSTANCES)},
+        r"contradicts .*labelIds.png in 1 pixels; expected: the same classes",
+    ),
+    "label that does not exist": (
+        INSTANCE,
+        pixel(LABELS, 34),
+        {("label outside of the range", LABELS), ("maps that contradict one another", INSTANCES)},
+        r"has the label 34 \(1 pixels\); expected: 0..33",
+    ),
+    "labels of another size": (
+        INSTANCE,
+        lambda root: edit_png(root / LABELS, lambda pixels: pixels[:30].copy()),
+        {("size mismatch", LABELS)},
+        r"is 30 x 48 .*; expected: 32 x 48 \(height x width\) as its image",
+    ),
+    "polygons missing": (
+        SEMANTIC,
+        lose(POLYGONS),
+        {("missing file", POLYGONS)},
+        "is not there; expected: the polygons, since its image is there",
+    ),
+    "polygons do not parse": (
+        SEMANTIC,
+        lambda root: cut(root / POLYGONS),
+        {("unreadable JSON", POLYGONS)},
+        "expected: valid JSON",
+    ),
+    "polygons without size": (
+        SEMANTIC,
+        json_file(POLYGONS, lambda c: c.pop("imgHeight")),
+        {("JSON without a section", POLYGONS)},
+        "is no polygon file; expected: imgHeight, imgWidth",
+    ),
+    "polygons of another size": (
+        SEMANTIC,
+        json_file(POLYGONS, lambda c: c.update(imgHeight=64)),
+        {("size mismatch", POLYGONS)},
+        "is 64 x 48 .*; expected: 32 x 48",
+    ),
+    "polygon of one point": (
+        SEMANTIC,
+        json_file(POLYGONS, lambda c: c["objects"].append({"label": "car", "polygon": [[0, 0]]})),
+        {("degenerate polygon", POLYGONS)},
+        r"object \d+ \(car\) has 1 points; expected: 3 or more",
+    ),
+    "train ids missing": (
+        SEMANTIC,
+        lose(TRAIN_IDS),
+        {("missing file", TRAIN_IDS)},
+        r"made by python -m freqfusion.tools.prepare cityscapes",
+    ),
+    "no train ids at all": (
+        PANOPTIC_SET,
+        lambda root: [path.unlink() for path in (root / CITY).glob("*TrainIds.png")],
+        {("missing file", "gtFine/train/*/*_labelTrainIds.png")}
+        | {("missing file", TRAIN_IDS.replace("000000_", f"{n:06d}_", 1)) for n in (0, 1)},
+        r"there is no such file; expected: the semantic labels \(made by python -m",
+    ),
+    "label ids instead of train ids": (
+        SEMANTIC,
+        lambda root: shutil.copy(root / LABELS, root / TRAIN_IDS),
+        {
+            ("label outside of the range", TRAIN_IDS),
+            ("maps that contradict one another", TRAIN_IDS),
+        },
+        r"has the label .* pixels\).*; expected: 0..18, or 255 \(ignored\)",
+    ),
+    "label ids missing": (
+        SEMANTIC,
+        lose(LABELS),
+        {("missing file", LABELS)},
+        "is not there; expected: a picture, since its image needs it",
+    ),
+    "panoptic folder missing": (
+        PANOPTIC_SET,
+        lambda root: shutil.rmtree(root / PANOPTIC),
+        {("missing folder", PANOPTIC)},
+        r"expected: the panoptic PNGs of broken_panoptic \(made by python -m freqfusion",
+    ),
+    "panoptic JSON missing": (
+        PANOPTIC_SET,
+        lose(f"{PANOPTIC}.json"),
+        {("missing file", f"{PANOPTIC}.json")},
+        r"expected: the panoptic segments of broken_panoptic \(made by",
+    ),
+    "panoptic PNG with an unknown id": (
+        PANOPTIC_SET,
+        pixel(f"{PANOPTIC}/{STEM}_gtFine_panoptic.png", (1, 0, 0)),
+        {
+            ("id that is not in the JSON", f"{PANOPTIC}/{STEM}_gtFine_panoptic.png"),
+            ("wrong area", f"{PANOPTIC}.json"),
+        },
+        "has the ids 1, which",
+    ),
+    "panoptic image missing": (
+        PANOPTIC_SET,
+        lose(IMAGE),
+        {("missing file", IMAGE)},
+        "expected: a picture, since .*cityscapes_panoptic_train.json needs it",
+    ),
+    "panoptic category of another name": (
+        PANOPTIC_SET,
+        json_file(f"{PANOPTIC}.json", lambda c: c["categories"][0].update(name="street")),
+        {("categories that differ", f"{PANOPTIC}.json")},
+        "calls category 7 'street'; expected: 'road' as in the metadata",
+    ),
+    "stuff labels missing": (
+        BOTH,
+        lose(STUFF),
+        {("missing file", STUFF)},
+        rf"the labels of .*{STEM}_leftImg8bit.png \(made by python -m freqfusion.tools.prepare",
+    ),
+    "stuff label outside of the range": (
+        BOTH,
+        pixel(STUFF, 12),
+        {("label outside of the range", STUFF)},
+        r"has the label 12 \(1 pixels\); expected: 0..11, or 255 \(ignored\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken(root, case):
+    name, damage, expected, sentence = BROKEN[case]
+    damage(root)
+    findings = check(name)
+    assert errors(findings, root) == expected
+    assert any(re.search(sentence, finding.sentence()) for finding in findings)
+
+
+def test_class_that_never_occurs(root):
+    """The scenes have no truck; the names of the instance data set are the things only."""
+    said = {f.found for f in check(INSTANCE) if f.kind == "class that never occurs"}
+    assert "class 'truck' (14) has no pixel and no object" in said
+    assert not any("'road'" in sentence or "'sky'" in sentence for sentence in said)
+
+
+def test_stray_panoptic_picture(root):
+    shutil.copy(root / IMAGE, root / PANOPTIC / "more.png")
+    finding = only(check(PANOPTIC_SET), "note", "file that nothing names")
+    assert finding.file == str(root / PANOPTIC / "more.png")
+
+
+def test_detectron2_metadata_is_checked(root, monkeypatch):
+    """The entries that Detectron2 registers, pointed at the synthetic files."""
+    for name in ("instance_seg", "sem_seg", "panoptic"):
+        real = MetadataCatalog.get(f"cityscapes_fine_{name}_train").as_dict()
+        moved = {
+            key: str(root) + value.split("cityscapes", 1)[1]
+            if isinstance(value, str) and "/cityscapes/" in f"/{value}"
+            else value
+            for key, value in real.items()
+        }
+        moved["name"] = "moved"
+        DatasetCatalog.register("moved", list)
+        MetadataCatalog.get("moved").set(**moved)
+        try:
+            assert errors(check("moved"), root) == set()
+            assert json.dumps(moved)
+        finally:
+            DatasetCatalog.remove("moved")
+            MetadataCatalog.remove("moved")

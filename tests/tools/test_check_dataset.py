@@ -1,0 +1,189 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from freqfusion.data.registration import register_datasets
+from freqfusion.data.synthetic import write_coco
+from freqfusion.data.validation import ERROR, NOTE, Finding, Report
+from freqfusion.tools._check_dataset.report import render
+from freqfusion.tools.check_dataset import main
+
+TRAIN, VAL = (f"synthetic_panoptic_{split}_separated" for split in ("train", "val"))
+SEMANTIC = "synthetic_semantic_train"
+SETTINGS = """
+MODEL:
+  META_ARCHITECTURE: PanopticFPN
+  ROI_HEADS: {NUM_CLASSES: 7}
+  SEM_SEG_HEAD: {NUM_CLASSES: 7}
+DATASETS:
+  TRAIN: [synthetic_panoptic_train_separated]
+  TEST: [synthetic_panoptic_val_separated]
+"""
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Synthetic data where the registration looks for it."""
+    root = tmp_path / "synthetic"
+    write_coco(root, num_train=2, num_val=1, size=(32, 32), workers=1, progress=False)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    forget()
+    register_datasets()
+    yield root
+    forget()
+    monkeypatch.undo()
+    register_datasets()
+
+
+def forget():
+    for name in [name for name in DatasetCatalog.list() if name.startswith("synthetic_")]:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name, None)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text(SETTINGS)
+    return str(path)
+
+
+def test_good_data(root, capsys):
+    assert main([TRAIN, "--workers", "1"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"{TRAIN}: 0 errors, ")
+    assert "; 2 images in " in last
+    assert last.endswith(" images/s)")
+
+
+def test_configuration(root, settings, capsys):
+    assert main(["--config-file", settings, "--workers", "1"]) == 0
+    assert "3 images in" in capsys.readouterr().out
+
+
+def test_configuration_that_does_not_fit(root, settings, capsys):
+    words = ["--config-file", settings, "MODEL.ROI_HEADS.NUM_CLASSES", "80", "--workers", "1"]
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("error: class count that differs (2)\n")
+    assert f"is 80, but {TRAIN} has 7 thing_classes; expected: 7" in said
+
+
+def test_names_with_a_configuration(root, settings, capsys):
+    """Only the named ones are read, and they must fit it."""
+    assert main([VAL, "--config-file", settings, "--workers", "1"]) == 0
+    assert "1 image in" in capsys.readouterr().out
+
+
+def test_errors_are_grouped_and_limited(root, tmp_path, capsys):
+    """There are 13 classes; one message of the two is shown, and all are in the JSON."""
+    for path in (root / "panoptic_semseg_train").iterdir():
+        Image.fromarray(np.full((32, 32), 13, np.uint8)).save(path)
+    words = [SEMANTIC, "--workers", "1", "--limit-messages", "1"]
+    assert main([*words, "--json", str(tmp_path / "report.json")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "error: label outside of the range (2)"
+    assert "has the label 13 (1024 pixels); expected: 0..12, or 255 (ignored)" in lines[1]
+    assert lines[2] == "  ... and 1 more"
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert (content["errors"], content["images"], content["datasets"]) == (2, 2, [SEMANTIC])
+    assert content["notes"] == len(content["findings"]) - 2
+    first = content["findings"][0]
+    assert set(first) == {"severity", "kind", "file", "found", "expected", "dataset"}
+    assert first["dataset"] == SEMANTIC
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a data set, or a configuration with --config-file"),
+        (["synthetic_panoptic_trains"], "did you mean synthetic_"),
+        ([TRAIN, "--workers", "0"], "workers must be 1 or more"),
+        (["--config-file", "YAML", "MODEL.MASK_ON"], "MODEL.MASK_ON"),
+        (["--config-file", "YAML", "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"], "names no data"),
+        (["--config-file", "nowhere.yaml"], "nowhere.yaml"),
+        ([TRAIN, "--workers", "1", "--json", "nowhere/report.json"], "there is no folder nowhere"),
+    ],
+)
+def test_wrong_calls(root, settings, capsys, arguments, message):
+    assert main([settings if word == "YAML" else word for word in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    last = said.err.splitlines()[-1]
+    assert last.startswith("check_dataset: ")
+    assert message in last
+
+
+def test_report_of_nothing():
+    report = Report(("a", "b"), (), 0, 0.0)
+    assert render(report, 20) == "a, b: 0 errors, 0 notes; 0 images in 0.0 s (0 images/s)"
+
+
+def test_errors_come_before_notes():
+    findings = (
+        Finding(NOTE, "n", "f", "found", "expected"),
+        Finding(ERROR, "e", "g", "found", "expected"),
+        Finding(NOTE, "n", "h", "found", "expected"),
+    )
+    assert render(Report(("a",), findings, 4, 2.0), 1).splitlines() == [
+        "error: e (1)",
+        "  g: found; expected: expected",
+        "note: n (2)",
+        "  f: found; expected: expected",
+        "  ... and 1 more",
+        "a: 1 error, 2 notes; 4 images in 2.0 s (2 images/s)",
+    ]
+
+
+@pytest.mark.slow
+def test_as_a_module_in_several_processes(tmp_path):
+    write_coco(
+        tmp_path / "synthetic", num_train=20, num_val=1, size=(16, 16), workers=1, progress=False
+    )
+    (tmp_path / "synthetic/train/000000000009.jpg").unlink()
+    command = [sys.executable, "-m", "freqfusion.tools.check_dataset", TRAIN]
+    done = subprocess.run(
+        [*command, "--workers", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path)},
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error: missing file (1)" in done.stdout
+    assert "20 images in" in done.stdout
+
+
+@pytest.mark.slow
+def test_stand_ins_of_the_real_data_sets_have_no_errors(tmp_path):
+    """Under the names, classes and folders that Detectron2 registers."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from freqfusion.data.rehearsal import write_rehearsal\n"
+        "from freqfusion.tools.check_dataset import main\n"
+        "if __name__ == '__main__':\n"
+        f"    write_rehearsal({str(tmp_path / 'data')!r}, num_train=4, num_val=2, size=(32, 48))\n"
+        "    sys.exit(max(main([name, '--workers', '1']) for name in sys.argv[1:]))\n"
+    )
+    names = [
+        *("coco_2017_train", "coco_2017_val_panoptic", "coco_2017_train_panoptic_separated"),
+        *("cityscapes_fine_instance_seg_val", "cityscapes_fine_sem_seg_train"),
+        *("cityscapes_fine_panoptic_val", "cityscapes_fine_panoptic_separated_train"),
+        "ade20k_sem_seg_val",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(script), *names],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path / "data")},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": 0 errors, ") == len(names)

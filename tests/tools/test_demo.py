@@ -1,0 +1,102 @@
+"""The demo: its steps, what it says, and what it refuses; the whole of it when asked for."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from freqfusion.tools import demo
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: name)
+
+
+def test_outside_of_a_checkout(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: name)
+    assert demo.main([]) == 2
+    assert "run this from a checkout of the project: there is no train_net.py here" in (
+        capsys.readouterr().err
+    )
+
+
+def test_does_not_remove_what_is_not_its_own(in_checkout, tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert demo.main(["--output", str(tmp_path)]) == 2
+    assert "holds something else" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").is_file()
+
+
+def test_names_the_step_that_failed(in_checkout, tmp_path, capsys, monkeypatch):
+    class Failed:
+        returncode = 3
+
+    monkeypatch.setattr(demo.subprocess, "run", lambda *arguments, **options: Failed())
+    assert demo.main(["--output", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert "$ python -m freqfusion.tools.synthesize" in captured.out
+    assert "the step above ended with exit status 3" in captured.err
+
+
+def test_reports_what_was_measured(in_checkout, tmp_path, capsys, monkeypatch):
+    """Scores are those of results.json, whatever they are."""
+    steps = []
+
+    class Succeeded:
+        returncode = 0
+
+    def run(command, **options):
+        steps.append(command[1:3])
+        place = tmp_path / "out" / "run"
+        place.mkdir(exist_ok=True)
+        scores = {
+            "panoptic_seg": {"PQ": 61.5, "PQ_th": 50.25, "PQ_st": 70.0},
+            "segm": {"AP": 30.5},
+            "bbox": {"AP": 29.75},
+            "sem_seg": {"mIoU": 77.0},
+        }
+        content = {"datasets": {demo.DATASET: scores}}
+        (place / "results.json").write_text(json.dumps(content))
+        return Succeeded()
+
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    assert demo.main(["--output", str(tmp_path / "out")]) == 0
+    assert [name for step in steps for name in step if name.startswith("freqfusion")] == [
+        "freqfusion.tools.synthesize",
+        "freqfusion.tools.visualize",
+        "freqfusion.tools.plot_metrics",
+    ]
+    printed = capsys.readouterr().out
+    assert "PQ              61.5" in printed
+    assert str(tmp_path / "out" / "pictures" / "index.html") in printed
+    assert json.loads((tmp_path / "out" / "demo.json").read_text())["mIoU"] == 77.0
+
+
+def test_without_detectron2_it_is_the_showcase(monkeypatch, tmp_path, capsys):
+    called = []
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo.showcase, "main", lambda arguments: called.append(arguments) or 0)
+    assert demo.main(["--output", str(tmp_path), "--seed", "3"]) == 0
+    assert called == [["--output", str(tmp_path), "--seed", "3"]]
+    assert "Detectron2 is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.e2e
+@pytest.mark.detectron2
+def test_reaches_its_quality(tmp_path, monkeypatch):
+    """The whole demo: PQ 60 or more, and pictures that are there."""
+    monkeypatch.chdir(ROOT)
+    assert demo.main(["--output", str(tmp_path / "demo")]) == 0
+    note = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert note["PQ"] >= 60
+    pictures = sorted((tmp_path / "demo" / "pictures").rglob("*.png"))
+    assert len(pictures) >= 12
+    assert Image.open(pictures[0]).width > 300
+    assert (tmp_path / "demo" / "pictures" / "index.html").stat().st_size > 1000
+    assert Image.open(tmp_path / "demo" / "curves.png").width > 300

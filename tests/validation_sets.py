@@ -1,0 +1,115 @@
+"""Small data sets to break, registered for one test, and what a check says of them."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from freqfusion.data.synthetic import panoptic_metadata, separated_metadata, write_coco
+from freqfusion.data.validation import ERROR, check_dataset
+
+SIZE = (32, 48)
+INSTANCES = "annotations/instances_train.json"
+PANOPTIC = "annotations/panoptic_train.json"
+FIRST = "000000000001"
+NAMES = (
+    "broken_separated",
+    "broken_stuffonly",
+    "broken_standard",
+    "broken_instances",
+    "broken_val",
+)
+
+
+def write_small_coco(folder):
+    """Three training images and two others."""
+    return write_coco(folder, num_train=3, num_val=2, size=SIZE, workers=1, progress=False)
+
+
+@contextmanager
+def registered_coco(root):
+    """Have a folder registered under all NAMES."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.data.datasets import register_coco_instances, register_coco_panoptic_separated
+    from detectron2.data.datasets.coco_panoptic import register_coco_panoptic
+
+    images, png, index = str(root / "train"), str(root / "panoptic_train"), str(root / PANOPTIC)
+    stuff, instances = str(root / "panoptic_stuff_train"), str(root / INSTANCES)
+    separated = separated_metadata()
+    register_coco_panoptic_separated("broken", separated, images, png, index, stuff, instances)
+    joint = panoptic_metadata()
+    joint.pop("ignore_label")  # register_coco_panoptic sets it itself
+    register_coco_panoptic("broken_standard", joint, images, png, index)
+    things = {key: separated[key] for key in ("thing_classes", "thing_dataset_id_to_contiguous_id")}
+    register_coco_instances("broken_instances", things, instances, images)
+    val = str(root / "annotations/instances_val.json")
+    register_coco_instances("broken_val", things, val, str(root / "val"))
+    try:
+        yield root
+    finally:
+        for name in NAMES:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def repeat_first(section):
+    """A change of a JSON file: its first entry of a section comes again."""
+    return lambda content: content[section].append(dict(content[section][0]))
+
+
+def save_image(mode):
+    """A change of a data set: the first training image has another mode."""
+
+    def change(root):
+        path = root / f"train/{FIRST}.jpg"
+        with Image.open(path) as picture:
+            picture.convert(mode).save(path, "PNG")
+
+    return change
+
+
+def edit_json(path, change):
+    """Change the content of a JSON file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_png(path, change):
+    """Change the pixels of a PNG in place."""
+    with Image.open(path) as picture:
+        pixels = np.array(picture)
+    changed = change(pixels)
+    Image.fromarray(pixels if changed is None else changed).save(path)
+
+
+def cut(path):
+    """Lose the second half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def check(name, cfg=None):
+    return check_dataset(name, cfg, workers=1)
+
+
+def errors(findings, root):
+    """(kind, file below the root) of each error."""
+    return {(f.kind, place(f, root)) for f in findings if f.severity == ERROR}
+
+
+def notes(findings, root):
+    """(kind, file below the root) of each note."""
+    return {(f.kind, place(f, root)) for f in findings if f.severity != ERROR}
+
+
+def place(finding, root):
+    path = Path(finding.file)
+    return str(path.relative_to(root)) if path.is_relative_to(root) else finding.file
+
+
+def only(findings, severity, kind):
+    """The one finding of this kind."""
+    (finding,) = [f for f in findings if (f.severity, f.kind) == (severity, kind)]
+    return finding
