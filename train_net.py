@@ -3,35 +3,37 @@
 
 python train_net.py --config-file configs/<dataset>/<task>-segmentation/<name>.yaml [KEY VALUE ...]
 python train_net.py --config-file ... --eval-only MODEL.WEIGHTS <checkpoint>
+
+What is wrong with the configuration or the data is told in a sentence (exit code 2).
 """
 
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import launch
+from torch.multiprocessing import ProcessExitedException
 
-from freqfusion.engine import Trainer, setup
+from freqfusion.engine.command_line import USER_ERROR, argument_parser, explain_errors, run
+from freqfusion.engine.setup import check
 
 
-def main(arguments):
-    """Run in every process."""
-    cfg = setup(arguments)
-    if arguments.eval_only:
-        model = Trainer.build_model(cfg)
-        DetectionCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(
-            cfg.MODEL.WEIGHTS, resume=arguments.resume
+def main(arguments=None):
+    """Check, then run in every process; returns the exit code."""
+    options = argument_parser(__doc__).parse_args(arguments)
+    with explain_errors(debug=options.debug):
+        check(options)
+    try:
+        launch(
+            run,
+            options.num_gpus,
+            num_machines=options.num_machines,
+            machine_rank=options.machine_rank,
+            dist_url=options.dist_url,
+            args=(options,),
         )
-        return Trainer.test(cfg, model)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=arguments.resume)
-    return trainer.train()
+    except ProcessExitedException as error:
+        if error.exit_code != USER_ERROR:
+            raise
+        return USER_ERROR
+    return 0
 
 
 if __name__ == "__main__":
-    options = default_argument_parser(epilog=__doc__).parse_args()
-    launch(
-        main,
-        options.num_gpus,
-        num_machines=options.num_machines,
-        machine_rank=options.machine_rank,
-        dist_url=options.dist_url,
-        args=(options,),
-    )
+    raise SystemExit(main())

@@ -27,7 +27,7 @@ from freqfusion.data.declared import (
 )
 from freqfusion.data.synthetic import separated_metadata
 
-SPLITS = SYNTHETIC_SPLITS = ("train", "val")
+SPLITS = ("train", "val")
 _THINGS_COLOR = [82, 18, 128]
 
 Loader = Callable[[], list[dict[str, Any]]]

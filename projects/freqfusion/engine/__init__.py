@@ -1,6 +1,7 @@
 """Training and evaluation of what a configuration describes."""
 
-from freqfusion.engine.setup import setup
+from freqfusion.engine.preflight import preflight
+from freqfusion.engine.setup import load_config, setup
 from freqfusion.engine.trainer import Trainer
 
-__all__ = ["Trainer", "setup"]
+__all__ = ["Trainer", "load_config", "preflight", "setup"]

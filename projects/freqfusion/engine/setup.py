@@ -2,9 +2,10 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
@@ -12,44 +13,81 @@ from detectron2.utils.logger import setup_logger
 
 import freqfusion.modeling  # noqa: F401 - registers what a configuration can name
 from freqfusion.config import get_freqfusion_cfg
+from freqfusion.config_check import config_warnings
 from freqfusion.data.registration import register_datasets
+from freqfusion.engine.config_file import read_config_file
+from freqfusion.engine.config_merge import merge_file, merge_overrides
+from freqfusion.engine.preflight import preflight
 
 logger = logging.getLogger(__name__)
 
 
-def setup(arguments: argparse.Namespace) -> CfgNode:
-    """The frozen configuration of Detectron2's command line, with logging set up."""
-    register_datasets()
-    cfg = load_config(arguments.config_file, arguments.opts)
-    moved = fit_device(cfg)
+def setup(arguments: argparse.Namespace, *, checked: bool = False) -> CfgNode:
+    """The frozen configuration of Detectron2's command line, with logging set up.
+
+    ValueError for what the user can mend, before anything is built or written: see ``load_config``
+    and ``preflight``, which is left out where the configuration is ``checked`` already.
+    """
+    asked, cfg = _read(arguments)
+    if not checked:
+        _preflight(cfg, arguments, comm.get_world_size())
     cfg.freeze()
     # Detectron2 sets up its own loggers only.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="freqfusion")
     default_setup(cfg, arguments)
-    if moved:
-        logger.warning("There is no GPU: training on the CPU")
+    if cfg.MODEL.DEVICE != asked.MODEL.DEVICE:
+        without = ", in full precision" if asked.SOLVER.AMP.ENABLED else ""
+        logger.warning("There is no GPU: running on the CPU%s", without)
+    for warning in config_warnings(cfg):
+        logger.warning(warning)
     return cfg
 
 
-def load_config(path: str, overrides: list[str] | None = None) -> CfgNode:
-    """Read a YAML file, which may name a ``_BASE_``, as plain data: it cannot run code."""
+def check(arguments: argparse.Namespace) -> None:
+    """Read and check the configuration for all processes of a run, before they are started."""
+    # Detectron2 takes no GPUs for one process.
+    world_size = max(1, arguments.num_gpus * arguments.num_machines)
+    _preflight(_read(arguments)[1], arguments, world_size)
+
+
+def load_config(path: str, overrides: Sequence[Any] | None = None) -> CfgNode:
+    """Read a YAML file, which may name a ``_BASE_``, as plain data, then set ``KEY VALUE`` pairs.
+
+    It cannot run code. ValueError with a sentence for each key that does not exist or whose value
+    is of another type, and for files that cannot be read.
+    """
     cfg = get_freqfusion_cfg()
     if path:
-        try:
-            loaded = CfgNode.load_yaml_with_base(path, allow_unsafe=False)
-        except yaml.constructor.ConstructorError as error:
-            raise ValueError(
-                f"{path} holds a YAML tag that would run code, which a configuration must not: "
-                f"{error}"
-            ) from error
-        cfg.merge_from_other_cfg(CfgNode(loaded))
-    cfg.merge_from_list(overrides or [])
+        merge_file(cfg, read_config_file(path))
+    merge_overrides(cfg, overrides or [])
     return cfg
 
 
 def fit_device(cfg: CfgNode) -> bool:
-    """Move to the CPU where the configuration names a GPU and there is none; say whether it did."""
+    """Move to the CPU where the configuration names a GPU and there is none; say whether it did.
+
+    Mixed precision needs the GPU and is switched off with it.
+    """
     if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
         return False
     cfg.MODEL.DEVICE = "cpu"
+    cfg.SOLVER.AMP.ENABLED = False
     return True
+
+
+def _read(arguments: argparse.Namespace) -> tuple[CfgNode, CfgNode]:
+    """The configuration as it was asked for, and as it fits the machine; registers data sets."""
+    asked = load_config(arguments.config_file, arguments.opts)
+    register_datasets(asked.DATASETS.DECLARED)
+    cfg = asked.clone()
+    fit_device(cfg)
+    return asked, cfg
+
+
+def _preflight(cfg: CfgNode, arguments: argparse.Namespace, world_size: int) -> None:
+    preflight(
+        cfg,
+        world_size=world_size,
+        resume=getattr(arguments, "resume", False),
+        eval_only=getattr(arguments, "eval_only", False),
+    )

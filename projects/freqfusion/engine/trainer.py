@@ -1,16 +1,62 @@
-"""Detectron2's trainer with this project's evaluators."""
+"""Detectron2's trainer with this project's data, evaluators and hooks."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from freqfusion.data.mapper import build_mapper
+from freqfusion.engine.hooks import BestCheckpoint, finished_iterations
+from freqfusion.engine.results import write_results
+from freqfusion.engine.sample_predictions import SamplePredictions
+from freqfusion.engine.solver import build_lr_scheduler, build_optimizer
+from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
 from freqfusion.evaluation import build_evaluator
 
 
 class Trainer(DefaultTrainer):
-    """``DefaultTrainer``; evaluators are chosen from the data set's metadata."""
+    """``DefaultTrainer``; evaluators are chosen from the data set's metadata.
+
+    After each evaluation ``results.json`` is written to the output folder, and the hooks run that
+    ``TEST.BEST_CHECKPOINT``, ``TEST.VALIDATION_LOSS`` and ``TEST.SAMPLE_PREDICTIONS`` ask for.
+
+    Args:
+        cfg: The configuration.
+        config_file: The file that it was read from, to be named in ``results.json``.
+    """
+
+    def __init__(self, cfg: CfgNode, *, config_file: str = "") -> None:
+        self.config_file = config_file
+        super().__init__(cfg)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Batches of ``DATASETS.TRAIN``, augmented as ``INPUT`` says."""
+        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """The images of a data set, one in a batch."""
+        mapper = build_mapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """What ``SOLVER.OPTIMIZER`` names."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
+        """What ``SOLVER.LR_SCHEDULER_NAME`` names."""
+        return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_evaluator(
@@ -19,3 +65,36 @@ class Trainer(DefaultTrainer):
         """The evaluator of a data set; files go to ``output_folder`` or ``inference``."""
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         return build_evaluator(cfg, dataset_name, folder)
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks; behind the evaluation, and before its results are logged, ours."""
+        hooks: list[HookBase | None] = super().build_hooks()
+        place = next(at for at, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+        evaluation = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
+        hooks[place : place + 1] = [evaluation, *self._evaluation_hooks()]
+        return hooks
+
+    def _evaluation_hooks(self) -> list[HookBase]:
+        """The validation loss before the best checkpoint, which may be judged by it."""
+        cfg, node, period = self.cfg, self.cfg.TEST, self.cfg.TEST.EVAL_PERIOD
+        parallel = isinstance(self.model, DistributedDataParallel)
+        model = self.model.module if parallel else self.model
+        hooks: list[HookBase] = []
+        if not cfg.DATASETS.TEST:
+            return hooks
+        if node.VALIDATION_LOSS.ENABLED:
+            hooks.append(ValidationLoss(period, model, lambda: build_validation_loader(cfg)))
+        if node.SAMPLE_PREDICTIONS:
+            hooks.append(SamplePredictions(period, model, cfg))
+        if node.BEST_CHECKPOINT:
+            hooks.append(BestCheckpoint(period, model, cfg.OUTPUT_DIR, node.BEST_CHECKPOINT))
+        return hooks
+
+    def _evaluate(self) -> Mapping[str, Any]:
+        """Test, and write the results; Detectron2 compares the last ones with those expected."""
+        results: Mapping[str, Any] = self.test(self.cfg, self.model)
+        self._last_eval_results = results
+        if self.cfg.DATASETS.TEST:
+            done = finished_iterations(self)
+            write_results(self.cfg, results, iteration=done, config_file=self.config_file)
+        return results

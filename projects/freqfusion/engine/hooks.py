@@ -1,0 +1,110 @@
+"""What a trainer does with each evaluation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+class AfterEvaluation(HookBase):
+    """Runs when Detectron2's ``EvalHook`` of the same period does; register it behind that one."""
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do what is to be done after an evaluation; in every process."""
+
+    def after_step(self) -> None:
+        """Every ``period`` iterations; not after the last one, which ``after_train`` is for."""
+        done = self.trainer.iter + 1
+        if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
+            self.run()
+
+    def after_train(self) -> None:
+        """At the end of a training that came to its end."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self.run()
+
+
+def finished_iterations(trainer: Any) -> int:
+    """How many iterations are done; a trainer counts the current one from 0."""
+    return min(int(trainer.iter) + 1, int(trainer.max_iter))
+
+
+class BestCheckpoint(AfterEvaluation):
+    """Keep the weights of the best evaluation in ``model_best.pth``.
+
+    They can be given as ``MODEL.WEIGHTS``. ``model_best.json`` beside them has the score, so that a
+    resumed run knows what it has to beat, whichever checkpoint it goes on from. Unlike Detectron2's
+    ``BestCheckpointer`` it does not become the checkpoint that ``--resume`` takes.
+
+    Args:
+        period: Of the evaluation.
+        model: Whose weights are kept.
+        folder: Output folder of the run.
+        metric: Name of the score, such as ``"panoptic_seg/PQ"``. One with "loss" in it is better
+            when it is smaller. nan never is the best.
+    """
+
+    def __init__(self, period: int, model: torch.nn.Module, folder: str, metric: str) -> None:
+        super().__init__(period)
+        self._model, self._metric = model, metric
+        self._weights = Path(folder) / "model_best.pth"
+        self._note = Path(folder) / "model_best.json"
+        self._sign = -1 if "loss" in metric else 1
+        self.best: float | None = None
+
+    def before_train(self) -> None:
+        """A resumed run goes on from the best so far."""
+        if self.trainer.start_iter > 0 and self._note.is_file() and self._weights.is_file():
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+            if note["metric"] == self._metric:
+                self.best = note["value"]
+
+    def run(self) -> None:
+        """Save the weights if the evaluation was the best."""
+        if not comm.is_main_process():
+            return
+        latest = self.trainer.storage.latest()
+        if self._metric not in latest:
+            known = (name for name in latest if "/" in name)
+            logger.warning(
+                "TEST.BEST_CHECKPOINT %s is no score of this run, so no checkpoint is kept for it;"
+                " there are %s",
+                *(self._metric, ", ".join(sorted(known)) or "none"),
+            )
+            return
+        value = float(latest[self._metric][0])
+        if math.isnan(value) or (
+            self.best is not None and self._sign * value <= self._sign * self.best
+        ):
+            return
+        self._save(value)
+
+    def _save(self, value: float) -> None:
+        """Weights first: a note without its weights would keep later ones from being saved."""
+        iterations = finished_iterations(self.trainer)
+        # As in Detectron2's checkpoints, the number of the last iteration, from 0.
+        weights = {"model": self._model.state_dict(), "iteration": iterations - 1}
+        note = {"metric": self._metric, "value": value, "iteration": iterations}
+        self._weights.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._weights.with_suffix(".part")
+        torch.save(weights, partial)
+        os.replace(partial, self._weights)
+        partial.write_text(json.dumps(note) + "\n", encoding="utf-8")
+        os.replace(partial, self._note)
+        logger.info("%s is %.5g, the best so far: wrote %s", *(self._metric, value, self._weights))
+        self.best = value

@@ -1,0 +1,115 @@
+"""The command: what a user can mend is a sentence and exit code 2, anything else a trace."""
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.multiprocessing import ProcessExitedException
+
+from freqfusion.engine.command_line import argument_parser, explain_errors, run
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "train_net.py"
+CONFIG = "configs/synthetic/panoptic-segmentation/panoptic_fpn_r18.yaml"
+
+
+@pytest.fixture(scope="module")
+def main():
+    """``train_net.py``'s, in this process."""
+    spec = importlib.util.spec_from_file_location("train_net", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def call(main, capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(["--config-file", str(ROOT / CONFIG), *arguments])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_wrong_key_is_a_sentence(main, capsys):
+    answer = call(main, capsys, "MODEL.FREQFUSION.FUSE_TYP", "carafe")
+    assert answer == (
+        "train_net.py: command line: there is no key MODEL.FREQFUSION.FUSE_TYP; did you mean"
+        " MODEL.FREQFUSION.FUSE_TYPE?\n"
+    )
+
+
+def test_preflight_comes_before_the_output_folder_is_made(main, capsys, tmp_path, datasets):
+    folder = tmp_path / "run"
+    keys = ("OUTPUT_DIR", str(folder), "MODEL.MASK_ON", "False", "MODEL.WEIGHTS", "x.pth")
+    answer = call(main, capsys, *keys)
+    assert answer.startswith("train_net.py: the configuration has 2 problems:\n1. PanopticFPN")
+    assert "\n2. MODEL.WEIGHTS names x.pth" in answer
+    assert not folder.exists()
+
+
+def test_debug_shows_where(main):
+    with pytest.raises(ValueError, match="there is no key SEDE"):
+        main(["--debug", "SEDE", "1"])
+
+
+def test_processes_count_in_the_check(main, capsys, datasets):
+    assert "multiple of the 3 processes" in call(main, capsys, "--num-gpus", "3")
+
+
+def test_errors_of_training_keep_their_trace():
+    with pytest.raises(RuntimeError), explain_errors(debug=False):
+        raise RuntimeError("a defect")
+
+
+def test_unreadable_data_is_a_sentence_too(datasets, tmp_path, capsys):
+    """Found when the trainer is built, after the checks."""
+    options = argument_parser().parse_args(["--config-file", str(ROOT / CONFIG)])
+    options.opts = ["OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu", "SOLVER.OPTIMIZER", "LION"]
+    with pytest.raises(SystemExit) as caught:
+        run(options)
+    assert caught.value.code == 2
+    assert "train_net.py: SOLVER.OPTIMIZER must be one of SGD" in capsys.readouterr().err
+
+
+def test_bug_while_training_is_not_called_a_mistake(datasets, tmp_path, monkeypatch):
+    from freqfusion.engine import Trainer
+
+    def fail(self):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(Trainer, "run_step", fail)
+    options = argparse.Namespace(
+        config_file=str(ROOT / CONFIG),
+        opts=["OUTPUT_DIR", str(tmp_path), "DATALOADER.NUM_WORKERS", "0"],
+        eval_only=False,
+        resume=False,
+        debug=False,
+    )
+    with pytest.raises(ValueError, match="a defect"):
+        run(options)
+
+
+@pytest.mark.slow
+def test_program_ends_with_the_sentence_and_code_2():
+    command = [sys.executable, str(SCRIPT), "--config-file", str(ROOT / CONFIG), "SEDE", "1"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert "train_net.py: command line: there is no key SEDE; did you mean SEED?" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert answer.stdout == ""
+
+
+@pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, None)])
+def test_sentence_of_one_of_several_processes_ends_all(main, datasets, monkeypatch, code, expected):
+    def launch(*_, **__):
+        raise ProcessExitedException("it ended", 0, 1, code)
+
+    monkeypatch.setitem(main.__globals__, "launch", launch)
+    arguments = ["--config-file", str(ROOT / CONFIG)]
+    if expected is None:
+        with pytest.raises(ProcessExitedException):
+            main(arguments)
+    else:
+        assert main(arguments) == expected

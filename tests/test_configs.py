@@ -1,0 +1,112 @@
+"""Every configuration trains a step and evaluates an image, on data of its own layout."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode
+from rehearsed import registered_at
+
+from freqfusion.data.rehearsal import write_rehearsal
+from freqfusion.data.synthetic import write_coco
+from freqfusion.engine import Trainer, setup
+from freqfusion.engine.setup import load_config
+
+ROOT = Path(__file__).parents[1] / "configs"
+CONFIGS = [
+    path.relative_to(ROOT)
+    for path in sorted(ROOT.rglob("*.yaml"))
+    if not path.name.startswith("Base-")
+]
+SCORES = {
+    "detection": {"bbox"},
+    "instance-segmentation": {"segm"},
+    "semantic-segmentation": {"sem_seg"},
+    "panoptic-segmentation": {"panoptic_seg", "sem_seg", "segm"},
+}
+# Keys in which a method may differ from its baseline.
+SWITCHES = {"ENABLED", "FEATURE_RESAMPLE_NORM", "COMPRESS_RATIO"}
+SMALL = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.WEIGHTS": "",
+    "MODEL.TIMM.PRETRAINED": "False",
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": "50",
+    "MODEL.RPN.POST_NMS_TOPK_TEST": "20",
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.0",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "16",
+    "INPUT.MIN_SIZE_TRAIN": "(64,)",
+    "INPUT.MAX_SIZE_TRAIN": "96",
+    "INPUT.MIN_SIZE_TEST": "64",
+    "INPUT.MAX_SIZE_TEST": "96",
+    "INPUT.CROP.SIZE": "[64, 64]",
+    "SOLVER.MAX_ITER": "1",
+    "SOLVER.STEPS": "()",
+    "SOLVER.IMS_PER_BATCH": "2",
+    "SOLVER.BASE_LR": "0.0001",
+    "DATALOADER.NUM_WORKERS": "0",
+    "SEED": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    size = (64, 80)
+    root = tmp_path_factory.mktemp("datasets")
+    write_rehearsal(root, num_train=4, num_val=1, size=size)
+    write_coco(root / "synthetic", num_train=4, num_val=1, size=size, progress=False, workers=1)
+    with pytest.MonkeyPatch.context() as patch, registered_at(root, patch):
+        yield root
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_trains_a_step_and_evaluates_an_image(config, data, tmp_path):
+    small = SMALL | {"OUTPUT_DIR": str(tmp_path)}
+    arguments = argparse.Namespace(
+        config_file=str(ROOT / config),
+        opts=[part for pair in small.items() for part in pair],
+        eval_only=False,
+        resume=False,
+    )
+    cfg = setup(arguments)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    results = Trainer.test(cfg, trainer.model)
+    assert SCORES[config.parent.name] <= set(results)
+    scores = [score for task in results.values() for score in task.values()]
+    assert all(0 <= score <= 100 or math.isnan(score) for score in scores)
+    assert (tmp_path / "model_final.pth").is_file()
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert set(written["datasets"][cfg.DATASETS.TEST[0]]) == set(results)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_stands_beside_its_counterpart(config):
+    """A method differs from its baseline by its switch only, and every baseline has a method."""
+    cfg = load_config(str(ROOT / config))
+    prefix = "freqfusion_"
+    if not config.name.startswith(prefix):
+        assert not cfg.MODEL.FREQFUSION.ENABLED
+        assert (ROOT / config.parent / f"{prefix}{config.name}").is_file()
+        return
+    assert cfg.MODEL.FREQFUSION.ENABLED
+    baseline = load_config(str(ROOT / config.parent / config.name.removeprefix(prefix)))
+    different = set(differences(cfg, baseline)) - {"OUTPUT_DIR"}
+    assert {name.removeprefix("MODEL.FREQFUSION.") for name in different} <= SWITCHES
+    assert cfg.OUTPUT_DIR != baseline.OUTPUT_DIR
+
+
+def differences(one, other, path=""):
+    """Full names of the keys in which two configurations differ."""
+    for key in one:
+        if isinstance(one[key], CfgNode):
+            yield from differences(one[key], other[key], f"{path}{key}.")
+        elif one[key] != other[key]:
+            yield f"{path}{key}"
+
+
+def test_output_folders_differ():
+    folders = [load_config(str(ROOT / config)).OUTPUT_DIR for config in CONFIGS]
+    assert len(set(folders)) == len(folders)
