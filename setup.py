@@ -30,6 +30,7 @@ EXTRAS_REQUIRE = {
         "fvcore>=0.1.5.post20221221",
         "pycocotools>=2.0.8",
         "opencv-python-headless>=4.9",  # detectron2's visualizer imports cv2 without declaring it
+        "scipy>=1.11",
         "shapely>=2.0",  # fvcore crops polygons with it
         "ninja>=1.11",  # detectron2 is compiled without build isolation, so its tools are ours
         "wheel>=0.40",

@@ -14,6 +14,7 @@ def add_freqfusion_config(cfg: CfgNode) -> None:
     """Add the keys of this project to a Detectron2 configuration, in place."""
     _add_fusion_keys(cfg)
     _add_timm_keys(cfg)
+    _add_mask2former_keys(cfg)
     _add_data_keys(cfg)
     _add_solver_keys(cfg)
     _add_training_keys(cfg)
@@ -83,8 +84,66 @@ def _add_timm_keys(cfg: CfgNode) -> None:
     node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Stochastic depth; 0 leaves the model's default.
     node.DROP_PATH_RATE = 0.0
+    # A layer normalisation of each stage's map, as Swin has in Mask2Former.
+    node.OUT_NORM = False
     # Recompute the stages in the backward pass: less memory, more time.
     node.USE_CHECKPOINT = False
+
+
+def _add_mask2former_keys(cfg: CfgNode) -> None:
+    # For MODEL.META_ARCHITECTURE "Mask2Former" with MODEL.SEM_SEG_HEAD.NAME "Mask2FormerHead"; the
+    # number of classes is MODEL.SEM_SEG_HEAD.NUM_CLASSES.
+    cfg.MODEL.MASK2FORMER = node = CfgNode()
+    # "FreqFusionPixelDecoder" is the original one with MODEL.FREQFUSION.ENABLED False.
+    node.PIXEL_DECODER = "FreqFusionPixelDecoder"
+    node.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Widths of all maps and of the mask features, normalisation of the feature pyramid, stride of
+    # the masks.
+    node.CONV_DIM = 256
+    node.MASK_DIM = 256
+    node.NORM = "GN"
+    node.COMMON_STRIDE = 4
+    # The encoder of deformable attention: which maps go through it, layers, width of the
+    # feed-forward networks, places that a head looks at in a map; recompute it in the backward
+    # pass (less memory, more time).
+    node.ENCODER_FEATURES = ["res3", "res4", "res5"]
+    node.ENCODER_LAYERS = 6
+    node.ENCODER_FEEDFORWARD = 1024
+    node.ENCODER_POINTS = 4
+    node.CHECKPOINT_ENCODER = False
+    # Heads and dropout of the encoder; the decoder has as many heads and no dropout.
+    node.NHEADS = 8
+    node.DROPOUT = 0.0
+    # The transformer decoder. Its layers are counted as such: published files say 10 for 9.
+    node.HIDDEN_DIM = 256
+    node.NUM_QUERIES = 100
+    node.DECODER_LAYERS = 9
+    node.DECODER_FEEDFORWARD = 2048
+    node.PRE_NORM = False
+    node.ENFORCE_INPUT_PROJ = False
+    # Weights of the losses, which are also those of the matching; that of "no object" among the
+    # classes.
+    node.CLASS_WEIGHT = 2.0
+    node.MASK_WEIGHT = 5.0
+    node.DICE_WEIGHT = 5.0
+    node.NO_OBJECT_WEIGHT = 0.1
+    # Points at which masks are compared, how many times more are drawn to choose uncertain ones
+    # from, and which part of the points is chosen so.
+    node.TRAIN_NUM_POINTS = 12544
+    node.OVERSAMPLE_RATIO = 3.0
+    node.IMPORTANCE_SAMPLE_RATIO = 0.75
+    # Images are padded to a multiple of this; 0 takes that of the backbone.
+    node.SIZE_DIVISIBILITY = 32
+    node.TEST = CfgNode()
+    # What the model gives.
+    node.TEST.SEMANTIC_ON = True
+    node.TEST.INSTANCE_ON = False
+    node.TEST.PANOPTIC_ON = False
+    # Smallest score of a panoptic segment, and smallest part of its mask that it must win.
+    node.TEST.OBJECT_MASK_THRESHOLD = 0.8
+    node.TEST.OVERLAP_THRESHOLD = 0.8
+    # Boxes of instances: around their "masks", or "zeros" as published models have them.
+    node.TEST.INSTANCE_BOXES = "masks"
 
 
 def _add_data_keys(cfg: CfgNode) -> None:
@@ -125,6 +184,8 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # LR_SCHEDULER_NAME may also be "WarmupPolyLR", with this exponent. CLIP_GRADIENTS.CLIP_TYPE may
     # also be "full_model", which clips the norm of all gradients together.
     cfg.SOLVER.POLY_LR_POWER = 0.9
+    # Mixed precision (SOLVER.AMP.ENABLED) in "float16", on a GPU, or "bfloat16", anywhere.
+    cfg.SOLVER.AMP.DTYPE = "float16"
 
 
 def _add_training_keys(cfg: CfgNode) -> None:

@@ -95,6 +95,9 @@ WRONG = {
     "class 0 must be keys with values, not 'car'": {"classes": ["car"]},
     "two classes have the id 1": {"classes": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
     "two classes have the name a": {"classes": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]},
+    "must come before the others": {
+        "classes": [{"id": 1, "name": "road"}, {"id": 2, "name": "car", "thing": True}]
+    },
     "colour of a must be three": {"classes": [{"id": 1, "name": "a", "color": [1, 2]}]},
     "unknown key clases; did you mean classes": {"clases": []},
     "split val lacks images": {"splits": {"val": {"semantic": "x"}}},

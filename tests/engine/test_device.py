@@ -61,6 +61,10 @@ def messages():
     [
         ((), "There is no GPU: running on the CPU"),
         (
+            ("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"),
+            "There is no GPU: running on the CPU",
+        ),
+        (
             ("SOLVER.AMP.ENABLED", "True"),
             "There is no GPU: running on the CPU, in full precision",
         ),

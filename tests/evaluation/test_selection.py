@@ -33,8 +33,8 @@ def test_table(dataset, tmp_path):
     everything = build_evaluator(get_freqfusion_cfg(), separated, str(tmp_path))
     assert parts(everything) == [COCOEvaluator, SemanticEvaluator, PanopticEvaluator]
     assert isinstance(build_evaluator(None, "scenes_stuffonly"), SemanticEvaluator)
-    # Without instances and label maps, panoptic quality stays.
-    assert isinstance(build_evaluator(None, joint), PanopticEvaluator)
+    # Without instances and label maps: labels come from the panoptic truth.
+    assert parts(build_evaluator(None, joint)) == [SemanticEvaluator, PanopticEvaluator]
 
 
 def test_unknown_type(dataset):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from freqfusion.data.reading import read_label_png
 from freqfusion.evaluation import SemanticEvaluator
-from freqfusion.evaluation.semantic import frequency_weighted_iou
+from freqfusion.evaluation.semantic import frequency_weighted_iou, labels_of_segments
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
 
 CLASSES = 7
@@ -90,3 +90,19 @@ def test_errors_name_the_file(dataset, tmp_path):
     Image.new("RGB", (64, 48)).save(path)
     with pytest.raises(ValueError, match="mode RGB"):
         read_label_png(str(path))
+
+
+def test_truth_may_be_panoptic(dataset):
+    """The truth itself, as scores of one label space: all that occurs is right."""
+    evaluator = SemanticEvaluator(dataset[1])
+    for image in DatasetCatalog.get(dataset[1]):
+        labels = labels_of_segments(image["pan_seg_file_name"], image["segments_info"], 255)
+        scores = torch.nn.functional.one_hot(torch.from_numpy(labels).clamp(max=13).long(), 14)
+        evaluator.process([image], [{"sem_seg": scores.permute(2, 0, 1)[:13]}])
+    assert evaluator.evaluate()["sem_seg"]["mIoU"] == 100
+
+
+def test_id_without_a_segment(dataset):
+    image = DatasetCatalog.get(dataset[1])[0]
+    with pytest.raises(ValueError, match="which no segment of its annotation has"):
+        labels_of_segments(image["pan_seg_file_name"], image["segments_info"][1:], 255)

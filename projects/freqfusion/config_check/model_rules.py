@@ -185,3 +185,31 @@ def weight_warnings(cfg: CfgNode) -> Iterator[str]:
             f"MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT} freezes random weights, since"
             " MODEL.WEIGHTS is empty: set MODEL.WEIGHTS, or MODEL.BACKBONE.FREEZE_AT 0"
         )
+
+
+def mask2former_rules(cfg: CfgNode) -> Iterator[str]:
+    """What Mask2Former is trained on, and widths that must divide."""
+    if cfg.MODEL.META_ARCHITECTURE != "Mask2Former":
+        return
+    node = cfg.MODEL.MASK2FORMER
+    if len(cfg.INPUT.TARGETS) != 1:
+        yield (
+            "Mask2Former learns from one kind of target: set INPUT.TARGETS to"
+            ' ("semantic",), ("instances",) or ("panoptic",); got'
+            f" {listed(cfg.INPUT.TARGETS) or 'none'}"
+        )
+    if "instances" in cfg.INPUT.TARGETS and not cfg.MODEL.MASK_ON:
+        yield "Mask2Former learns masks: set MODEL.MASK_ON True"
+    if node.CONV_DIM % 32:
+        yield f"MODEL.MASK2FORMER.CONV_DIM must be a multiple of 32; got {node.CONV_DIM}"
+    for key in ("CONV_DIM", "HIDDEN_DIM"):
+        if node[key] % node.NHEADS:
+            yield (
+                f"MODEL.MASK2FORMER.NHEADS {node.NHEADS} must divide MODEL.MASK2FORMER.{key}"
+                f" {node[key]}"
+            )
+    if node.TEST.PANOPTIC_ON and cfg.INPUT.TARGETS != ("panoptic",):
+        yield (
+            "MODEL.MASK2FORMER.TEST.PANOPTIC_ON needs a model of things and stuff: set"
+            ' INPUT.TARGETS ("panoptic",), or PANOPTIC_ON False'
+        )

@@ -8,6 +8,8 @@ from detectron2.config import CfgNode
 
 from freqfusion.config_check.names import listed
 
+AMP_DTYPES = ("float16", "bfloat16")
+
 
 def input_rules(cfg: CfgNode) -> Iterator[str]:
     """Sizes, crops and flips of images."""
@@ -80,10 +82,13 @@ def test_rules(cfg: CfgNode) -> Iterator[str]:
 def solver_rules(cfg: CfgNode) -> Iterator[str]:
     """Precision and schedule."""
     node = cfg.SOLVER
-    if node.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+    if node.AMP.DTYPE not in AMP_DTYPES:
+        yield f"SOLVER.AMP.DTYPE must be one of {listed(AMP_DTYPES)}; got {node.AMP.DTYPE!r}"
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    if node.AMP.ENABLED and node.AMP.DTYPE == "float16" and not on_gpu:
         yield (
-            f"SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE}: set"
-            " SOLVER.AMP.ENABLED False"
+            f"SOLVER.AMP in float16 needs a GPU, but MODEL.DEVICE is {cfg.MODEL.DEVICE}: set"
+            " SOLVER.AMP.DTYPE bfloat16, or SOLVER.AMP.ENABLED False"
         )
     if sorted(node.STEPS) != list(node.STEPS):
         yield f"SOLVER.STEPS must grow: write {listed(sorted(node.STEPS))}"

@@ -27,6 +27,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,8 @@ def _classes(entries: Any) -> tuple[DeclaredClass, ...]:
                 None if color is None else (color[0], color[1], color[2]),
             )
         )
+    if any(after.thing and not before.thing for before, after in pairwise(classes)):
+        raise _Wrong("classes with thing: true must come before the others, as COCO's do")
     for what in ("id", "name"):
         values = [str(getattr(entry, what)) for entry in classes]
         twice = sorted({value for value in values if values.count(value) > 1})

@@ -25,7 +25,7 @@ from freqfusion.data.declared import (
     read_declaration,
     separated_metadata_of,
 )
-from freqfusion.data.synthetic import separated_metadata
+from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
 
 SPLITS = ("train", "val")
 _THINGS_COLOR = [82, 18, 128]
@@ -52,7 +52,7 @@ def register_synthetic(folder: Path) -> None:
 
     ``synthetic_instances_*``; ``synthetic_panoptic_*_separated`` with instances, labels for a
     Panoptic FPN (things are one class) and panoptic truth; ``synthetic_semantic_*`` with all
-    classes in one label map.
+    classes in one label map; ``synthetic_panoptic_*`` with one label space.
     """
     names = separated_metadata()
     classes = [*names["thing_classes"], *names["stuff_classes"][1:]]
@@ -69,6 +69,9 @@ def register_synthetic(folder: Path) -> None:
         things = {key: value for key, value in names.items() if key.startswith("thing")}
         add_instances(f"synthetic_instances_{split}", paths, things)
         add_separated(f"synthetic_panoptic_{split}_separated", paths, names, 255)
+        joint = panoptic_metadata()
+        ignored = joint.pop("ignore_label")
+        add_panoptic(f"synthetic_panoptic_{split}", paths, joint, ignored)
         semantic = {"stuff_classes": classes, "stuff_colors": colors}
         add_semantic(f"synthetic_semantic_{split}", paths, semantic, 255)
 

@@ -36,7 +36,8 @@ def setup(arguments: argparse.Namespace, *, checked: bool = False) -> CfgNode:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="freqfusion")
     default_setup(cfg, arguments)
     if cfg.MODEL.DEVICE != asked.MODEL.DEVICE:
-        without = ", in full precision" if asked.SOLVER.AMP.ENABLED else ""
+        lost = asked.SOLVER.AMP.ENABLED and not cfg.SOLVER.AMP.ENABLED
+        without = ", in full precision" if lost else ""
         logger.warning("There is no GPU: running on the CPU%s", without)
     for warning in config_warnings(cfg):
         logger.warning(warning)
@@ -66,12 +67,13 @@ def load_config(path: str, overrides: Sequence[Any] | None = None) -> CfgNode:
 def fit_device(cfg: CfgNode) -> bool:
     """Move to the CPU where the configuration names a GPU and there is none; say whether it did.
 
-    Mixed precision needs the GPU and is switched off with it.
+    Mixed precision in float16 needs the GPU and is switched off with it.
     """
     if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
         return False
     cfg.MODEL.DEVICE = "cpu"
-    cfg.SOLVER.AMP.ENABLED = False
+    if cfg.SOLVER.AMP.DTYPE == "float16":
+        cfg.SOLVER.AMP.ENABLED = False
     return True
 
 

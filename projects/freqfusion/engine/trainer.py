@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from freqfusion.data.mapper import build_mapper
 from freqfusion.engine.hooks import BestCheckpoint, finished_iterations
+from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
 from freqfusion.engine.results import write_results
 from freqfusion.engine.sample_predictions import SamplePredictions
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer
@@ -35,7 +36,20 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode, *, config_file: str = "") -> None:
         self.config_file = config_file
-        super().__init__(cfg)
+        full_precision = cfg.clone()
+        full_precision.defrost()
+        full_precision.SOLVER.AMP.ENABLED = False
+        super().__init__(full_precision)
+        self.cfg = cfg
+        if cfg.SOLVER.AMP.ENABLED:
+            parts: Any = self._trainer
+            self._trainer: Any = MixedPrecisionTrainer(
+                parts.model,
+                parts.data_loader,
+                parts.optimizer,
+                device=torch.device(cfg.MODEL.DEVICE).type,
+                precision=cfg.SOLVER.AMP.DTYPE,
+            )
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

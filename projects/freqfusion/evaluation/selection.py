@@ -69,7 +69,7 @@ EVALUATORS: dict[str, tuple[tuple[Maker, str | None], ...]] = {
     "coco": ((_instances, None),),
     "coco_panoptic_seg": (
         (_instances, "json_file"),
-        (_semantic, "sem_seg_root"),
+        (_semantic, "stuff_classes"),
         (_panoptic, None),
     ),
     "sem_seg": ((_semantic, None),),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog
 
-from freqfusion.data.reading import read_label_png
+from freqfusion.data.reading import read_label_png, read_panoptic_png
 from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
+from freqfusion.metrics.labels import LabelArray
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +21,8 @@ class SemanticEvaluator(StreamingEvaluator):
     """mIoU, mBoundaryIoU, fwIoU (weighted by frequency) and pACC (of pixels), in percent.
 
     Also ``IoU-<class>`` and ``BoundaryIoU-<class>`` of each of the metadata's ``stuff_classes``;
-    nan for one that does not occur. The truth is ``sem_seg_file_name`` of the data set's dicts;
-    pixels of the metadata's ``ignore_label`` do not count, and any other label outside of the
+    nan for one that does not occur. The truth is ``sem_seg_file_name`` of the data set's dicts,
+    or ``pan_seg_file_name`` with the classes of ``segments_info``; pixels of the metadata's ``ignore_label`` do not count, and any other label outside of the
     classes is a ValueError. With ``output_dir``, the scores and the confusion matrix (by row, the
     true class) are written to ``<dataset>_sem_seg.json``.
 
@@ -53,8 +54,7 @@ class SemanticEvaluator(StreamingEvaluator):
                 f" {len(self.class_names)} classes; does MODEL.SEM_SEG_HEAD.NUM_CLASSES fit?"
             )
         prediction = output.argmax(dim=0).cpu().numpy()
-        path = self._truth_file(image)
-        truth = read_label_png(path)
+        truth, path = self._truth(image)
         if prediction.shape != truth.shape:
             raise ValueError(
                 f"the prediction for {name} is {' x '.join(map(str, prediction.shape))} (height x"
@@ -79,6 +79,15 @@ class SemanticEvaluator(StreamingEvaluator):
         self.save({"percent": scores, "classes": self.class_names, "confusion": matrix})
         return scores
 
+    def _truth(self, image: Mapping[str, Any]) -> tuple[LabelArray, str]:
+        """Labels and their file: the label map, or else the panoptic picture."""
+        if "sem_seg_file_name" not in image and "pan_seg_file_name" in image:
+            path = str(image["pan_seg_file_name"])
+            ignored = self.metadata.get("ignore_label")
+            return labels_of_segments(path, image["segments_info"], ignored), path
+        path = self._truth_file(image)
+        return read_label_png(path), path
+
     def _truth_file(self, image: Mapping[str, Any]) -> str:
         """From the dict itself, or by its file name: Detectron2's mapper takes it out in tests."""
         if "sem_seg_file_name" in image:
@@ -96,6 +105,25 @@ class SemanticEvaluator(StreamingEvaluator):
                 " with its semantic label maps"
             )
         return self._files[name]
+
+
+def labels_of_segments(
+    path: str, segments: Iterable[Mapping[str, Any]], ignore_label: int | None
+) -> LabelArray:
+    """Label of each pixel of a panoptic PNG by the class of its segment; void is ignored."""
+    ids = read_panoptic_png(path)
+    known, places = np.unique(ids, return_inverse=True)
+    label_of = {segment["id"]: segment["category_id"] for segment in segments}
+    missing = [number for number in known.tolist() if number and number not in label_of]
+    if missing:
+        raise ValueError(
+            f"{path} has the id {missing[0]}, which no segment of its annotation has;"
+            " freqfusion.tools.check_dataset lists all such places"
+        )
+    void = 255 if ignore_label is None else ignore_label
+    table = np.array([label_of.get(number, void) for number in known.tolist()])
+    labels: LabelArray = table[places].reshape(ids.shape)
+    return labels
 
 
 def semantic_scores(

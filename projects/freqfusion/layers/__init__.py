@@ -4,6 +4,10 @@ They need nothing but torch and can be used in any model; see USAGE.md for where
 """
 
 from freqfusion.layers.concatenation import Concatenation, FreqFusionConcat
+from freqfusion.layers.deformable_attention import (
+    MultiScaleDeformableAttention,
+    deformable_attention,
+)
 from freqfusion.layers.freqfusion import FreqFusion
 from freqfusion.layers.kernels import hamming_window, normalize_kernels
 from freqfusion.layers.reassembly import reassemble
@@ -23,6 +27,8 @@ __all__ = [
     "FreqFusionConcat",
     "InterpolationUpsampling",
     "LocalSimilaritySampler",
+    "MultiScaleDeformableAttention",
+    "deformable_attention",
     "hamming_window",
     "local_similarity",
     "normalize_kernels",

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class TimmBackbone(Backbone):
@@ -23,6 +23,7 @@ class TimmBackbone(Backbone):
         in_channels: Channels of the images.
         drop_path_rate: Stochastic depth; 0 leaves the model's default.
         use_checkpoint: Recompute the stages in the backward pass instead of keeping their maps.
+        out_norm: Normalise each map over its channels, as Swin does in Mask2Former.
     """
 
     @configurable
@@ -35,6 +36,7 @@ class TimmBackbone(Backbone):
         in_channels: int = 3,
         drop_path_rate: float = 0.0,
         use_checkpoint: bool = False,
+        out_norm: bool = False,
     ):
         super().__init__()
         self.model = _create(name, pretrained, in_channels, drop_path_rate)
@@ -53,6 +55,10 @@ class TimmBackbone(Backbone):
         self._out_features = [stage for stage in stages if stage in out_features]
         self._out_feature_strides = stages
         self._out_feature_channels = dict(zip(stages, info.channels(), strict=True))
+        channels = self._out_feature_channels
+        self.norms = nn.ModuleDict(
+            {stage: nn.LayerNorm(channels[stage]) for stage in self._out_features if out_norm}
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -65,6 +71,7 @@ class TimmBackbone(Backbone):
             "in_channels": input_shape.channels,
             "drop_path_rate": node.DROP_PATH_RATE,
             "use_checkpoint": node.USE_CHECKPOINT,
+            "out_norm": node.OUT_NORM,
         }
 
     @property
@@ -84,6 +91,8 @@ class TimmBackbone(Backbone):
             image = maps[name]
             if image.shape[1] != self._out_feature_channels[name]:  # Swin has channels last
                 image = image.permute(0, 3, 1, 2)
+            if name in self.norms:
+                image = self.norms[name](image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             results[name] = image[..., : -(-height // stride), : -(-width // stride)].contiguous()
         return results
 

@@ -1,0 +1,256 @@
+"""Attention to a few places in feature maps of several sizes, chosen by each query.
+
+Zhu et al., Deformable DETR: Deformable Transformers for End-to-End Object Detection, ICLR 2021.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from freqfusion.layers.checks import check_choice, check_positive
+from freqfusion.layers.deformable import attend, is_installed, sample_with_deformops
+
+AttentionImplementation = Literal["auto", "torch", "deformops"]
+
+
+def deformable_attention(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    *,
+    implementation: AttentionImplementation = "auto",
+) -> Tensor:
+    """Weighted sum of bilinear samples of several maps, for every query and head.
+
+    A sample at (x, y) of a map of H x W pixels lies at pixel (x * W - 0.5, y * H - 0.5); pixels
+    outside the map are zero (``grid_sample`` with ``align_corners=False``).
+
+    Args:
+        value: (B, S, heads, D), the maps flattened row by row, one after another.
+        spatial_shapes: (H, W) of each map, as Python numbers; S is the sum of their products.
+        sampling_locations: (B, Q, heads, levels, points, 2), x and y; 0 and 1 are the outer edges
+            of a map. Keep them in float32 or better: half precision cannot tell the pixels of a
+            large map apart.
+        attention_weights: (B, Q, heads, levels, points), used as they are.
+        implementation: ``"torch"``; ``"deformops"``, the package of that name, which has kernels
+            for GPUs; ``"auto"``, deformops for tensors on a GPU where it is installed.
+
+    Returns:
+        (B, Q, heads * D) in the dtype of ``value``. Half precision is summed in float32 by torch.
+        On a CPU, and wherever torch computes it, derivatives of second order exist too.
+
+    Raises:
+        ValueError: if the arguments do not fit together.
+        RuntimeError: if deformops is asked for and is not installed.
+    """
+    check_choice(AttentionImplementation, implementation=implementation)
+    shapes = _check_maps(value, spatial_shapes)
+    _check_samples(value, len(shapes), sampling_locations, attention_weights)
+    if implementation == "deformops" or (
+        implementation == "auto"
+        and value.is_cuda
+        and not torch.compiler.is_exporting()
+        and is_installed()
+    ):
+        return sample_with_deformops(value, shapes, sampling_locations, attention_weights)
+    return attend(value, shapes, sampling_locations, attention_weights)
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """Deformable attention with its projections, several maps at once.
+
+    At the start every head looks in a direction of its own, the points one pixel apart, and all
+    samples count alike. The names of the parameters are those of published weights.
+
+    Args:
+        embed_dim: Channels of queries, values and output.
+        num_levels: Number of maps.
+        num_heads: Must divide ``embed_dim``.
+        num_points: Samples for each map and head.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_levels: int = 4,
+        num_heads: int = 8,
+        num_points: int = 4,
+    ):
+        super().__init__()
+        check_positive(
+            embed_dim=embed_dim, num_levels=num_levels, num_heads=num_heads, num_points=num_points
+        )
+        if embed_dim % num_heads:
+            raise ValueError(
+                f"num_heads must divide embed_dim, got {num_heads} heads for {embed_dim} channels"
+            )
+        self.embed_dim = embed_dim
+        self.num_levels = num_levels
+        self.num_heads = num_heads
+        self.num_points = num_points
+        samples = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(embed_dim, 2 * samples)
+        self.attention_weights = nn.Linear(embed_dim, samples)
+        self.value_proj = nn.Linear(embed_dim, embed_dim)
+        self.output_proj = nn.Linear(embed_dim, embed_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise as the class says; both projections by Xavier's rule."""
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        for layer in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        # On the outline of a square, so that eight heads look at the eight neighbours.
+        directions = directions / directions.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1.0, self.num_points + 1)[:, None]
+        offsets = (directions[:, None, None] * steps).expand(-1, self.num_levels, -1, -1)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.flatten())
+
+    def forward(
+        self,
+        query: Tensor,
+        reference_points: Tensor,
+        value: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+        padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Let every query look around its reference points.
+
+        Args:
+            query: (B, Q, C).
+            reference_points: (B, Q, levels, 2), x and y in [0, 1], around which offsets are in
+                pixels of the map; or (B, Q, levels, 4), boxes of centre, width and height, where
+                an offset of ``num_points`` reaches the edge of the box.
+            value: (B, S, C), the maps flattened row by row, one after another.
+            spatial_shapes: (H, W) of each map.
+            padding_mask: (B, S), true where ``value`` is padding and counts as zero.
+
+        Returns:
+            (B, Q, C).
+
+        Raises:
+            ValueError: if the arguments do not fit together.
+        """
+        self._check(query, reference_points, value, spatial_shapes, padding_mask)
+        projected = self.value_proj(value)
+        if padding_mask is not None:
+            projected = projected.masked_fill(padding_mask[..., None], 0)
+        shape = (self.num_heads, self.num_levels, self.num_points)
+        logits = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
+        output = deformable_attention(
+            projected.unflatten(-1, (self.num_heads, -1)),
+            spatial_shapes,
+            self._locate(query, reference_points, spatial_shapes),
+            logits.softmax(-1).unflatten(-1, shape[1:]),
+        )
+        result: Tensor = self.output_proj(output)
+        return result
+
+    def _locate(
+        self, query: Tensor, reference_points: Tensor, spatial_shapes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """Sampling locations (B, Q, heads, levels, points, 2), float32 or better."""
+        shape = (self.num_heads, self.num_levels, self.num_points, 2)
+        # Half precision cannot tell the pixels of a large map apart.
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        offsets = self.sampling_offsets(query).unflatten(-1, shape).to(dtype)
+        reference = reference_points.to(dtype)[:, :, None, :, None]
+        if reference.shape[-1] == 4:
+            offsets = offsets * (reference[..., 2:] * (0.5 / self.num_points))
+        else:
+            sizes = [(width, height) for height, width in spatial_shapes]
+            offsets = offsets / torch.tensor(sizes, dtype=dtype, device=query.device)[:, None]
+        located: Tensor = reference[..., :2] + offsets
+        return located
+
+    def _check(
+        self,
+        query: Tensor,
+        reference_points: Tensor,
+        value: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+        padding_mask: Tensor | None,
+    ) -> None:
+        for name, tensor in (("query", query), ("value", value)):
+            if tensor.dim() != 3 or tensor.shape[-1] != self.embed_dim:
+                raise ValueError(
+                    f"{name} must be (batch, length, {self.embed_dim}), got {tuple(tensor.shape)}"
+                )
+        if len(spatial_shapes) != self.num_levels:
+            raise ValueError(
+                f"spatial_shapes must have a size for each of the {self.num_levels} levels, "
+                f"got {len(spatial_shapes)}"
+            )
+        wanted = (*query.shape[:2], self.num_levels)
+        if reference_points.shape[:-1] != wanted or reference_points.shape[-1] not in (2, 4):
+            raise ValueError(
+                f"reference_points must be {wanted} points of 2 or boxes of 4 numbers, "
+                f"got {tuple(reference_points.shape)}"
+            )
+        if padding_mask is None:
+            return
+        if padding_mask.shape != value.shape[:2] or padding_mask.dtype != torch.bool:
+            raise ValueError(
+                f"padding_mask must be {tuple(value.shape[:2])} booleans, "
+                f"got {tuple(padding_mask.shape)} of {padding_mask.dtype}"
+            )
+
+
+def _check_maps(
+    value: Tensor, spatial_shapes: Sequence[tuple[int, int]] | Tensor
+) -> list[tuple[int, int]]:
+    """Refuse maps whose sizes do not fit; return the sizes."""
+    if isinstance(spatial_shapes, Tensor):
+        raise ValueError(
+            "spatial_shapes must be (height, width) pairs of Python numbers, got a tensor: "
+            "pass spatial_shapes.tolist()"
+        )
+    if value.dim() != 4:
+        raise ValueError(
+            f"value must be (batch, positions, heads, channels), got {tuple(value.shape)}"
+        )
+    shapes = [(height, width) for height, width in spatial_shapes]
+    if not shapes or any(height < 1 or width < 1 for height, width in shapes):
+        raise ValueError(f"spatial_shapes must be positive (height, width) pairs, got {shapes}")
+    positions = sum(height * width for height, width in shapes)
+    if value.shape[1] != positions:
+        raise ValueError(
+            f"value must have {positions} positions, the pixels of maps of {shapes}, "
+            f"got {value.shape[1]}"
+        )
+    return shapes
+
+
+def _check_samples(value: Tensor, levels: int, locations: Tensor, weights: Tensor) -> None:
+    batch, _, heads, _ = value.shape
+    shape = locations.shape
+    if len(shape) != 6 or (shape[0], shape[2], shape[3], shape[5]) != (batch, heads, levels, 2):
+        raise ValueError(
+            "sampling_locations must be (batch, queries, heads, levels, points, 2) with "
+            f"{batch} images, {heads} heads and {levels} levels, got {tuple(shape)}"
+        )
+    if weights.shape != shape[:-1]:
+        raise ValueError(
+            f"attention_weights must be {tuple(shape[:-1])} as sampling_locations are, "
+            f"got {tuple(weights.shape)}"
+        )
+    for name, tensor in (("sampling_locations", locations), ("attention_weights", weights)):
+        if not tensor.is_floating_point() or not value.is_floating_point():
+            raise ValueError(
+                f"value and {name} must be floating point, got {value.dtype} and {tensor.dtype}"
+            )
+        if tensor.device != value.device:
+            raise ValueError(
+                f"value and {name} must be on one device, got {value.device} and {tensor.device}"
+            )

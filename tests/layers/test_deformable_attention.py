@@ -1,0 +1,453 @@
+"""Deformable attention: numbers, gradients, any sizes, dtypes, memory, tracing, clear errors."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import deformable as oracle
+
+from freqfusion.layers import MultiScaleDeformableAttention, deformable_attention
+from freqfusion.layers.deformable import is_installed, operators, rows, sampled
+
+SHAPES = [(3, 5), (1, 1), (4, 2)]
+
+
+def example(
+    shapes=SHAPES, *, batch=2, queries=6, heads=2, channels=3, points=2, margin=0.3, **options
+):
+    """Random arguments that fit together; samples reach ``margin`` outside the maps."""
+    options = {"dtype": torch.float64, **options}
+    positions = sum(height * width for height, width in shapes)
+    size = (batch, queries, heads, len(shapes), points)
+    value = torch.randn(batch, positions, heads, channels, **options)
+    locations = torch.rand(*size, 2, **{**options, "requires_grad": False})
+    locations = locations * (1 + 2 * margin) - margin
+    locations.requires_grad_(options.get("requires_grad", False))
+    return value, locations, torch.randn(*size, **options)
+
+
+def gradients(run, inputs, weight):
+    return torch.autograd.grad((run(*inputs) * weight).sum(), inputs)
+
+
+def test_by_hand():
+    """A map (1, 2; 4, 8) read at pixel (x, y) = (0.25, 0.5): by columns 2.5 and 5.
+
+    0.75 * 2.5 + 0.25 * 5 = 3.125. At pixel (-0.5, 0), half of the weight is outside: 0.5. The
+    second map, a pixel of 10, is read at its centre, and, at the very edge of the image, by half.
+    Weights 2, 1, 1, 1: 6.25 + 0.5 + 10 + 5 = 21.75.
+    """
+    value = torch.tensor([1.0, 2.0, 4.0, 8.0, 10.0]).view(1, 5, 1, 1)
+    first = [[0.75 / 2, 1.0 / 2], [0.0, 0.5 / 2]]
+    second = [[0.5, 0.5], [0.5, 1.0]]
+    locations = torch.tensor([first, second]).view(1, 1, 1, 2, 2, 2)
+    weights = torch.tensor([2.0, 1.0, 1.0, 1.0]).view(1, 1, 1, 2, 2)
+    out = deformable_attention(value, [(2, 2), (1, 1)], locations, weights)
+    assert out.shape == (1, 1, 1)
+    assert out.item() == pytest.approx(21.75)
+
+
+SIZES = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    shapes=SIZES,
+    batch=st.integers(1, 2),
+    queries=st.integers(1, 4),
+    heads=st.integers(1, 3),
+    channels=st.integers(1, 4),
+    points=st.integers(1, 3),
+    margin=st.sampled_from([0.0, 0.5, 3.0]),
+)
+def test_equals_plain_loops(shapes, batch, queries, heads, channels, points, margin):
+    sizes = {"batch": batch, "queries": queries, "heads": heads}
+    value, locations, weights = example(
+        shapes, **sizes, channels=channels, points=points, margin=margin
+    )
+    expected = oracle.loops(value.numpy(), shapes, locations.numpy(), weights.numpy())
+    for form in (deformable_attention, sampled.attend):
+        actual = form(value, shapes, locations, weights)
+        np.testing.assert_allclose(actual, expected, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=4),
+    queries=st.integers(1, 40),
+    points=st.integers(1, 4),
+    chunk=st.sampled_from([1, 17, 1 << 14]),
+)
+def test_gradients_equal_those_of_grid_sample(shapes, queries, points, chunk):
+    """In any number of chunks, for samples inside and outside."""
+    inputs = example(shapes, queries=queries, points=points, requires_grad=True)
+    weight = torch.randn(2, queries, 6, dtype=torch.float64)
+    expected = gradients(lambda v, x, w: oracle.sampled(v, shapes, x, w), inputs, weight)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "_CHUNK_SAMPLES", chunk)
+        actual = gradients(lambda v, x, w: deformable_attention(v, shapes, x, w), inputs, weight)
+    for ours, theirs in zip(actual, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-8)
+
+
+def test_derivatives_of_first_and_second_order():
+    inputs = example(batch=1, queries=3, heads=1, channels=2, requires_grad=True)
+
+    def run(value, locations, weights):
+        return deformable_attention(value, SHAPES, locations, weights)
+
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("needed", range(3))
+def test_only_needed_gradients(needed):
+    inputs = example(requires_grad=True)
+    weight = torch.randn(2, 6, 6, dtype=torch.float64)
+
+    def run(value, locations, weights):
+        return deformable_attention(value, SHAPES, locations, weights)
+
+    expected = gradients(run, inputs, weight)[needed]
+    some = [t.detach().requires_grad_(i == needed) for i, t in enumerate(inputs)]
+    (actual,) = torch.autograd.grad((run(*some) * weight).sum(), some[needed])
+    torch.testing.assert_close(actual, expected)
+
+
+def test_at_pixel_centres_the_derivative_is_that_towards_the_right():
+    """A row (1, 2, 4) at its middle pixel: 4 - 2 over a third of the map, 6 per map width.
+
+    New models start there: their first offsets are whole pixels.
+    """
+    value = torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1, 1)
+    locations = torch.tensor([0.5, 0.5]).view(1, 1, 1, 1, 1, 2).requires_grad_()
+    out = deformable_attention(value, [(1, 3)], locations, torch.ones(1, 1, 1, 1, 1))
+    (grad,) = torch.autograd.grad(out.sum(), locations)
+    assert grad.flatten()[0].item() == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("far", [1.5, -1e4, 1e12, math.inf, -math.inf])
+def test_far_outside_is_zero(far):
+    value, locations, weights = example([(3, 4), (2, 2)], requires_grad=True)
+    far_away = torch.full_like(locations, far).requires_grad_()
+    out = deformable_attention(value, [(3, 4), (2, 2)], far_away, weights)
+    assert (out == 0).all()
+    for grad in torch.autograd.grad(out.sum(), (value, far_away, weights)):
+        assert (grad == 0).all()
+
+
+def test_not_a_number_stays_with_its_query():
+    """A diverged query must neither read outside the maps nor hide what happened."""
+    value, locations, weights = example(requires_grad=True)
+    broken = locations.detach().clone()
+    broken[0, 1] = math.nan
+    expected = deformable_attention(value, SHAPES, locations, weights)
+    out = deformable_attention(value, SHAPES, broken.requires_grad_(), weights)
+    assert out[0, 1].isnan().all()
+    torch.testing.assert_close(out[1], expected[1])
+    torch.testing.assert_close(out[0, 2:], expected[0, 2:])
+    torch.autograd.grad(out.sum(), (value, broken, weights))
+
+
+@pytest.mark.parametrize("form", [deformable_attention, sampled.attend])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+def test_half_precision(form, dtype, tolerance):
+    """Summed in float32: the error is that of rounding inputs and output once."""
+    shapes = [(13, 21), (6, 11)]
+    value, locations, weights = example(shapes, queries=50, channels=8)
+    inputs = (value.to(dtype), locations.float(), weights.to(dtype))
+    inputs = tuple(t.requires_grad_() for t in inputs)
+    exact = tuple(t.detach().double().requires_grad_() for t in inputs)
+    out, expected = form(inputs[0], shapes, *inputs[1:]), form(exact[0], shapes, *exact[1:])
+    assert out.dtype == dtype
+    assert (out - expected).abs().max() <= tolerance * expected.abs().max()
+    weight = torch.randn_like(expected).to(dtype)
+    actual = torch.autograd.grad(out, inputs, weight)
+    wanted = torch.autograd.grad(expected, exact, weight.double())
+    for given_, ours, theirs in zip(inputs, actual, wanted, strict=True):
+        assert ours.dtype == given_.dtype
+        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+def test_strided_inputs():
+    value, locations, weights = example()
+    expected = deformable_attention(value, SHAPES, locations, weights)
+    strided = [t.transpose(0, -1).contiguous().transpose(0, -1) for t in (locations, weights)]
+    value = value.transpose(1, 2).contiguous().transpose(1, 2)
+    torch.testing.assert_close(deformable_attention(value, SHAPES, *strided), expected)
+
+
+def test_saves_only_its_inputs():
+    value, locations, weights = example(requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        deformable_attention(value, SHAPES, locations, weights)
+    assert [t.data_ptr() for t in saved] == [t.data_ptr() for t in (value, locations, weights)]
+
+
+@pytest.mark.parametrize(("batch", "queries"), [(0, 6), (2, 0)])
+def test_nothing_to_do(batch, queries):
+    value, locations, weights = example(batch=batch, queries=queries, requires_grad=True)
+    out = deformable_attention(value, SHAPES, locations, weights)
+    assert out.shape == (batch, queries, 6)
+    out.sum().backward()
+    assert value.grad.shape == value.shape
+    assert not value.grad.any()
+
+
+def test_operators_are_registered_correctly():
+    """Schema, fake tensors, autograd registration and tracing, as torch itself checks them."""
+    value, locations, weights = example(requires_grad=True)
+    sizes = [size for shape in SHAPES for size in shape]
+    torch.library.opcheck(operators._attend, (value, sizes, locations, weights))
+    grad = torch.randn(2, 6, 6, dtype=torch.float64)
+    inputs = tuple(t.detach() for t in (value, locations, weights))
+    for needs in ((True, True), (False, True), (True, False)):
+        arguments = (grad, inputs[0], sizes, *inputs[1:], *needs)
+        torch.library.opcheck(operators._attend_backward, arguments)
+
+
+def test_compiles_without_graph_breaks():
+    inputs = example(requires_grad=True)
+
+    def run(value, locations, weights):
+        return deformable_attention(value * 2, SHAPES, locations, weights).relu()
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    out, expected = compiled(*inputs), run(*inputs)
+    torch.testing.assert_close(out, expected)
+    actual = torch.autograd.grad(out.sum(), inputs)
+    torch.testing.assert_close(actual, torch.autograd.grad(expected.sum(), inputs))
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("implementation", ["auto", "torch", "deformops"])
+def test_implementations_agree(implementation, device):
+    """With the grid_sample form in float64: values and gradients in float32."""
+    if implementation == "deformops" and not is_installed():
+        pytest.skip("deformops is not installed")
+    exact = example(heads=4, channels=8, points=4, requires_grad=True)
+    weight = torch.randn(2, 6, 32, dtype=torch.float64)
+    inputs = tuple(t.detach().to(device, torch.float32).requires_grad_() for t in exact)
+
+    def run(value, locations, weights):
+        return deformable_attention(
+            value, SHAPES, locations, weights, implementation=implementation
+        )
+
+    out = run(*inputs)
+    expected = oracle.sampled(exact[0], SHAPES, *exact[1:])
+    torch.testing.assert_close(out.double().cpu(), expected, atol=1e-5, rtol=1e-4)
+    actual = gradients(run, inputs, weight.to(device, torch.float32))
+    wanted = gradients(lambda v, x, w: oracle.sampled(v, SHAPES, x, w), exact, weight)
+    for ours, theirs in zip(actual, wanted, strict=True):
+        torch.testing.assert_close(ours.double().cpu(), theirs, atol=1e-3, rtol=1e-3)
+
+
+def test_deformops_is_asked_for_by_name(monkeypatch):
+    """Without the package, the error says how to get it."""
+    monkeypatch.setattr("freqfusion.layers.deformable.compiled.is_installed", lambda: False)
+    value, locations, weights = example()
+    with pytest.raises(RuntimeError, match=r"pip install 'freqfusion\[deformops\]'"):
+        deformable_attention(value, SHAPES, locations, weights, implementation="deformops")
+
+
+ERRORS = [
+    ({"implementation": "cuda"}, r"implementation must be one of .*got 'cuda'"),
+    ({"shapes": torch.tensor(SHAPES)}, r"pass spatial_shapes.tolist\(\)"),
+    ({"shapes": []}, r"must be positive \(height, width\) pairs, got \[\]"),
+    ({"shapes": [(3, 5), (0, 1), (4, 2)]}, "must be positive"),
+    ({"shapes": [(3, 5), (1, 1)]}, "must have 16 positions, .* got 24"),
+    ({"value": torch.zeros(2, 24, 6)}, r"value must be \(batch, positions.*got \(2, 24, 6\)"),
+    ({"locations": torch.zeros(2, 6, 2, 3, 2, 3)}, r"sampling_locations must .* 3 levels, got"),
+    ({"locations": torch.zeros(1, 6, 2, 3, 2, 2)}, "with 2 images"),
+    ({"weights": torch.zeros(2, 6, 2, 3, 1)}, r"must be \(2, 6, 2, 3, 2\) as .*got \(2, 6, 2"),
+    ({"weights": torch.zeros(2, 6, 2, 3, 2).long()}, r"floating point, got .* torch.int64"),
+    ({"weights": torch.zeros(2, 6, 2, 3, 2, device="meta")}, "on one device, got cpu and meta"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), ERRORS)
+def test_errors_say_what_came_and_what_is_allowed(wrong, message):
+    value, locations, weights = example()
+    right = {"value": value, "shapes": SHAPES, "locations": locations, "weights": weights}
+    arguments = {**right, **wrong}
+    options = {key: arguments.pop(key) for key in ("implementation",) if key in arguments}
+    with pytest.raises(ValueError, match=message):
+        deformable_attention(*arguments.values(), **options)
+
+
+# The module
+
+
+def layer_example(*, box=False, batch=2, queries=5, dtype=torch.float32):
+    torch.manual_seed(3)
+    module = MultiScaleDeformableAttention(embed_dim=16, num_levels=3, num_heads=4, num_points=2)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    query = torch.randn(batch, queries, 16)
+    reference = torch.rand(batch, queries, 3, 4 if box else 2)
+    value = torch.randn(batch, 24, 16)
+    return module.to(dtype), query.to(dtype), reference.to(dtype), value.to(dtype)
+
+
+def plain_layer(module, query, reference, value, padding_mask=None):
+    """The layer in float64 loops over its own parameters."""
+    weights = {k: v.detach().double().numpy() for k, v in module.state_dict().items()}
+    query, reference, value = (t.double().numpy() for t in (query, reference, value))
+
+    def linear(name, x):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    projected = linear("value_proj", value)
+    if padding_mask is not None:
+        projected[padding_mask.numpy()] = 0
+    batch, queries, _ = query.shape
+    size = (batch, queries, 4, 3, 2)
+    logits = np.exp(linear("attention_weights", query).reshape(batch, queries, 4, 6))
+    attention = (logits / logits.sum(-1, keepdims=True)).reshape(size)
+    offsets = linear("sampling_offsets", query).reshape(*size, 2)
+    locations = np.zeros_like(offsets)
+    for level, (height, width) in enumerate(SHAPES):
+        point = reference[:, :, None, level, None]
+        reach = point[..., 2:] / 2 / 2 if point.shape[-1] == 4 else 1 / np.array([width, height])
+        locations[:, :, :, level] = point[..., :2] + offsets[:, :, :, level] * reach
+    split = projected.reshape(batch, 24, 4, 4)
+    return linear("output_proj", oracle.loops(split, SHAPES, locations, attention))
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_layer_equals_plain_loops(box):
+    module, *inputs = layer_example(box=box, dtype=torch.float64)
+    expected = plain_layer(module, *inputs)
+    np.testing.assert_allclose(module(*inputs, SHAPES).detach(), expected, atol=1e-10)
+
+
+def test_padding_counts_as_zero():
+    module, *inputs = layer_example(dtype=torch.float64)
+    mask = torch.zeros(2, 24, dtype=torch.bool)
+    mask[0, 10:] = True
+    out = module(*inputs, SHAPES, mask).detach()
+    np.testing.assert_allclose(out, plain_layer(module, *inputs, mask), atol=1e-10)
+    assert not torch.allclose(out[0], module(*inputs, SHAPES)[0])
+
+
+def test_names_and_sizes_of_parameters():
+    """256 channels, 8 heads, 3 levels, 4 points: 2 * 96 offsets, 96 weights."""
+    module = MultiScaleDeformableAttention(num_levels=3)
+    assert {name: tuple(p.shape) for name, p in module.state_dict().items()} == {
+        "sampling_offsets.weight": (192, 256),
+        "sampling_offsets.bias": (192,),
+        "attention_weights.weight": (96, 256),
+        "attention_weights.bias": (96,),
+        "value_proj.weight": (256, 256),
+        "value_proj.bias": (256,),
+        "output_proj.weight": (256, 256),
+        "output_proj.bias": (256,),
+    }
+
+
+def test_initialisation():
+    """Eight heads look at the eight neighbours, point by point one pixel further; equal weights."""
+    module = MultiScaleDeformableAttention(num_levels=2, num_points=3)
+    offsets = module.sampling_offsets.bias.detach().view(8, 2, 3, 2)
+    around = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
+    for head, direction in enumerate(around):
+        for point in range(3):
+            expected = torch.tensor(direction).float() * (point + 1)
+            torch.testing.assert_close(
+                offsets[head, :, point], expected.expand(2, 2), atol=1e-5, rtol=0
+            )
+    for layer in (module.sampling_offsets, module.attention_weights):
+        assert not layer.weight.any()
+    assert not module.attention_weights.bias.any()
+    for layer in (module.value_proj, module.output_proj):
+        assert not layer.bias.any()
+        bound = math.sqrt(6 / 512)
+        assert 0.95 * bound < layer.weight.abs().max() <= bound
+
+
+def test_autocast():
+    """Projections in bfloat16, coordinates in float32; every parameter gets a gradient."""
+    module, query, reference, value = layer_example()
+    expected = module(query, reference, value, SHAPES)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = module(query, reference, value, SHAPES)
+    assert out.dtype == torch.bfloat16
+    assert (out - expected).abs().max() <= 0.05 * expected.abs().max()
+    out.float().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_layer(dtype):
+    module, query, reference, value = layer_example(dtype=dtype)
+    out = module(query, reference.float(), value, SHAPES)
+    assert out.dtype == dtype
+    exact = plain_layer(module, query, reference, value)
+    assert np.abs(out.detach().double().numpy() - exact).max() <= 0.05 * np.abs(exact).max()
+
+
+class Fixed(torch.nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, query, reference, value):
+        return self.module(query, reference, value, SHAPES)
+
+
+OLD = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 15)
+
+
+@pytest.mark.parametrize(
+    "dynamic",
+    [False, pytest.param(True, marks=pytest.mark.skipif(OLD, reason="2.12 guards on strides"))],
+)
+def test_exported_form_is_equal_and_standard(dynamic):
+    """With a fixed number of queries, and with any."""
+    module, *inputs = layer_example()
+    dim = torch.export.Dim("queries", min=2, max=99)
+    axes = ({1: dim}, {1: dim}, None) if dynamic else None
+    program = torch.export.export(Fixed(module), tuple(inputs), dynamic_shapes=axes)
+    others = layer_example(queries=9 if dynamic else 5)[1:]
+    torch.testing.assert_close(program.module()(*others), module(*others, SHAPES))
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not [target for target in targets if "freqfusion" in target]
+
+
+LAYER_ERRORS = [
+    ({"embed_dim": 10, "num_heads": 4}, "num_heads must divide embed_dim, got 4 heads for 10"),
+    ({"num_points": 0}, "num_points must be positive, got 0"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), LAYER_ERRORS)
+def test_constructor_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        MultiScaleDeformableAttention(**options)
+
+
+CALL_ERRORS = [
+    ({"query": torch.zeros(2, 5, 8)}, r"query must be \(batch, length, 16\), got \(2, 5, 8\)"),
+    ({"value": torch.zeros(24, 16)}, r"value must be \(batch, length, 16\), got \(24, 16\)"),
+    ({"shapes": SHAPES[:2]}, "a size for each of the 3 levels, got 2"),
+    ({"reference": torch.zeros(2, 5, 3, 3)}, r"reference_points must be \(2, 5, 3\) points of 2"),
+    ({"reference": torch.zeros(2, 5, 2)}, r"reference_points must .* got \(2, 5, 2\)"),
+    ({"mask": torch.zeros(2, 24)}, r"padding_mask must be \(2, 24\) booleans.*torch.float32"),
+    ({"mask": torch.zeros(2, 5).bool()}, r"padding_mask must be \(2, 24\).*got \(2, 5\)"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), CALL_ERRORS)
+def test_call_errors(wrong, message):
+    module, query, reference, value = layer_example()
+    right = {"query": query, "reference": reference, "value": value, "shapes": SHAPES, "mask": None}
+    with pytest.raises(ValueError, match=message):
+        module(*{**right, **wrong}.values())
