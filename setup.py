@@ -36,6 +36,8 @@ EXTRAS_REQUIRE = {
         "wheel>=0.40",
     ],
     "timm": ["timm>=1.0"],
+    # Kernels of deformable attention for GPUs; used where it is installed.
+    "deformops": ["deformops>=3.0.1,<4; python_version >= '3.12'"],
     "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     "dev": [
         "freqfusion[onnx,timm]",

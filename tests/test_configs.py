@@ -12,7 +12,8 @@ from rehearsed import registered_at
 from freqfusion.data.rehearsal import write_rehearsal
 from freqfusion.data.synthetic import write_coco
 from freqfusion.engine import Trainer, setup
-from freqfusion.engine.setup import load_config
+from freqfusion.engine.preflight import preflight
+from freqfusion.engine.setup import fit_device, load_config
 
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = [
@@ -20,6 +21,7 @@ CONFIGS = [
     for path in sorted(ROOT.rglob("*.yaml"))
     if not path.name.startswith("Base-")
 ]
+# What is evaluated; a Mask2Former of instances or things and stuff has the same.
 SCORES = {
     "detection": {"bbox"},
     "instance-segmentation": {"segm"},
@@ -34,6 +36,7 @@ SMALL = {
     "MODEL.TIMM.PRETRAINED": "False",
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": "50",
     "MODEL.RPN.POST_NMS_TOPK_TEST": "20",
+    "MODEL.MASK2FORMER.TRAIN_NUM_POINTS": "256",
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "0.0",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "16",
     "INPUT.MIN_SIZE_TRAIN": "(64,)",
@@ -41,6 +44,8 @@ SMALL = {
     "INPUT.MIN_SIZE_TEST": "64",
     "INPUT.MAX_SIZE_TEST": "96",
     "INPUT.CROP.SIZE": "[64, 64]",
+    "INPUT.SCALE_JITTER.SIZE": "(64, 80)",
+    "SOLVER.AMP.ENABLED": "False",
     "SOLVER.MAX_ITER": "1",
     "SOLVER.STEPS": "()",
     "SOLVER.IMS_PER_BATCH": "2",
@@ -60,7 +65,13 @@ def data(tmp_path_factory):
         yield root
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def trained(config):
+    """A parameter of the test; the largest backbones take long and gigabytes."""
+    large = config.stem.endswith(("swin_b", "swin_l"))
+    return pytest.param(config, id=str(config), marks=pytest.mark.slow if large else ())
+
+
+@pytest.mark.parametrize("config", map(trained, CONFIGS))
 def test_trains_a_step_and_evaluates_an_image(config, data, tmp_path):
     small = SMALL | {"OUTPUT_DIR": str(tmp_path)}
     arguments = argparse.Namespace(
@@ -80,6 +91,15 @@ def test_trains_a_step_and_evaluates_an_image(config, data, tmp_path):
     assert (tmp_path / "model_final.pth").is_file()
     written = json.loads((tmp_path / "results.json").read_text())
     assert set(written["datasets"][cfg.DATASETS.TEST[0]]) == set(results)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_is_checked_and_built(config, data, tmp_path):
+    """As it is, in full size; without memory for its weights."""
+    cfg = load_config(str(ROOT / config), ["MODEL.TIMM.PRETRAINED", "False"])
+    fit_device(cfg)
+    cfg.MODEL.WEIGHTS = ""
+    preflight(cfg)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

@@ -8,13 +8,15 @@ import cityscapes_datasets as towns
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 from detectron2.engine import launch
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
-from detectron2.structures import Boxes, Instances
+from detectron2.evaluation import DatasetEvaluators
+from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
 
 from freqfusion import get_freqfusion_cfg
 from freqfusion.evaluation import (
+    InstanceEvaluator,
     CityscapesInstanceEvaluator,
     CityscapesSemanticEvaluator,
     PanopticEvaluator,
@@ -31,7 +33,7 @@ def parts(evaluator):
 def test_table(dataset, tmp_path):
     separated, joint = dataset
     everything = build_evaluator(get_freqfusion_cfg(), separated, str(tmp_path))
-    assert parts(everything) == [COCOEvaluator, SemanticEvaluator, PanopticEvaluator]
+    assert parts(everything) == [InstanceEvaluator, SemanticEvaluator, PanopticEvaluator]
     assert isinstance(build_evaluator(None, "scenes_stuffonly"), SemanticEvaluator)
     # Without instances and label maps: labels come from the panoptic truth.
     assert parts(build_evaluator(None, joint)) == [SemanticEvaluator, PanopticEvaluator]
@@ -162,3 +164,29 @@ def test_a_model_without_predictions_has_mask_scores(dataset, tmp_path):
         for image in DatasetCatalog.get(dataset[0]):
             evaluator.process([image], [{"instances": nothing}])
         assert set(evaluator.evaluate()) == expected
+
+
+def test_instances_of_one_label_space(dataset, coco_root, tmp_path):
+    """The truth as predictions, with classes of things and stuff together, has AP 100."""
+    name = "scenes_joint_instances"
+    metadata = MetadataCatalog.get(dataset[1])
+    json_file = f"{coco_root}/annotations/instances_val.json"
+    DatasetCatalog.register(name, lambda: load_coco_json(json_file, f"{coco_root}/val"))
+    MetadataCatalog.get(name).set(
+        json_file=json_file,
+        evaluator_type="coco",
+        thing_classes=metadata.thing_classes + metadata.stuff_classes[7:],
+        thing_dataset_id_to_contiguous_id=metadata.thing_dataset_id_to_contiguous_id,
+    )
+    evaluator = build_evaluator(None, name, str(tmp_path))
+    evaluator.reset()
+    for image in DatasetCatalog.get(name):
+        kept = [a for a in image["annotations"] if not a["iscrowd"]]
+        boxes = BoxMode.convert(
+            torch.tensor([a["bbox"] for a in kept]), BoxMode.XYWH_ABS, BoxMode.XYXY_ABS
+        )
+        truth = Instances((image["height"], image["width"]), pred_boxes=Boxes(boxes))
+        labels = [metadata.thing_dataset_id_to_contiguous_id[a["category_id"]] for a in kept]
+        truth.pred_classes, truth.scores = torch.tensor(labels), torch.ones(len(kept))
+        evaluator.process([image], [{"instances": truth}])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)

@@ -4,6 +4,7 @@ from freqfusion.evaluation.cityscapes import (
     CityscapesInstanceEvaluator,
     CityscapesSemanticEvaluator,
 )
+from freqfusion.evaluation.instances import InstanceEvaluator
 from freqfusion.evaluation.panoptic import PanopticEvaluator
 from freqfusion.evaluation.selection import build_evaluator
 from freqfusion.evaluation.semantic import SemanticEvaluator
@@ -11,6 +12,7 @@ from freqfusion.evaluation.semantic import SemanticEvaluator
 __all__ = [
     "CityscapesInstanceEvaluator",
     "CityscapesSemanticEvaluator",
+    "InstanceEvaluator",
     "PanopticEvaluator",
     "SemanticEvaluator",
     "build_evaluator",

@@ -8,12 +8,13 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
 from freqfusion.evaluation.cityscapes import (
     CityscapesInstanceEvaluator,
     CityscapesSemanticEvaluator,
 )
+from freqfusion.evaluation.instances import InstanceEvaluator
 from freqfusion.evaluation.panoptic import PanopticEvaluator
 from freqfusion.evaluation.semantic import SemanticEvaluator
 from freqfusion.evaluation.streaming import dataset_metadata
@@ -26,13 +27,13 @@ Maker = Callable[[CfgNode | None, str, str | None], DatasetEvaluator]
 def _instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
     """Detectron2's box, mask and keypoint AP."""
     if cfg is None:
-        return COCOEvaluator(name, output_dir=output_dir)
+        return InstanceEvaluator(name, output_dir=output_dir)
     # Detectron2 would guess the tasks from the predictions, and a model without any has no masks.
     tasks: tuple[str, ...] = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     if cfg.MODEL.KEYPOINT_ON:
         tasks += ("keypoints",)
     sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
-    return COCOEvaluator(name, tasks, output_dir=output_dir, kpt_oks_sigmas=sigmas)
+    return InstanceEvaluator(name, tasks, output_dir=output_dir, keypoint_sigmas=sigmas)
 
 
 def _semantic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:

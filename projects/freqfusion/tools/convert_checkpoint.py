@@ -1,7 +1,9 @@
 """Bring weights from elsewhere here: ``python -m freqfusion.tools.convert_checkpoint IN OUT.pth``.
 
-Known are detectors that the research code trained in mmdetection (backbone and neck) and ResNets of
-torchvision and timm. Every name must have a rule; the tool prints what was mapped and dropped.
+Known are Mask2Former's published checkpoints and those of its FreqFusion fork, detectors that the
+research code trained in mmdetection (backbone and neck), and ResNets of torchvision and timm.
+``--to mask2former`` leads back to Mask2Former's names. Every name must have a rule; the tool prints
+what was mapped and dropped, and the configuration keys that the weights tell.
 """
 
 import argparse
@@ -9,13 +11,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from freqfusion.tools._convert import mask2former
 from freqfusion.tools._convert.files import check_output, read, write
+from freqfusion.tools._convert.mask2former_settings import mask2former_settings
 from freqfusion.tools._convert.mmdet import BACKBONE, NECK, convert_detector
+from freqfusion.tools._convert.model_check import can_check, check_against_model
 from freqfusion.tools._convert.resnet import PREFIX, convert_resnet
 from freqfusion.tools._convert.rules import Conversion, State, shorten
 from freqfusion.tools._convert.settings import RGB_INPUT, Settings, neck_settings
 
-SOURCES = ("auto", "mmdet", "torchvision", "timm")
+SOURCES = ("auto", "mask2former", "mmdet", "torchvision", "timm")
+TARGETS = ("freqfusion", "mask2former")
+_NOTES = {
+    "mmdet": "a backbone of style 'caffe' needs MODEL.RESNETS.STRIDE_IN_1X1 True and its own input",
+    "mask2former": "weights do not tell what MODEL.MASK2FORMER.TEST switches on, nor PRE_NORM and "
+    "ENCODER_POINTS, which are taken for those of the published models",
+    "freqfusion": "fusion modules, if any, are written without Hamming windows, the only ones that "
+    "Mask2Former's fork knows: right for MODEL.FREQFUSION.HAMMING_WINDOW False",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,19 +37,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_output(options.output, source=options.input, overwrite=options.overwrite)
         state = read(options.input)
-        source = detect(state) if options.source == "auto" else options.source
+        source = _source(state, options)
         result = _convert(state, source, options)
-        write(options.output, result.state)
+        settings = _settings(state, source, result)
+        checked = _check(state if source == "freqfusion" else result.state, source, settings)
+        versions = mask2former.VERSIONS if options.target == "mask2former" else None
+        write(options.output, result.state, versions=versions)
     except (ValueError, OSError) as error:
         print(f"convert_checkpoint: {error}", file=sys.stderr)
         return 2
     print(f"{options.input}: names of {source}")
     print(report(result))
-    print(f"set: {_format(_settings(state, source))}")
-    if source == "mmdet":
-        print(
-            "a backbone of style 'caffe' needs MODEL.RESNETS.STRIDE_IN_1X1 True and its own input"
-        )
+    if source != "freqfusion":
+        print(f"set: {_format(settings)}")
+    for line in (checked, _NOTES.get(source)):
+        if line:
+            print(line)
     print(f"weights: {options.output}")
     return 0
 
@@ -47,13 +63,15 @@ def detect(state: State) -> str:
     Raises:
         ValueError: if they are from nowhere known.
     """
+    if any(name.startswith(mask2former.PREDICTOR) for name in state):
+        return "mask2former"
     if any(name.startswith((BACKBONE, NECK)) for name in state):
         return "mmdet"
     if "layer1.0.conv1.weight" in state:
         return "torchvision"
     raise ValueError(
-        f"the names are neither those of an mmdetection detector nor of a torchvision or timm "
-        f"ResNet: {shorten(list(state))}"
+        f"the names are neither those of an mmdetection detector nor of a Mask2Former, nor of a "
+        f"torchvision or timm ResNet: {shorten(list(state))}"
     )
 
 
@@ -65,10 +83,26 @@ def report(result: Conversion) -> str:
     return "\n".join(lines)
 
 
+def _source(state: State, options: argparse.Namespace) -> str:
+    if options.target == "freqfusion":
+        source: str = detect(state) if options.source == "auto" else options.source
+    else:
+        if options.source != "auto":
+            raise ValueError("--from is for checkpoints from elsewhere; --to takes one from here")
+        source = "freqfusion"
+    if options.prefix is not None and source not in ("torchvision", "timm"):
+        raise ValueError("--prefix is for torchvision and timm; a whole model has its own names")
+    if options.neck_and_backbone_only and source != "mmdet":
+        raise ValueError("--neck-and-backbone-only is for the detectors of mmdetection")
+    return source
+
+
 def _convert(state: State, source: str, options: argparse.Namespace) -> Conversion:
-    if source == "mmdet":
-        if options.prefix is not None:
-            raise ValueError("--prefix is for torchvision and timm; a detector has its own names")
+    if source == "mask2former":
+        result = mask2former.convert_published(state)
+    elif source == "freqfusion":
+        result = mask2former.publish(state)
+    elif source == "mmdet":
         result = convert_detector(state, leave_out_heads=options.neck_and_backbone_only)
     else:
         prefix = PREFIX if options.prefix is None else options.prefix
@@ -79,10 +113,23 @@ def _convert(state: State, source: str, options: argparse.Namespace) -> Conversi
     return result
 
 
-def _settings(state: State, source: str) -> Settings:
+def _settings(state: State, source: str, result: Conversion) -> Settings:
+    if source == "freqfusion":
+        return mask2former_settings(state, [])
+    if source == "mask2former":
+        return mask2former_settings(result.state, mask2former.windows(state))
     if source == "mmdet" and any(name.startswith(NECK) for name in state):
         return neck_settings(state, source=NECK) | RGB_INPUT
     return RGB_INPUT
+
+
+def _check(ours: State, source: str, settings: Settings) -> str:
+    if source not in ("mask2former", "freqfusion"):
+        return ""
+    if not can_check():
+        return "not held against the model, since detectron2 is not installed"
+    check_against_model(ours, settings)
+    return f"all {len(ours)} names and shapes are those of the model"
 
 
 def _format(settings: Settings) -> str:
@@ -95,9 +142,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Rename the weights of a checkpoint for Detectron2 and this project.",
     )
     add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="file of torch.save with a state dict")
+    add("input", type=Path, metavar="INPUT", help="file of torch.save, or a *.pkl")
     add("output", type=Path, metavar="OUTPUT", help="file to write, *.pth")
     add("--from", dest="source", choices=SOURCES, default="auto", help="where it comes from")
+    add("--to", dest="target", choices=TARGETS, default=TARGETS[0], help="whose names it gets")
     add("--prefix", metavar="NAME", help=f"of a ResNet's new names; not given: {PREFIX}")
     add(
         "--neck-and-backbone-only",

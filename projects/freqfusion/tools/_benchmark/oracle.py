@@ -1,4 +1,4 @@
-"""The unfold forms that ours are compared with; they live in the tests of a checkout."""
+"""The forms that ours are compared with; they live in the tests of a checkout."""
 
 import importlib.util
 from pathlib import Path
@@ -8,15 +8,20 @@ import freqfusion
 
 
 def load_unfold_forms() -> ModuleType:
-    """Import ``tests/oracles/unfold.py`` of the checkout that freqfusion was installed from."""
+    """The unfold forms of reassembly and fusion."""
+    return load_oracle("unfold")
+
+
+def load_oracle(name: str) -> ModuleType:
+    """Import ``tests/oracles/<name>.py`` of the checkout that freqfusion was installed from."""
     root = Path(freqfusion.__file__).resolve().parents[2]
-    path = root / "tests" / "oracles" / "unfold.py"
+    path = root / "tests" / "oracles" / f"{name}.py"
     if not path.is_file():
         raise FileNotFoundError(
-            f"benchmarks compare with the unfold forms in the repository's tests, and {path} does "
+            f"benchmarks compare with the slow forms in the repository's tests, and {path} does "
             "not exist. Clone the repository, run 'make install' there, and use its environment."
         )
-    spec = importlib.util.spec_from_file_location("freqfusion_unfold_forms", path)
+    spec = importlib.util.spec_from_file_location(f"freqfusion_{name}_forms", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

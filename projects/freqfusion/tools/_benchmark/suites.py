@@ -1,5 +1,6 @@
 """What is measured: each suite is a list of cases, each case the same maths in two forms."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -7,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from freqfusion.layers import FreqFusion, normalize_kernels, reassemble
-from freqfusion.tools._benchmark.oracle import load_unfold_forms
+from freqfusion.layers import FreqFusion, deformable_attention, normalize_kernels, reassemble
+from freqfusion.tools._benchmark.oracle import load_oracle, load_unfold_forms
 
 Call = Callable[[], tuple[Tensor, ...]]
 
@@ -63,7 +64,47 @@ def fusion(size: Size, *, ours: bool, backward: bool) -> Call:
     return _call(lambda: form(fine, coarse)[1:], wanted, backward)
 
 
-SUITES: dict[str, Case] = {"reassemble": reassembly, "fusion": fusion}
+def deformable(size: Size, *, ours: bool, backward: bool) -> Call:
+    """Deformable attention: every pixel of three maps reads 4 places of each, per head.
+
+    The maps are the coarse one, its half and its double.
+    """
+    torch.manual_seed(0)
+    shapes = [_scaled(size, factor) for factor in (0.5, 1, 2)]
+    heads, levels, points = math.gcd(size.channels, 8), len(shapes), 4
+    centres = torch.cat([_pixel_centres(height, width) for height, width in shapes])
+    queries = len(centres)
+    samples = (1, queries, heads, levels, points)
+    sizes = torch.tensor([(width, height) for height, width in shapes])[:, None]
+    pixels = centres[:, None, None, None] * sizes + 2 * torch.randn(*samples, 2)
+    # Away from the pixels' centres, where the gradient jumps and rounding decides.
+    pixels = pixels.floor() + 0.6 + 0.8 * torch.rand(*samples, 2)
+    locations = (pixels / sizes).requires_grad_(backward)
+    weights = torch.randn(samples).flatten(3).softmax(-1).view(samples).requires_grad_(backward)
+    value = torch.randn(1, queries, heads, size.channels // heads, requires_grad=backward)
+    form = deformable_attention if ours else load_oracle("deformable").sampled
+
+    def forward() -> tuple[Tensor, ...]:
+        return (form(value, shapes, locations, weights),)
+
+    return _call(forward, (value, locations, weights), backward)
+
+
+SUITES: dict[str, Case] = {
+    "reassemble": reassembly,
+    "fusion": fusion,
+    "deformable": deformable,
+}
+
+
+def _scaled(size: Size, factor: float) -> tuple[int, int]:
+    return math.ceil(size.height * factor), math.ceil(size.width * factor)
+
+
+def _pixel_centres(height: int, width: int) -> Tensor:
+    """(H * W, 2), x and y in [0, 1]."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([(x + 0.5) / width, (y + 0.5) / height], dim=-1).flatten(0, 1)
 
 
 def _call(forward: Call, wanted: tuple[Tensor, ...], backward: bool) -> Call:

@@ -2,18 +2,27 @@
 
 import os
 import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from freqfusion.tools._convert.pickled import read_pickle
 from freqfusion.tools._convert.rules import State
 
 AUTHOR = "freqfusion.convert_checkpoint"
+# Where Detectron2 keeps weights, and what those have that are converted from there.
+_DETECTRON2, _HEAD = "model", "sem_seg_head."
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of ``torch.save``, bare or under ``"state_dict"``.
+    """The state dict in a file of ``torch.save``, or in a pickle of arrays named ``*.pkl``.
+
+    It may be bare, under ``"state_dict"``, or, for a Mask2Former, under Detectron2's ``"model"``.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -21,8 +30,23 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file")
+    # torch.save writes archives; a pickle under its own name may still be one.
+    pickled = path.suffix == ".pkl" and not zipfile.is_zipfile(path)
+    content = _state_dict(read_pickle(path) if pickled else _read_saved(path))
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path} holds no state dict")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path} holds a {type(value).__name__} under {name!r}; a state dict, bare or "
+                'under "state_dict", has tensors only'
+            )
+    return dict(content)
+
+
+def _read_saved(path: Path) -> Any:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} cannot be read without running code that it names, which is refused, or it "
@@ -33,17 +57,17 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} is no checkpoint of torch.save, or is damaged: {error}"
         ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path} holds no state dict")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f"{path} holds a {type(value).__name__} under {name!r}; a state dict, bare or "
-                'under "state_dict", has tensors only'
-            )
-    return dict(content)
+
+
+def _state_dict(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    if isinstance(content.get("state_dict"), dict):
+        return content["state_dict"]
+    inside = content.get(_DETECTRON2)
+    if isinstance(inside, dict) and any(str(name).startswith(_HEAD) for name in inside):
+        return inside
+    return content
 
 
 def check_output(path: Path, *, source: Path, overwrite: bool) -> None:
@@ -61,12 +85,22 @@ def check_output(path: Path, *, source: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists; give --overwrite to replace a file")
 
 
-def write(path: Path, state: State) -> None:
-    """Save for Detectron2's ``DetectionCheckpointer``; an interruption leaves no half file."""
+def write(path: Path, state: State, *, versions: Mapping[str, int] | None = None) -> None:
+    """Save for Detectron2's ``DetectionCheckpointer``; an interruption leaves no half file.
+
+    Args:
+        path: The file.
+        state: The weights.
+        versions: Of modules, by their names; a module may treat weights without one as old.
+    """
+    weights = OrderedDict(state)
+    if versions:
+        # Where ``Module.state_dict`` and ``load_state_dict`` keep them; torch saves and reads it.
+        vars(weights)["_metadata"] = {name: {"version": n} for name, n in versions.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        content = {"model": dict(state), "__author__": AUTHOR, "matching_heuristics": False}
+        content = {"model": weights, "__author__": AUTHOR, "matching_heuristics": False}
         torch.save(content, unfinished)
         unfinished.replace(path)
     finally:

@@ -2,19 +2,10 @@
 
 import re
 
-from freqfusion.layers.freqfusion import ORIGINAL_BUFFERS, ORIGINAL_NAMES
-from freqfusion.layers.sampler import ORIGINAL_BUFFERS as SAMPLER_BUFFERS
-from freqfusion.layers.sampler import ORIGINAL_NAMES as SAMPLER_NAMES
+from freqfusion.tools._convert.fusion import BUFFERS, PARTS
 from freqfusion.tools._convert.rules import Conversion, Rule, State, choice, convert
 
 _FIRST_STAGE = 2
-_SAMPLER = "dysampler."
-# The one part of the sampler that is called here as it was there.
-_KEPT = {"hr_offset.": "hr_offset."}
-_PARTS = {old: new for old, new in ORIGINAL_NAMES.items() if old != _SAMPLER} | {
-    _SAMPLER + old: ORIGINAL_NAMES[_SAMPLER] + new for old, new in (SAMPLER_NAMES | _KEPT).items()
-}
-_BUFFERS = [*ORIGINAL_BUFFERS, *(_SAMPLER + name for name in SAMPLER_BUFFERS)]
 
 
 def convert_neck(state: State, *, source: str = "", prefix: str = "") -> Conversion:
@@ -50,10 +41,10 @@ def neck_rules(state: State, *, source: str, prefix: str) -> list[Rule]:
         Rule("fusion module that no hop uses", unused),
         Rule(
             "fusion modules",
-            rf"{old}alignment\.(\d+)\.({choice(_PARTS)})(weight|bias)",
-            lambda m: level(m, "fusion", _PARTS[m[2]] + m[3]),
+            rf"{old}alignment\.(\d+)\.({choice(PARTS)})(weight|bias)",
+            lambda m: level(m, "fusion", PARTS[m[2]] + m[3]),
         ),
-        Rule("buffers that are recomputed", rf"{old}alignment\.\d+\.{choice(_BUFFERS)}"),
+        Rule("buffers that are recomputed", rf"{old}alignment\.\d+\.{choice(BUFFERS)}"),
     ]
 
 

@@ -31,10 +31,11 @@ def neck_settings(state: State, *, source: str = "") -> Settings:
     fusion = {k[len(first) :]: value for k, value in state.items() if k.startswith(first)}
     enabled = "content_encoder.weight" in fusion
     settings["MODEL.FREQFUSION.ENABLED"] = enabled
-    return settings | (_fusion_settings(fusion) if enabled else {})
+    return settings | (fusion_settings(fusion) if enabled else {})
 
 
-def _fusion_settings(fusion: dict[str, Tensor]) -> Settings:
+def fusion_settings(fusion: dict[str, Tensor]) -> Settings:
+    """Keys of one fusion module, under the research code's names."""
     lowpass = fusion["content_encoder.weight"]
     taps, compressed, width = lowpass.shape[:3]
     found: Settings = {

@@ -1,0 +1,38 @@
+"""Detectron2's box and mask AP, also where things and stuff share one label space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.data.catalog import Metadata
+from detectron2.evaluation import COCOEvaluator
+
+
+class InstanceEvaluator(COCOEvaluator):
+    """``COCOEvaluator`` whose class names are those of the things.
+
+    Metadata of one label space lists things and stuff as ``thing_classes``, while the categories of
+    the instances are the things alone, which come first.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        *,
+        output_dir: str | None = None,
+        keypoint_sigmas: Sequence[float] = (),
+    ) -> None:
+        super().__init__(dataset_name, tasks, output_dir=output_dir, kpt_oks_sigmas=keypoint_sigmas)
+        self._metadata = of_things(self._metadata)
+
+
+def of_things(metadata: Any) -> Any:
+    """The same metadata, or a copy whose ``thing_classes`` are the things only."""
+    names = metadata.get("thing_classes")
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+    if names is None or numbers is None or len(names) == len(numbers):
+        return metadata
+    things = [names[number] for number in sorted(numbers.values())]
+    return Metadata(**(metadata.as_dict() | {"thing_classes": things}))

@@ -1,0 +1,339 @@
+"""Mask2Former's checkpoints and its FreqFusion fork's: into our models and back, bit by bit."""
+
+import pickle
+import shlex
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+from golden_data import cases, reference_keys
+from mask2former_models import seeded_model, things_registered
+
+from freqfusion import get_freqfusion_cfg
+from freqfusion.tools import convert_checkpoint
+from freqfusion.tools._convert.mask2former import convert_published, publish, windows
+from freqfusion.tools._convert.mask2former_settings import mask2former_settings
+from freqfusion.tools._convert.model_check import check_against_model
+
+PIXEL, QUERIES = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor.query_feat."
+BUFFERS = ("hamming_lowpass", "hamming_highpass", "init_pos")
+WHOLE = cases("D", "MaskFormer (eval)")
+FULL_SIZE = {
+    name: entry["parameters"] | entry["buffers"]
+    for name, entry in reference_keys().items()
+    if "pixel_decoder" in entry
+}
+
+
+def whole_models():
+    return pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.id)
+
+
+def full_size(name):
+    """A published checkpoint of full size with random values; class weights as published."""
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        key: torch.empty(shape).uniform_(generator=generator)
+        for key, shape in FULL_SIZE[name].items()
+    }
+    state["criterion.empty_weight"].fill_(1)[-1] = 0.1
+    for key, value in state.items():
+        if "hamming" in key:
+            value.fill_(1)
+    return state
+
+
+def first_release(state):
+    """The names that Mask2Former's first release had."""
+    return {
+        name.replace(PIXEL, "sem_seg_head.").replace(
+            QUERIES, QUERIES.replace("query_feat", "static_query")
+        ): value
+        for name, value in state.items()
+    }
+
+
+def same(first, second):
+    return set(first) == set(second) and all(
+        torch.equal(first[name], second[name]) and first[name].dtype == second[name].dtype
+        for name in first
+    )
+
+
+def model_of(settings, **keys):
+    cfg = get_freqfusion_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    settings = settings | {name.replace("__", "."): value for name, value in keys.items()}
+    cfg.merge_from_list([part for item in settings.items() for part in item])
+    return build_model(cfg)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("older", [False, True], ids=["current", "first release"])
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_every_weight_of_full_size_has_its_place(name, older):
+    published = full_size(name)
+    state = first_release(published) if older else published
+    if any(key.startswith("backbone.patch_embed.") for key in state):
+        with pytest.raises(ValueError, match="the backbone is a Swin"):
+            convert_published(state)
+        return
+    result = convert_published(state)
+    counts = [len(names) for part in (result.mapped, result.dropped) for names in part.values()]
+    assert sum(counts) == len(state)
+    dropped = [key for names in result.dropped.values() for key in names]
+    assert all(key.endswith(BUFFERS) for key in dropped)
+
+    settings = mask2former_settings(result.state, windows(state))
+    check_against_model(result.state, settings)
+    with torch.device("meta"):
+        model = model_of(settings, MODEL__DEVICE="meta")
+    model.load_state_dict(result.state, strict=True, assign=True)
+    ours = model.state_dict()
+    del ours["criterion.empty_weight"]  # computed by the model
+    assert same(ours, {key: result.state[key] for key in ours})
+    kept = {key: value for key, value in published.items() if key in ours}
+    assert all(ours[key] is not None and torch.equal(ours[key], kept[key]) for key in kept)
+
+    back = publish(result.state).state
+    positions = {key for key in published if key.endswith("init_pos")}  # random in this test
+    assert same(
+        {key: value for key, value in back.items() if key not in positions},
+        {key: value for key, value in published.items() if key not in positions},
+    )
+    assert all(back[key].shape == published[key].shape for key in positions)
+
+
+@whole_models()
+def test_settings_are_those_that_the_model_was_built_with(case):
+    state = case.group("param")
+    found = mask2former_settings(convert_published(state).state, windows(state))
+    found = {name.removeprefix("MODEL."): value for name, value in found.items()}
+    backbone, decoder, predictor = (
+        case.ctor[name] for name in ("backbone", "pixel_decoder", "predictor")
+    )
+    expected = {
+        "RESNETS.DEPTH": backbone["depth"],
+        "RESNETS.WIDTH_PER_GROUP": backbone["width_per_group"],
+        "RESNETS.RES2_OUT_CHANNELS": backbone["res2_out"],
+        "RESNETS.STEM_OUT_CHANNELS": backbone["stem_out"],
+        "RESNETS.NORM": backbone["norm"],
+        "RESNETS.STRIDE_IN_1X1": backbone["stride_in_1x1"],
+        "RESNETS.OUT_FEATURES": backbone["out_features"],
+        "SEM_SEG_HEAD.NUM_CLASSES": predictor["num_classes"],
+        "MASK2FORMER.NHEADS": decoder["nheads"],
+        "MASK2FORMER.ENCODER_FEEDFORWARD": decoder["dim_feedforward"],
+        "MASK2FORMER.ENCODER_LAYERS": decoder["enc_layers"],
+        "MASK2FORMER.CONV_DIM": decoder["conv_dim"],
+        "MASK2FORMER.MASK_DIM": decoder["mask_dim"],
+        "MASK2FORMER.NORM": decoder["norm"],
+        "MASK2FORMER.ENCODER_FEATURES": decoder["in_features"],
+        "MASK2FORMER.COMMON_STRIDE": decoder["common_stride"],
+        "MASK2FORMER.HIDDEN_DIM": predictor["hidden_dim"],
+        "MASK2FORMER.NUM_QUERIES": predictor["num_queries"],
+        "MASK2FORMER.DECODER_FEEDFORWARD": predictor["dim_feedforward"],
+        "MASK2FORMER.DECODER_LAYERS": predictor["dec_layers"],
+        "MASK2FORMER.ENFORCE_INPUT_PROJ": predictor["enforce_input_project"],
+        "FREQFUSION.ENABLED": any("freqfusions" in name for name in state),
+    }
+    assert {name: found[name] for name in expected} == expected
+    if found["FREQFUSION.ENABLED"]:
+        assert found["FREQFUSION.HAMMING_WINDOW"] is False
+        assert found["FREQFUSION.FEATURE_RESAMPLE_NORM"] is False
+
+
+def write_published(path, state):
+    if path.suffix == ".pkl":
+        arrays = {name: value.numpy() for name, value in state.items()}
+        content = {"model": arrays, "__author__": "third_party", "matching_heuristics": True}
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save({"model": state, "optimizer": {"state": {}}, "iteration": 9}, path)
+    return str(path)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("suffix", "names"), [(".pkl", first_release), (".pth", dict)], ids=["pkl", "pth"]
+)
+@whole_models()
+def test_published_file_gives_the_published_results(case, suffix, names, tmp_path, capsys):
+    """Converted, built from the printed keys, loaded by Detectron2: the reference's numbers."""
+    published = case.group("param")
+    source = write_published(tmp_path / f"in{suffix}", names(published))
+    output = str(tmp_path / "out.pth")
+    assert convert_checkpoint.main([source, output]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith("names of mask2former")
+    assert any("names and shapes are those of the model" in line for line in printed)
+    (keys,) = (line.removeprefix("set: ") for line in printed if line.startswith("set: "))
+
+    cfg = get_freqfusion_cfg()
+    cfg.merge_from_list(shlex.split(keys))
+    cfg.MODEL.DEVICE = "cpu"
+    assert cfg.INPUT.FORMAT == "RGB"
+    cfg.MODEL.MASK2FORMER.SIZE_DIVISIBILITY = case.ctor["size_divisibility"]
+    cfg.DATASETS.TRAIN = (things_registered(case.ctor["thing_contiguous_ids"]),)
+    model = build_model(cfg).eval()
+    left = DetectionCheckpointer(model).load(output)
+    assert left["matching_heuristics"] is False
+    size = {name: int(case.entry["inputs"][name]) for name in ("height", "width")}
+    image = {"image": case.group("in")["image"], **size}
+    with torch.no_grad():
+        raw = model.sem_seg_head(model.backbone(model.preprocess([image]).tensor))
+        (result,) = model([image])
+    expected = case.group("out")
+    for name in ("pred_logits", "pred_masks"):
+        case.check(name, raw[name], expected[name])
+    case.check("sem_seg", result["sem_seg"], expected["sem_seg"])
+
+
+@pytest.mark.golden
+@whole_models()
+def test_there_and_back_is_bit_equal(case, tmp_path, capsys):
+    published = case.group("param")
+    source = write_published(tmp_path / "in.pkl", first_release(published))
+    ours, back = str(tmp_path / "ours.pth"), str(tmp_path / "back.pth")
+    assert convert_checkpoint.main([source, ours]) == 0
+    assert convert_checkpoint.main([ours, back, "--to", "mask2former"]) == 0
+    printed = capsys.readouterr().out
+    assert "names of freqfusion" in printed
+    saved = torch.load(back, weights_only=True)["model"]
+    assert same(saved, published)
+    versions = saved._metadata
+    assert versions["sem_seg_head"]["version"] >= 2
+    assert versions["sem_seg_head.predictor"]["version"] >= 2
+
+
+def variant(*, fusion=False, **keys):
+    """Keys of a small model that published code could have."""
+    return {
+        "MODEL__FREQFUSION__ENABLED": fusion,
+        "MODEL__FREQFUSION__HAMMING_WINDOW": False,
+        **{f"MODEL__{name}": value for name, value in keys.items()},
+    }
+
+
+VARIANTS = {
+    "original": variant(),
+    "fork": variant(fusion=True),
+    "batch norm": variant(MASK2FORMER__NORM="BN", BACKBONE__FREEZE_AT=2),
+    "no norm": variant(MASK2FORMER__NORM="", RESNETS__NORM="FrozenBN"),
+    "other widths": variant(MASK2FORMER__HIDDEN_DIM=48, MASK2FORMER__MASK_DIM=16),
+    "projection": variant(MASK2FORMER__ENFORCE_INPUT_PROJ=True),
+    "two encoded maps": variant(
+        MASK2FORMER__ENCODER_FEATURES=["res4", "res5"], fusion=True, MASK2FORMER__NHEADS=8
+    ),
+    "coarse masks": variant(MASK2FORMER__COMMON_STRIDE=8),
+    "plain fusion": variant(
+        fusion=True, FREQFUSION__FEATURE_RESAMPLE=False, FREQFUSION__USE_HIGH_PASS=False
+    ),
+    "two groups": variant(
+        fusion=True,
+        FREQFUSION__FEATURE_RESAMPLE_GROUP=2,
+        FREQFUSION__COMPRESSED_CHANNELS=16,
+        FREQFUSION__SAMPLER_FEATURES="sim",
+    ),
+}
+
+
+@pytest.mark.parametrize("keys", VARIANTS.values(), ids=VARIANTS)
+def test_models_of_ours_go_out_and_come_home(keys, tmp_path, capsys):
+    model = seeded_model(**keys)
+    torch.save({"model": model.state_dict(), "iteration": 3}, tmp_path / "ours.pth")
+    files = [str(tmp_path / name) for name in ("ours.pth", "out.pth", "home.pth")]
+    code = convert_checkpoint.main([*files[:2], "--to", "mask2former"])
+    assert (code, capsys.readouterr().err) == (0, "")
+    assert convert_checkpoint.main(files[1:]) == 0
+    home = torch.load(files[2], weights_only=True)["model"]
+    assert same(home, model.state_dict())
+    published = torch.load(files[1], weights_only=True)["model"]
+    fused = keys.get("MODEL__FREQFUSION__ENABLED", False)
+    resampled = keys.get("MODEL__FREQFUSION__FEATURE_RESAMPLE", True)
+    expected = (3 if resampled else 2) * 3 if fused else 0
+    assert sum(name.endswith(BUFFERS) for name in published) == expected
+    assert any("content_encoder." in name for name in published) == fused
+
+
+def test_buffers_have_the_type_of_the_weights():
+    state = seeded_model(**VARIANTS["fork"]).half().state_dict()
+    made = {n: value for n, value in publish(state).state.items() if n.endswith(BUFFERS)}
+    assert len(made) == 9
+    assert {value.dtype for value in made.values()} == {torch.float16}
+
+
+def test_other_fusions_have_no_published_form(tmp_path, capsys):
+    model = seeded_model(MODEL__FREQFUSION__ENABLED=True, MODEL__FREQFUSION__FUSE_TYPE="dysample")
+    torch.save({"model": model.state_dict()}, tmp_path / "ours.pth")
+    files = [str(tmp_path / "ours.pth"), str(tmp_path / "out.pth")]
+    assert convert_checkpoint.main([*files, "--to", "mask2former"]) == 2
+    assert "no rule for" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_ours_needs_no_conversion():
+    with pytest.raises(ValueError, match="have the names of this project already"):
+        convert_published(seeded_model(**VARIANTS["fork"]).state_dict())
+
+
+ENCODER = f"{PIXEL}transformer.encoder.layers.1."
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (f"{PIXEL}pyramid.weight", torch.zeros(1), "no rule for 1 names: sem_seg_head.pixel"),
+        ("sem_seg_head.pyramid.weight", torch.zeros(1), "no rule for 1 names: sem_seg_head.pyr"),
+        ("backbone.res3.0.conv2_offset.weight", torch.zeros(1), "no rule for 1 names: backbone"),
+        ("teacher.weight", torch.zeros(1), "no rule for 1 names: teacher.weight"),
+        (f"{ENCODER}norm1.weight", None, "1 weights are missing for the model"),
+        ("backbone.res4.2.conv2.norm.bias", None, "1 weights are missing for the model"),
+        (f"{ENCODER}norm1.bias", torch.zeros(3), "norm1.bias has (3,) in place of ("),
+        (f"{PIXEL}input_proj.7.0.bias", torch.zeros(3), "1 weights are left over for the model"),
+        (f"{QUERIES}weight", None, "query_feat.weight is missing, which every Mask2Former has"),
+        ("backbone.res4.7.conv2.weight", torch.zeros(3), "the backbone has (3, 4, 8, 3)"),
+        (QUERIES.replace("query_feat", "static_query") + "weight", torch.zeros(1), "become one"),
+        ("sem_seg_head.mask_features.bias", torch.zeros(1), "several entries would become one"),
+        ("backbone.patch_embed.proj.weight", torch.zeros(1), "the backbone is a Swin (1 weights"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, value, message, tmp_path, capsys):
+    (case, *_) = (case for case in WHOLE if case.ctor["backbone"]["depth"] == 50)
+    state = dict(case.group("param"))
+    assert value is not None or name in state
+    state.pop(name, None)
+    if value is not None:
+        state[name] = value
+    source = write_published(tmp_path / "in.pth", state)
+    assert convert_checkpoint.main([source, str(tmp_path / "out.pth")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.pth").exists()
+
+
+def test_heads_that_the_weights_do_not_tell():
+    state = seeded_model(**VARIANTS["original"]).state_dict()
+    name = f"{PIXEL}transformer.encoder.layers.0.self_attn.attention_weights.weight"
+    with pytest.raises(ValueError, match="has 6 weights, which is no multiple of 4 points"):
+        mask2former_settings(state | {name: torch.zeros(6, 32)}, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "mask2former", "--from", "mmdet"], "--from is for checkpoints from elsewhere"),
+        (["--prefix", "x"], "--prefix is for torchvision"),
+        (["--neck-and-backbone-only"], "is for the detectors of mmdetection"),
+    ],
+)
+def test_arguments_that_are_refused(arguments, message, tmp_path, capsys):
+    source = write_published(tmp_path / "in.pth", {f"{QUERIES}weight": torch.zeros(1)})
+    assert convert_checkpoint.main([source, str(tmp_path / "out.pth"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_detectron2_the_file_is_written_and_that_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(convert_checkpoint, "can_check", lambda: False)
+    source = write_published(tmp_path / "in.pth", seeded_model(**VARIANTS["original"]).state_dict())
+    assert convert_checkpoint.main([source, str(tmp_path / "out.pth")]) == 0
+    assert "detectron2 is not installed" in capsys.readouterr().out
