@@ -99,7 +99,11 @@ def test_switched_off_it_is_detectron2s_model(name):
     assert all(torch.equal(actual[key], expected[key]) for key in actual)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (43, 65), (33, 95), (1, 1)])
+@pytest.mark.parametrize(
+    "size",
+    [(64, 96), (43, 65), (33, 95), (1, 1), pytest.param((427, 641), marks=pytest.mark.slow)],
+    ids=str,
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_switched_on_it_trains_and_predicts_at_any_size(name, size):
     model = build(name, enabled=True)

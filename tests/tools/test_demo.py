@@ -33,6 +33,17 @@ def test_does_not_remove_what_is_not_its_own(in_checkout, tmp_path, capsys):
     assert (tmp_path / "thesis.tex").is_file()
 
 
+@pytest.mark.parametrize("mark", demo.MARKS)
+def test_replaces_an_earlier_demo(in_checkout, tmp_path, monkeypatch, mark):
+    (tmp_path / mark).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / mark).write_text("{}")
+    (tmp_path / "old.png").write_text("")
+    monkeypatch.setattr(demo, "_run", lambda *arguments: None)
+    monkeypatch.setattr(demo, "_scores", lambda places: {})
+    assert demo.main(["--output", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.json"]
+
+
 def test_names_the_step_that_failed(in_checkout, tmp_path, capsys, monkeypatch):
     class Failed:
         returncode = 3

@@ -27,6 +27,8 @@ CONFIG = Path("configs/synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r
 DATASET = "synthetic_panoptic_val_separated"
 SIZE = "128x160"
 NOTE = "demo.json"
+# What tells an earlier demo, an interrupted one or that of the showcase, from other folders.
+MARKS = ("datasets/synthetic", "showcase.json")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _check_checkout() -> None:
 def _clear(root: Path) -> None:
     """Remove an earlier demo; ValueError for a folder that holds anything else."""
     if root.is_dir() and any(root.iterdir()):
-        if not (root / "datasets" / "synthetic").is_dir():
+        if not any((root / mark).exists() for mark in MARKS):
             raise ValueError(f"{root} holds something else; name another folder with --output")
         shutil.rmtree(root)
     root.mkdir(parents=True, exist_ok=True)
