@@ -12,6 +12,15 @@ from freqfusion.layers.freqfusion import FreqFusion
 from freqfusion.layers.kernels import hamming_window, normalize_kernels
 from freqfusion.layers.reassembly import reassemble
 from freqfusion.layers.sampler import LocalSimilaritySampler, sample_at_offsets
+from freqfusion.layers.sfm import (
+    AdaptiveResampling,
+    LocalPixelRelation,
+    Mapping,
+    MappingStack,
+    MultiScaleAdaptiveUpsampling,
+    NonUniformUpsample,
+    ThreePointReassembly,
+)
 from freqfusion.layers.similarity import local_similarity
 from freqfusion.layers.upsampling import (
     CarafeUpsampling,
@@ -20,14 +29,21 @@ from freqfusion.layers.upsampling import (
 )
 
 __all__ = [
+    "AdaptiveResampling",
     "CarafeUpsampling",
     "Concatenation",
     "DySampleUpsampling",
     "FreqFusion",
     "FreqFusionConcat",
     "InterpolationUpsampling",
+    "LocalPixelRelation",
     "LocalSimilaritySampler",
+    "Mapping",
+    "MappingStack",
+    "MultiScaleAdaptiveUpsampling",
     "MultiScaleDeformableAttention",
+    "NonUniformUpsample",
+    "ThreePointReassembly",
     "deformable_attention",
     "hamming_window",
     "local_similarity",

@@ -1,0 +1,138 @@
+"""Where a mapping has put each place: solve phi(m) = m + d(m) = o for m on a deformed lattice.
+
+The method realises its non-uniform upsampling with qhull's triangulation of the scattered sample
+positions (Chen et al., Spatial Frequency Modulation, TPAMI 2025, Eq. 17/18 by its model card). The
+positions form a deformed regular lattice, so here the lattice is inverted instead, for whole
+batches, on any device and at every place; both solvers are our design.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from freqfusion.layers.checks import check_choice, check_positive
+from freqfusion.layers.sfm.cells import CellInterpolation, Cells
+from freqfusion.layers.sfm.coordinates import lattice_points_of, to_normalized, to_pixels
+from freqfusion.layers.sfm.solvers import LEAST_DETERMINANT, newton, search
+
+InverseSolver = Literal["newton", "search"]
+InverseGradient = Literal["values", "implicit"]
+
+# Each solver inverts one interpolant exactly; what is read at the result must use the same.
+INTERPOLATION_OF: dict[InverseSolver, CellInterpolation] = {
+    "newton": "bilinear",
+    "search": "barycentric",
+}
+
+
+def invert_displacement(
+    displacement: Tensor,
+    points: Tensor | None = None,
+    *,
+    out_size: tuple[int, int] | None = None,
+    solver: InverseSolver = "newton",
+    iters: int = 20,
+    align_corners: bool = False,
+    grad: InverseGradient = "values",
+) -> tuple[Tensor, Tensor]:
+    """Find the modulated positions m that are mapped to original positions o.
+
+    Beyond the outermost pixel centres the mapping is continued by the displacement at the border,
+    so that every place has an answer.
+
+    Args:
+        displacement: (B, 2, H, W), x then y, in pixels of its own lattice.
+        points: (B, Ho, Wo, 2), the normalised positions o; by default the pixel centres of a map
+            of ``out_size``.
+        out_size: (Ho, Wo), by default (H, W).
+        solver: ``"newton"``, safeguarded steps on the piecewise-bilinear mapping, or ``"search"``,
+            all triangles of the cells within reach, whose work grows with the square of the
+            largest displacement; it is meant as the reference.
+        iters: Newton steps at most. On a CPU they end when all points have converged.
+        align_corners: Meaning of normalised positions, as in ``grid_sample``.
+        grad: ``"values"``: the positions are constants. ``"implicit"``: they have the gradients of
+            the implicit function theorem in ``displacement`` and ``points``, and zero where the
+            mapping has (nearly) folded.
+
+    Returns:
+        The normalised positions m (B, Ho, Wo, 2) and the distance of phi(m) from o (B, Ho, Wo) in
+        pixels, which has no gradient. Both are float32 (float64 if an argument is).
+
+    Raises:
+        ValueError: if the arguments do not fit together.
+    """
+    check_choice(InverseSolver, solver=solver)
+    check_choice(InverseGradient, grad=grad)
+    check_positive(iters=iters)
+    points = _check(displacement, points, out_size, align_corners)
+    # Half precision cannot tell the pixels of a large map apart.
+    dtype = torch.promote_types(points.dtype, displacement.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
+    displacement, points = displacement.to(dtype), points.to(dtype)
+    if grad == "values":
+        displacement, points = displacement.detach(), points.detach()
+    height, width = displacement.shape[-2:]
+
+    cells = Cells(displacement)
+    wanted_x, wanted_y = to_pixels(points, (height, width), align_corners).flatten(1, 2).unbind(-1)
+    inner_x, inner_y = wanted_x.clamp(0, width - 1), wanted_y.clamp(0, height - 1)
+    limits = (width - 1, height - 1)
+    with torch.no_grad():
+        if solver == "newton":
+            x, y = newton(cells, inner_x, inner_y, limits, iters)
+        else:
+            x, y = search(cells, inner_x, inner_y, limits, _reach(displacement))
+    shift_x, shift_y, jacobian = cells.evaluate(x, y, INTERPOLATION_OF[solver])
+    error_x, error_y = (x - inner_x) + shift_x, (y - inner_y) + shift_y
+    residual = torch.hypot(error_x, error_y).detach()
+    if grad == "implicit":
+        # One more Newton step that is zero but for its gradient: the Jacobian is held constant.
+        constant = type(jacobian)(*(entry.detach() for entry in jacobian))
+        step_x, step_y = constant.solve(error_x, error_y, least=LEAST_DETERMINANT)
+        x, y = x - (step_x - step_x.detach()), y - (step_y - step_y.detach())
+    pixels = torch.stack([x + (wanted_x - inner_x), y + (wanted_y - inner_y)], dim=-1)
+    normalized = to_normalized(pixels, (height, width), align_corners)
+    return normalized.view_as(points), residual.view(points.shape[:-1])
+
+
+def _reach(displacement: Tensor) -> int:
+    """Cells within which the search must look."""
+    largest = displacement.abs().max().item()
+    if not math.isfinite(largest):
+        raise ValueError("displacement must be finite, got infinite numbers or NaN")
+    return min(math.ceil(largest), max(displacement.shape[-2:]))
+
+
+def _check(
+    displacement: Tensor,
+    points: Tensor | None,
+    out_size: tuple[int, int] | None,
+    align_corners: bool,
+) -> Tensor:
+    """Refuse what does not fit; return the points (B, Ho, Wo, 2)."""
+    if displacement.dim() != 4 or displacement.shape[1] != 2 or 0 in displacement.shape[2:]:
+        raise ValueError(
+            "displacement must be (batch, 2, height, width), x then y, got "
+            f"{tuple(displacement.shape)}"
+        )
+    if not displacement.is_floating_point():
+        raise ValueError(f"displacement must be floating point, got {displacement.dtype}")
+    batch, _, height, width = displacement.shape
+    if points is None:
+        size = (height, width) if out_size is None else (out_size[0], out_size[1])
+        check_positive(**{"the height of out_size": size[0], "the width of out_size": size[1]})
+        return lattice_points_of(displacement, size, align_corners)
+    if out_size is not None:
+        raise ValueError("give points or out_size, not both: the points have a size of their own")
+    if points.dim() != 4 or points.shape[0] != batch or points.shape[-1] != 2:
+        raise ValueError(
+            f"points must be ({batch}, height, width, 2), x then y, got {tuple(points.shape)}"
+        )
+    if points.device != displacement.device:
+        raise ValueError(
+            "displacement and points must be on one device, got "
+            f"{displacement.device} and {points.device}"
+        )
+    return points

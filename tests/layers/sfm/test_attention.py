@@ -1,0 +1,174 @@
+"""The attention generator: its formula written another way, its start, its bounds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from freqfusion.layers.sfm.attention import LearnableHighPass, SemanticHighFreqAttention
+
+SIZES = [(32, 32), (33, 47), (7, 5), (1, 9), (3, 3), (1, 1)]
+
+
+def features(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=dtype)
+
+
+def trained(**options: Any) -> SemanticHighFreqAttention:
+    """A module that does something."""
+    torch.manual_seed(0)
+    return SemanticHighFreqAttention(zero_init=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("channels", "ratio", "parameters"),
+    [(256, 16, 19137), (512, 16, 71041), (1024, 16, 273153), (256, 4, 68865)],
+)
+def test_parameter_counts(channels: int, ratio: int, parameters: int) -> None:
+    """With C channels, four bins and D = C / ratio: 9 C + 4 (C D + 2 D + D) + C + 1."""
+    module = SemanticHighFreqAttention(channels=channels, ratio=ratio)
+    assert sum(parameter.numel() for parameter in module.parameters()) == parameters
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_zero_start(size: tuple[int, int]) -> None:
+    module = SemanticHighFreqAttention(channels=8)
+    logits = module(features(2, 8, *size))
+    assert logits.shape == (2, 1, *size)
+    assert logits.abs().max() == 0
+
+
+def test_zero_start_can_learn() -> None:
+    """Invariant 14: the projections get a gradient at once, but for the bin of one, which cannot
+    change the shape of the logits, and the bias."""
+    module = SemanticHighFreqAttention(channels=8)
+    weight = features(2, 1, 12, 15, seed=1)
+    (module(features(2, 8, 12, 15)) * weight).sum().backward()
+    grads = {name: parameter.grad for name, parameter in module.named_parameters()}
+    assert all(gradient is not None for gradient in grads.values())
+    learning = ["project.weight", *(f"context.{index}.project.weight" for index in (1, 2, 3))]
+    for name in learning:
+        assert grads[name].abs().max() > 1e-3, name
+    for name in ("project.bias", "context.0.project.weight"):
+        assert grads[name].abs().max() < 1e-4, name
+
+
+def test_equals_enlarging_concatenating_and_projecting() -> None:
+    """The formula of the specification, with the pyramid as related code has it."""
+    module = trained(channels=8, ratio=2).double()
+    image = features(2, 8, 13, 18, dtype=torch.float64)
+    ones = torch.ones(8, 1, 3, 3, dtype=torch.float64)
+    inside = F.conv2d(torch.ones_like(image), ones, padding=1, groups=8)
+    x0 = F.conv2d(image, ones, padding=1, groups=8) / inside
+    low = torch.softmax(module.highpass.logits, dim=1).view(8, 1, 3, 3)
+    x1 = 2 * x0 - F.conv2d(F.pad(x0, (1, 1, 1, 1), mode="replicate"), low, groups=8)
+    maps, weights = [x1], [module.project.weight]
+    for size, branch in zip((1, 2, 3, 7), module.context, strict=True):
+        pooled = branch.norm(branch.reduce(F.adaptive_avg_pool2d(x1, size))).relu()
+        maps.append(F.interpolate(pooled, size=(13, 18), mode="bilinear"))
+        weights.append(branch.project.weight)
+    z = F.conv2d(torch.cat(maps, dim=1), torch.cat(weights, dim=1), module.project.bias)
+    expected = 2 * torch.tanh((z - z.mean(dim=(2, 3), keepdim=True)) / 2)
+    torch.testing.assert_close(module(image), expected)
+
+
+@pytest.mark.parametrize("bound", [0.5, 2.0])
+def test_logits_are_bounded(bound: float) -> None:
+    """Invariant 18: also where they come from features of 1e4."""
+    module = trained(channels=8, logit_bound=bound)
+    logits = module(features(2, 8, 16, 16) * 1e4)
+    assert logits.isfinite().all()
+    assert logits.abs().max() <= bound
+    assert logits.abs().max() > 0.99 * bound
+
+
+def test_bin_of_one_and_bias_change_nothing() -> None:
+    """They shift all logits alike, which centring takes out."""
+    module = trained(channels=8, ratio=2)
+    image = features(2, 8, 10, 10)
+    expected = module(image)
+    with torch.no_grad():
+        module.project.bias += 3
+        module.context[0].project.weight *= -5
+    torch.testing.assert_close(module(image), expected, rtol=0, atol=1e-5)
+
+
+def test_highpass_by_hand() -> None:
+    """At the start, the weighted mean has e / (1 + 8 e) at eight taps and 1 / (1 + 8 e) at one."""
+    module = LearnableHighPass(1)
+    impulse = torch.zeros(1, 1, 5, 5)
+    impulse[..., 2, 2] = 1
+    response = module(impulse)[0, 0]
+    share = 1 / (1 + 8 * math.e)
+    assert response[2, 2].item() == pytest.approx(2 - share)
+    assert response[1, 3].item() == pytest.approx(-math.e * share)
+    assert response[0].abs().max() == 0
+    # The border is repeated: a constant stays what it is up to the corner.
+    torch.testing.assert_close(module(torch.full((1, 1, 1, 3), 7.0)), torch.full((1, 1, 1, 3), 7.0))
+
+
+def test_parts_can_be_left_out() -> None:
+    module = trained(channels=6, bins=(), highpass=False, pool=1)
+    assert {name for name, _ in module.named_parameters()} == {"project.weight", "project.bias"}
+    image = features(1, 6, 4, 5)
+    z = module.project(image)
+    torch.testing.assert_close(module(image), 2 * torch.tanh((z - z.mean()) / 2))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_flips_at_the_start(dim: int) -> None:
+    """Invariant 15: all filters are symmetric, until the high-pass has learnt another shape."""
+    module = trained(channels=8)
+    image = features(1, 8, 15, 22)
+    expected = module(image)
+    torch.testing.assert_close(module(image.flip(dim)).flip(dim), expected, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        module.highpass.logits[:, 0] = 4
+    assert (module(image.flip(dim)).flip(dim) - module(image)).abs().max() > 1e-2
+
+
+def test_images_of_a_batch_do_not_meet() -> None:
+    """Invariant 16, in training mode, for a batch of one too."""
+    module = trained(channels=8, ratio=8).train()
+    image = features(3, 8, 9, 11)
+    expected = module(image)
+    module(features(1, 8, 20, 4))
+    for index in range(3):
+        alone = module(image[index : index + 1])
+        torch.testing.assert_close(alone[0], expected[index], rtol=0, atol=1e-6)
+
+
+def test_dtypes() -> None:
+    """Invariant 17: half precision ends with the logits; double precision stays."""
+    module = trained(channels=8)
+    image = features(1, 8, 12, 12)
+    expected = module(image)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = module(image)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, expected, rtol=0, atol=0.05)
+    half = module.to(torch.bfloat16)(image.bfloat16())
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, expected, rtol=0, atol=0.1)
+    assert module.double()(image.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, "channels must be positive, got 0"),
+        ({"ratio": 0}, "ratio must be positive, got 0"),
+        ({"bins": (1, 0)}, "every size in bins must be positive, got 0"),
+        ({"pool": 2}, "pool must be a positive odd number"),
+        ({"logit_bound": 0.0}, "logit_bound must be positive, got 0.0"),
+    ],
+)
+def test_errors(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SemanticHighFreqAttention(**{"channels": 8, **options})

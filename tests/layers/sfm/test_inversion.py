@@ -1,0 +1,310 @@
+"""Inverting displacements: both solvers, gradients, symmetries, any size, clear errors."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import demodulation as oracle
+from sfm_displacements import KINDS, displacement_of
+
+from freqfusion.layers.sfm.coordinates import lattice_points, to_normalized, to_pixels
+from freqfusion.layers.sfm.inversion import invert_displacement
+from freqfusion.layers.sfm.mapping import Mapping
+
+SOLVERS = ("newton", "search")
+
+
+def forward(displacement, points, align_corners=False):
+    """phi by grid_sample, an implementation that shares no code with the inverse."""
+    size = displacement.shape[-2:]
+    shift = torch.nn.functional.grid_sample(
+        displacement, points, padding_mode="border", align_corners=align_corners
+    )
+    pixels = to_pixels(points, size, align_corners) + shift.permute(0, 2, 3, 1)
+    return to_normalized(pixels, size, align_corners)
+
+
+def distance(displacement, actual, expected):
+    """Largest distance of normalised points, in pixels."""
+    size = displacement.shape[-2:]
+    return (to_pixels(actual, size) - to_pixels(expected, size)).norm(dim=-1).max().item()
+
+
+def test_by_hand():
+    """A row of nodes at 0, 1.5, 2: place 0.75 is half way to node 1, place 1.75 half way to 2."""
+    displacement = torch.tensor([[0.0, 0.5, 0.0], [0.0, 0.0, 0.0]]).view(1, 2, 1, 3)
+    goals = to_normalized(torch.tensor([[0.75, 0.0], [1.75, 0.0], [0.0, 0.0]]), (1, 3))
+    for solver in SOLVERS:
+        found, residual = invert_displacement(displacement, goals.view(1, 1, 3, 2), solver=solver)
+        pixels = to_pixels(found, (1, 3))[0, 0]
+        torch.testing.assert_close(pixels, torch.tensor([[0.5, 0.0], [1.5, 0.0], [0.0, 0.0]]))
+        assert residual.shape == (1, 1, 3)
+        assert residual.max() <= 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fwhm", [3.0, 6.0])
+def test_residuals(kind, fwhm):
+    """Invariant 6: at the bound 2, search within 1e-3 px and Newton's 20 steps within 0.05 px.
+
+    Newton's residual is measured once more by grid_sample.
+    """
+    displacement = displacement_of(kind, (64, 80), fwhm=fwhm, batch=4, dtype=torch.float32)
+    found, residual = invert_displacement(displacement, solver="newton")
+    assert residual.max() <= 0.05
+    goals = lattice_points((64, 80)).expand_as(found)
+    again = forward(displacement, found)
+    assert distance(displacement, again, goals) <= 0.05
+    _, residual = invert_displacement(displacement, solver="search")
+    assert residual.max() <= 1e-3
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_double_precision_is_used(solver):
+    displacement = displacement_of("smooth", (20, 30))
+    found, residual = invert_displacement(displacement, solver=solver)
+    assert found.dtype == torch.float64
+    assert residual.max() <= 1e-10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_search_equals_trying_all_triangles(kind):
+    displacement = displacement_of(kind, (6, 7))
+    goals = torch.rand(1, 3, 5, 2, dtype=torch.float64) * torch.tensor([6.0, 5.0])
+    expected = oracle.invert_by_trial(displacement[0].numpy(), goals.view(-1, 2).numpy())
+    points = to_normalized(goals, (6, 7))
+    found, _ = invert_displacement(displacement, points, solver="search")
+    np.testing.assert_allclose(to_pixels(found, (6, 7)).view(-1, 2), expected, atol=1e-9)
+
+
+def test_solvers_agree_about():
+    """The two interpolants agree at the nodes, and between them to a part of a pixel."""
+    displacement = displacement_of("smooth", (48, 48))
+    newton, _ = invert_displacement(displacement, solver="newton")
+    search, _ = invert_displacement(displacement, solver="search")
+    assert 1e-3 < distance(displacement, newton, search) < 0.75
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2), (3, 3), (7, 5)])
+def test_any_size(size, align_corners, solver):
+    displacement = displacement_of("noise", size, batch=2)
+    options = {"align_corners": align_corners, "solver": solver}
+    found, residual = invert_displacement(displacement, **options)
+    assert found.shape == (2, *size, 2)
+    assert residual.max() <= 1e-9
+    if solver == "newton":
+        goals = lattice_points(size, align_corners, dtype=torch.float64)
+        again = forward(displacement, found, align_corners)
+        torch.testing.assert_close(again, goals.expand_as(again), atol=1e-9, rtol=0)
+
+
+@settings(max_examples=30)
+@given(
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    out_height=st.integers(1, 30),
+    out_width=st.integers(1, 30),
+    solver=st.sampled_from(SOLVERS),
+    align_corners=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_any_output_size(height, width, out_height, out_width, solver, align_corners, seed):
+    displacement = displacement_of("noise", (height, width), seed=seed)
+    found, residual = invert_displacement(
+        displacement, out_size=(out_height, out_width), solver=solver, align_corners=align_corners
+    )
+    assert found.shape == (1, out_height, out_width, 2)
+    assert residual.shape == (1, out_height, out_width)
+    assert residual.max() <= 1e-6
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_identity(solver):
+    """Also beyond the outermost pixel centres, where three quarters of a pixel are left over."""
+    points = lattice_points((16, 24)).expand(2, -1, -1, -1)
+    found, residual = invert_displacement(torch.zeros(2, 2, 4, 6), points, solver=solver)
+    torch.testing.assert_close(found, points, atol=1e-6, rtol=0)
+    assert residual.max() == 0
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_continued_beyond_the_border(solver):
+    """Far outside, the result is that at the border plus the way to it."""
+    displacement = displacement_of("smooth", (8, 10))
+    inside = torch.tensor([[0.0, 3.3], [9.0, 6.6], [4.2, 0.0], [4.2, 7.0]], dtype=torch.float64)
+    way = torch.tensor([[-2.0, 0], [3, 0], [0, -4], [0, 5]], dtype=torch.float64)
+    pixels = []
+    for goals in (inside, inside + way):
+        points = to_normalized(goals, (8, 10)).view(1, 1, 4, 2)
+        pixels.append(
+            to_pixels(invert_displacement(displacement, points, solver=solver)[0], (8, 10))
+        )
+    torch.testing.assert_close(pixels[1], pixels[0] + way)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(("dims", "sign"), [((3,), (-1, 1)), ((2,), (1, -1))])
+def test_mirrored(solver, dims, sign):
+    """Invariant 15: the inverse of the mirrored mapping is the mirrored inverse, 1e-3.
+
+    The diagonals of the triangles are mirrored too, so that only Newton's is exact; the search may
+    differ by what the two diagonals differ.
+    """
+    displacement = displacement_of("smooth", (24, 30), dtype=torch.float32)
+    signs = torch.tensor(sign, dtype=torch.float32)
+    mirrored = displacement.flip(dims) * signs.view(1, 2, 1, 1)
+    found, _ = invert_displacement(displacement, solver=solver)
+    other, _ = invert_displacement(mirrored, solver=solver)
+    expected = found.flip([dim - 1 for dim in dims]) * signs
+    assert distance(displacement, other, expected) <= (1e-3 if solver == "newton" else 0.75)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_transposed(solver):
+    """Invariant 15: both interpolants are symmetric in x and y."""
+    displacement = displacement_of("smooth", (24, 30), dtype=torch.float32)
+    found, _ = invert_displacement(displacement, solver=solver)
+    other, _ = invert_displacement(displacement.transpose(2, 3).flip(1), solver=solver)
+    assert distance(displacement, other.transpose(1, 2).flip(-1), found) <= 1e-3
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_images_of_a_batch_are_independent(solver):
+    """Invariant 16. One image is hard, the other one converges at once; bit by bit for Newton."""
+    hard = displacement_of("smooth", (32, 32), fwhm=6.0, dtype=torch.float32)
+    easy = 0.1 * displacement_of("noise", (32, 32), dtype=torch.float32)
+    together, _ = invert_displacement(torch.cat([hard, easy]), solver=solver)
+    invert_displacement(hard[..., :9, :7], solver=solver)
+    for index, one in enumerate((hard, easy)):
+        alone, _ = invert_displacement(one, solver=solver)
+        torch.testing.assert_close(together[index], alone[0], atol=1e-6, rtol=0)
+        if solver == "newton":
+            assert torch.equal(together[index], alone[0])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_implicit_gradients_are_those_of_differences(solver):
+    """Invariant 14: in every entry of the displacement and of the points."""
+    displacement = displacement_of("smooth", (5, 6)).requires_grad_()
+    points = to_normalized(
+        0.3 + 4 * torch.rand(1, 2, 3, 2, dtype=torch.float64, generator=seeded()), (5, 6)
+    ).requires_grad_()
+
+    def run(displacement, points):
+        return invert_displacement(displacement, points, solver=solver, grad="implicit")[0]
+
+    assert torch.autograd.gradcheck(run, (displacement, points), eps=1e-7, atol=1e-5, rtol=1e-4)
+
+
+def test_implicit_gradient_of_a_map():
+    """Invariant 14: cosine with finite differences along random directions, all pixels."""
+    displacement = displacement_of("noise", (20, 20))
+    weight = torch.randn(1, 20, 20, 2, dtype=torch.float64, generator=seeded())
+    leaf = displacement.clone().requires_grad_()
+    found, _ = invert_displacement(leaf, grad="implicit")
+    (gradient,) = torch.autograd.grad((found * weight).sum(), leaf)
+    differences, derivatives = [], []
+    for seed in range(20):
+        direction = torch.randn(displacement.shape, dtype=torch.float64, generator=seeded(seed))
+        # The border must stay on the border, as mirrored attention keeps it.
+        direction[:, 0, :, [0, -1]] = 0
+        direction[:, 1, [0, -1]] = 0
+        step = 1e-6 * direction
+        ahead, behind = (invert_displacement(displacement + s)[0] for s in (step, -step))
+        differences.append(((ahead - behind) * weight).sum() / 2e-6)
+        derivatives.append((gradient * direction).sum())
+    cosine = torch.cosine_similarity(torch.stack(differences), torch.stack(derivatives), dim=0)
+    assert cosine >= 0.999
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_implicit_has_the_same_values(solver):
+    displacement = displacement_of("signs", (12, 12), dtype=torch.float32)
+    plain, _ = invert_displacement(displacement, solver=solver)
+    leaf = displacement.clone().requires_grad_()
+    implicit, residual = invert_displacement(leaf, solver=solver, grad="implicit")
+    assert torch.equal(plain, implicit.detach())
+    assert not residual.requires_grad
+    values, _ = invert_displacement(leaf, solver=solver)
+    assert not values.requires_grad
+
+
+def test_folded_lattices_give_finite_results():
+    """Nodes exchanged by violent displacements: no answer is right, none may be infinite."""
+    displacement = (4 * torch.randn(1, 2, 12, 12, generator=seeded())).requires_grad_()
+    for solver in SOLVERS:
+        found, residual = invert_displacement(displacement, solver=solver, grad="implicit")
+        (gradient,) = torch.autograd.grad(found.sum(), displacement)
+        assert all(tensor.isfinite().all() for tensor in (found, residual, gradient))
+        inside = to_pixels(found.detach(), (12, 12))
+        assert inside.min() >= -1e-5
+        assert inside.max() <= 11 + 1e-5
+
+
+def test_not_a_number():
+    """Newton has no answer for that place and goes on; the search says what is wrong."""
+    displacement = torch.zeros(1, 2, 6, 6)
+    displacement[0, 0, 2, 2] = float("nan")
+    found, residual = invert_displacement(displacement)
+    assert found.isfinite().all()
+    assert residual.isnan().any()
+    with pytest.raises(ValueError, match="must be finite"):
+        invert_displacement(displacement, solver="search")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_not_used_for_coordinates(dtype):
+    displacement = displacement_of("noise", (16, 16), dtype=dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, residual = invert_displacement(displacement)
+    assert found.dtype == residual.dtype == torch.float32
+    expected, _ = invert_displacement(displacement.float())
+    assert torch.equal(found, expected)
+
+
+def test_more_steps_are_not_worse():
+    displacement = displacement_of("smooth", (32, 32), fwhm=6.0, dtype=torch.float32)
+    errors = [invert_displacement(displacement, iters=n)[1] for n in (1, 3, 6, 12)]
+    for less, more in itertools.pairwise(errors):
+        assert (more <= less + 1e-4).all()
+    assert errors[0].max() > 0.5
+
+
+def test_mapping_uses_it():
+    displacement = displacement_of("noise", (9, 11))
+    mapping = Mapping(displacement, False, 2, 0.0, (5, 6))
+    goals = lattice_points((18, 7), dtype=torch.float64).expand(1, -1, -1, -1)
+    found, _ = invert_displacement(displacement, out_size=(18, 7), solver="search")
+    torch.testing.assert_close(mapping.inverse_points(goals, solver="search"), found)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"displacement": torch.zeros(1, 3, 4, 4)}, r"displacement must be \(batch, 2"),
+        ({"displacement": torch.zeros(1, 2, 0, 4)}, r"displacement must be \(batch, 2"),
+        ({"displacement": torch.zeros(1, 2, 4, 4).long()}, "must be floating point"),
+        ({"points": torch.zeros(2, 3, 3, 2)}, r"points must be \(1, height, width, 2\)"),
+        ({"points": torch.zeros(1, 3, 3, 3)}, r"points must be \(1, height, width, 2\)"),
+        ({"points": torch.zeros(1, 3, 3, 2), "out_size": (3, 3)}, "points or out_size, not both"),
+        ({"points": torch.zeros(1, 3, 3, 2, device="meta")}, "on one device, got cpu and meta"),
+        ({"out_size": (0, 3)}, "the height of out_size must be positive, got 0"),
+        ({"solver": "qhull"}, "solver must be one of .*'newton', 'search'.*, got 'qhull'"),
+        ({"grad": "none"}, "grad must be one of .*'values', 'implicit'.*, got 'none'"),
+        ({"iters": 0}, "iters must be positive, got 0"),
+    ],
+)
+def test_errors(changes, message):
+    arguments = {"displacement": torch.zeros(1, 2, 4, 4), **changes}
+    displacement, points = arguments.pop("displacement"), arguments.pop("points", None)
+    with pytest.raises(ValueError, match=message):
+        invert_displacement(displacement, points, **arguments)
