@@ -25,6 +25,7 @@ from freqfusion.engine.validation_loss import (
     spread,
     validation_losses,
 )
+from freqfusion.modeling.tta import TestTimeAugmentation
 
 VAL = "synthetic_panoptic_val_separated"
 
@@ -279,3 +280,20 @@ def test_log_tells_when_training_will_end(semantic_cfg, caplog):
     lines = [message for message in caplog.messages if "iter: 19" in message]
     assert len(lines) == 1
     assert "eta: 0:00:00" in lines[0]
+
+
+def test_evaluation_may_be_augmented(semantic_cfg, monkeypatch):
+    """Only when it is asked for, and with scores of the usual kind."""
+    tested, plain = [], Trainer.test
+
+    def watched(cls, cfg, model):
+        tested.append(model)
+        return plain(cfg, model)
+
+    monkeypatch.setattr(Trainer, "test", classmethod(watched))
+    for enabled in (False, True):
+        semantic_cfg.TEST.AUG.ENABLED = enabled
+        semantic_cfg.TEST.AUG.MIN_SIZES = (48, 64)
+        results = evaluate(semantic_cfg)
+        assert 0 <= results["sem_seg"]["mIoU"] <= 100
+    assert [isinstance(model, TestTimeAugmentation) for model in tested] == [False, True]

@@ -15,6 +15,7 @@ from detectron2.engine import default_argument_parser
 from freqfusion.engine.results import write_results
 from freqfusion.engine.setup import setup
 from freqfusion.engine.trainer import Trainer
+from freqfusion.modeling.tta import with_augmentation
 
 USER_ERROR = 2
 
@@ -59,12 +60,18 @@ def run(arguments: argparse.Namespace) -> Any:
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False, config_file: str = "") -> Any:
-    """Test ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, and write the results."""
+    """Test ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, and write the results.
+
+    With ``TEST.AUG.ENABLED`` the results of several sizes and of mirrored images are merged;
+    evaluations during training are without, because that takes many times as long.
+    """
     model = Trainer.build_model(cfg)
     checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR)
     resumes = resume and checkpointer.has_checkpoint()
     weights = checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
     checkpoint = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    if cfg.TEST.AUG.ENABLED:
+        model = with_augmentation(cfg, model)
     results = Trainer.test(cfg, model)
     # Checkpoints have the number of their last iteration, from 0; other weights have none.
     iteration = checkpoint.get("iteration")

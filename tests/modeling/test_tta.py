@@ -1,0 +1,902 @@
+"""Test-time augmentation: what the model is shown, and how its answers are merged.
+
+Pictures are a row of pixels where that is enough; "seen in the image's frame" means that the test
+mirrors what it hands over for a mirrored view.
+"""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import read_image
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances, RotatedBoxes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mask2former_models import seeded_model, small_cfg
+from PIL import Image
+from rehearsed import registered_at
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from toy_configs import change, resnet18_cfg
+
+from freqfusion.data.mapper import SegmentationMapper
+from freqfusion.data.synthetic import write_coco
+from freqfusion.engine import Trainer
+from freqfusion.modeling.tta import TestTimeAugmentation, with_augmentation
+from freqfusion.modeling.tta.instances import InstancePool
+from freqfusion.modeling.tta.panoptic import PanopticVotes
+from freqfusion.modeling.tta.regions import cut_regions, overlap, weighted_majority
+from freqfusion.modeling.tta.semantic import SemanticMean
+
+DATASET = "synthetic_panoptic_val_separated"
+NAMES = ("id", "isthing", "category_id")
+
+
+class Scripted(nn.Module):
+    """Gives prepared outputs one after the other, and remembers what it was shown."""
+
+    def __init__(self, *outputs):
+        super().__init__()
+        self.outputs, self.seen = outputs, []
+        self.eval()
+
+    def forward(self, inputs):
+        (shown,) = inputs
+        self.seen.append(shown)
+        return [self.outputs[(len(self.seen) - 1) % len(self.outputs)]]
+
+
+class Brightness(nn.Module):
+    """Logits that are two channels of the image: what it says depends on nothing but the pixel."""
+
+    def forward(self, inputs):
+        return [{"sem_seg": given["image"][:2].float() / 50} for given in inputs]
+
+
+def augmented(model, **arguments):
+    return TestTimeAugmentation(
+        model.eval(), **({"min_sizes": [4], "max_size": 100, "flip": True} | arguments)
+    )
+
+
+def picture(height=4, width=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), generator=generator).to(torch.uint8)
+
+
+def semantic_model(*, height=4, width=6):
+    return Scripted({"sem_seg": torch.zeros(2, height, width)})
+
+
+# ---- what the model is shown
+
+
+def test_views_of_an_image():
+    """Sizes 4 and 8 of a 4 x 6 image, each mirrored; truth is left out, the rest is handed on."""
+    model, image = semantic_model(), picture()
+    given = {"image": image, "height": 4, "width": 6, "image_id": 7, "sem_seg": torch.zeros(4, 6)}
+    before = dict(given)
+    augmented(model, min_sizes=[4, 8])([given])
+    assert given == before
+    first, mirrored, large, large_mirrored = model.seen
+    assert torch.equal(first["image"], image)
+    assert torch.equal(mirrored["image"], image.flip(-1))
+    resize = T.ResizeTransform(4, 6, 8, 12)
+    expected = torch.tensor(resize.apply_image(image.permute(1, 2, 0).numpy())).permute(2, 0, 1)
+    assert torch.equal(large["image"], expected)
+    assert torch.equal(large_mirrored["image"], expected.flip(-1))
+    for shown in model.seen:
+        assert {k: v for k, v in shown.items() if k != "image"} == {
+            "height": 4,
+            "width": 6,
+            "image_id": 7,
+        }
+
+
+@pytest.mark.parametrize(
+    ("size", "min_sizes", "max_size", "expected"),
+    [
+        ((4, 6), [4, 6, 8], 9, [(4, 6), (6, 9)]),  # 8 is cut to 6, and one look is enough
+        ((6, 4), [2], 100, [(3, 2)]),
+        ((43, 65), [60], 80, [(53, 80)]),
+        ((1, 300), [4], 100, [(1, 100)]),  # a third of a pixel is one
+    ],
+)
+def test_sizes(size, min_sizes, max_size, expected):
+    model = semantic_model(height=size[0], width=size[1])
+    augmented(model, min_sizes=min_sizes, max_size=max_size)([{"image": picture(*size)}])
+    assert [tuple(shown["image"].shape[-2:]) for shown in model.seen[::2]] == expected
+    assert len(model.seen) == 2 * len(expected)
+    # Where no size of the result is given, it is that of the image, as the models have it.
+    assert {(shown["height"], shown["width"]) for shown in model.seen} == {size}
+
+
+@pytest.mark.parametrize("values", [torch.float32, torch.float64, torch.int64])
+def test_whole_numbers_of_any_type_are_resized_as_bytes(values):
+    model, image = semantic_model(), picture()
+    augmented(model, min_sizes=[3], flip=False)([{"image": image.to(values)}])
+    augmented(model, min_sizes=[3], flip=False)([{"image": image}])
+    converted, given_bytes = (shown["image"] for shown in model.seen)
+    assert converted.dtype == values
+    assert torch.equal(converted, given_bytes.to(values))
+
+
+def test_other_values_are_resized_too():
+    model = semantic_model()
+    augmented(model, min_sizes=[2], flip=False)([{"image": torch.full((3, 4, 6), 0.25)}])
+    assert torch.equal(model.seen[0]["image"], torch.full((3, 2, 3), 0.25))
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """A file of 37 x 53 pixels and what the mapper makes of it at MIN_SIZE_TEST 24."""
+
+    def make(image_format, name="image.png"):
+        path = tmp_path / name
+        pixels = picture(37, 53).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(path)
+        cfg = resnet18_cfg()
+        change(cfg, {"INPUT__FORMAT": image_format, "INPUT__MIN_SIZE_TEST": 24})
+        given = {"file_name": str(path), "height": 37, "width": 53}
+        return SegmentationMapper(cfg, is_train=False)(given)
+
+    return make
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR", "L"])
+def test_views_come_from_the_file_in_the_order_of_the_mapper(mapped, image_format, caplog):
+    given, model = mapped(image_format), semantic_model(height=37, width=53)
+    assert given["image"].shape[-2:] == (24, 34)
+    augmented(model, min_sizes=[50], image_format=image_format)([given])
+    original = read_image(given["file_name"], format=image_format)
+    expected = T.ResizeShortestEdge(50, 100).get_transform(original).apply_image(original)
+    assert np.array_equal(model.seen[0]["image"].permute(1, 2, 0).numpy(), expected)
+    assert torch.equal(model.seen[1]["image"], model.seen[0]["image"].flip(-1))
+    assert not caplog.records
+
+
+def spoil(given, how):
+    if how == "gone":
+        given["file_name"] += ".gone"
+    elif how == "no image":
+        with open(given["file_name"], "w") as file:
+            file.write("text")
+    elif how == "another":
+        Image.fromarray(np.zeros((37, 53, 3), np.uint8)).save(given["file_name"])
+    elif how == "other size":
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(given["file_name"])
+    elif how == "cropped":
+        given["image"] = given["image"][..., :20]
+
+
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [
+        ("gone", "cannot be read"),
+        ("no image", "cannot be read"),
+        ("another", "is not the picture"),
+        ("other size", "is not the picture"),
+        ("cropped", "is not the picture"),
+        ("channels", "in RGB is not the picture"),
+    ],
+)
+def test_a_file_that_is_not_the_image_is_not_shown(mapped, how, word, caplog):
+    given, model = mapped("BGR"), semantic_model(height=37, width=53)
+    spoil(given, how)
+    image_format = "RGB" if how == "channels" else "BGR"
+    wrapped = augmented(model, min_sizes=[24], image_format=image_format)
+    with caplog.at_level(logging.WARNING):
+        wrapped([given, given])
+    if how != "cropped":
+        assert torch.equal(model.seen[0]["image"], given["image"])
+    assert torch.equal(model.seen[1]["image"], model.seen[0]["image"].flip(-1))
+    assert len(caplog.records) == 1
+    assert word in caplog.text
+
+
+# ---- semantic
+
+
+def test_mean_of_probabilities_by_hand():
+    """Probabilities of class 1 are 3/4, and 1/2 in the mirrored view's place; mean 5/8."""
+    logits = torch.tensor([0.0, 3.0]).log().clamp(min=0).view(2, 1, 1).expand(2, 1, 2).clone()
+    mirrored = torch.stack([logits[:, :, 0], torch.zeros(2, 1)], dim=-1)
+    model = Scripted({"sem_seg": logits}, {"sem_seg": mirrored})
+    (result,) = augmented(model)([{"image": picture(1, 2)}])
+    expected = torch.tensor([[[3 / 8, 1 / 4]], [[5 / 8, 3 / 4]]])
+    torch.testing.assert_close(result["sem_seg"], expected)
+
+
+def test_mean_of_scores_by_hand():
+    """Scores of a Mask2Former do not add up to one, and stay so."""
+    views = [torch.tensor([[[0.2, 0.0]], [[0.4, 1.0]]]), torch.tensor([[[0.0, 0.4]], [[0.6, 1.2]]])]
+    model = Scripted(*({"sem_seg": view} for view in views))
+    (result,) = augmented(model, semantic="scores")([{"image": picture(1, 2)}])
+    expected = torch.tensor([[[0.3, 0.0]], [[0.8, 0.8]]])
+    torch.testing.assert_close(result["sem_seg"], expected)
+
+
+def test_probabilities_outvote_one_loud_view():
+    """Mean logits would be (40 - 2) / 3 > 0 for class 0; two of three views say class 1."""
+    mean = SemanticMean("logits")
+    for value in (40.0, -1.0, -1.0):
+        mean.add(torch.tensor([value, 0.0]).view(2, 1, 1), flipped=False)
+    sure = 1 / (1 + np.exp(1))
+    assert mean.result()[0].item() == pytest.approx((1 + 2 * sure) / 3)
+    assert mean.result()[0].item() > 0.5  # still sure of itself, as a probability may be
+    mean.add(torch.tensor([-1.0, 0.0]).view(2, 1, 1), flipped=False)
+    assert mean.result().argmax(0).item() == 1
+
+
+def test_half_precision_is_summed_in_single():
+    mean = SemanticMean("scores")
+    for _ in range(3):
+        mean.add(torch.full((1, 1, 1), 1000.0, dtype=torch.float16), flipped=False)
+    assert mean.result().dtype == torch.float32
+    assert mean.result().item() == 1000
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 1)])
+def test_a_model_that_looks_at_pixels_only_is_unchanged_by_flips(size):
+    given = {"image": picture(*size)}
+    wrapped = augmented(Brightness(), min_sizes=[min(size)])
+    expected = Brightness()([given])[0]["sem_seg"].softmax(dim=0)
+    torch.testing.assert_close(wrapped([given])[0]["sem_seg"], expected)
+
+
+# ---- instances
+
+
+def instances(*objects, size=(1, 6), masks=True, boxes=True):
+    """Objects are (class, score, pixels of the one row); boxes are around the pixels."""
+    result = Instances(size)
+    shapes = torch.zeros(len(objects), *size, dtype=torch.bool)
+    rows = torch.zeros(len(objects), 4)
+    for number, (_, _, pixels) in enumerate(objects):
+        shapes[number, 0, list(pixels)] = True
+        if boxes and pixels:
+            rows[number] = torch.tensor([min(pixels), 0, max(pixels) + 1, 1])
+    if masks:
+        result.pred_masks = shapes
+    result.pred_boxes = Boxes(rows)
+    result.scores = torch.tensor([score for _, score, _ in objects])
+    result.pred_classes = torch.tensor([label for label, _, _ in objects], dtype=torch.long)
+    return result
+
+
+def pooled(*views, flipped=(), topk=None):
+    pool = InstancePool(min_overlap=0.5, topk=topk)
+    for number, view in enumerate(views):
+        pool.add(view, flipped=number in flipped)
+    return pool.result()
+
+
+def listed(result):
+    """(class, score, pixels) of each object."""
+    pixels = [mask[0].nonzero()[:, 0].tolist() for mask in result.pred_masks]
+    scores = [round(score, 5) for score in result.scores.tolist()]
+    return list(zip(result.pred_classes.tolist(), scores, pixels, strict=True))
+
+
+def test_three_views_of_one_object_by_hand():
+    """IoU 3/5; weights 5, 4, 3: pixel 0 is in the first only (5 of 12), 4 in the others (7)."""
+    other = (1, 2, 3, 4)
+    result = pooled(
+        instances((1, 0.5, (0, 1, 2, 3))), instances((1, 0.4, other)), instances((1, 0.3, other))
+    )
+    assert listed(result) == [(1, 0.4, [1, 2, 3, 4])]
+    box = torch.tensor([[(0 * 5 + 1 * 7) / 12, 0, (4 * 5 + 5 * 7) / 12, 1]])
+    torch.testing.assert_close(result.pred_boxes.tensor, box)
+
+
+def test_an_object_of_one_view_has_half_of_its_score():
+    result = pooled(instances((0, 0.9, (0, 1)), (0, 0.8, (4, 5))), instances((0, 0.7, (4, 5))))
+    assert listed(result) == [(0, 0.75, [4, 5]), (0, 0.45, [0, 1])]
+
+
+def test_other_classes_and_distant_masks_stay_apart():
+    result = pooled(instances((0, 0.8, (0, 1))), instances((1, 0.6, (0, 1)), (0, 0.4, (1, 2))))
+    assert listed(result) == [(0, 0.4, [0, 1]), (1, 0.3, [0, 1]), (0, 0.2, [1, 2])]
+
+
+def test_an_iou_of_one_half_is_not_enough():
+    result = pooled(instances((0, 0.8, (0, 1))), instances((0, 0.6, (0,))))
+    assert len(result) == 2
+
+
+def test_objects_that_a_view_holds_apart_stay_apart():
+    """Two of one class with the same pixels in each view are two, whatever their scores."""
+    view = instances((0, 0.8, (0, 1)), (0, 0.8, (0, 1)), (0, 0.5, (0, 1, 2)))
+    assert listed(pooled(view, view, view)) == [
+        (0, 0.8, [0, 1]),
+        (0, 0.8, [0, 1]),
+        (0, 0.5, [0, 1, 2]),
+    ]
+
+
+def test_an_object_joins_what_it_overlaps_most():
+    first = instances((0, 0.9, (0, 1, 2)), (0, 0.8, (0, 1, 2, 3)))
+    result = pooled(first, instances((0, 0.4, (0, 1, 2, 3))))
+    assert listed(result) == [(0, 0.6, [0, 1, 2, 3]), (0, 0.45, [0, 1, 2])]
+    result = pooled(first, instances((0, 0.4, (0, 1, 2))))
+    assert listed(result) == [(0, 0.65, [0, 1, 2]), (0, 0.4, [0, 1, 2, 3])]
+
+
+def test_mirrored_views_are_turned_back():
+    """Seen in the mirrored image of width 6, pixels 3 and 4 are 2 and 1."""
+    result = pooled(instances((0, 0.5, (3, 4))), flipped=[0])
+    assert listed(result) == [(0, 0.5, [1, 2])]
+    assert result.pred_boxes.tensor.tolist() == [[1, 0, 3, 1]]
+
+
+@pytest.mark.parametrize("width", [5, 6])
+def test_boxes_decide_where_there_are_no_masks(width):
+    """IoU 3/4, and boxes weighted 3 to 1: (0, 3) and (0, 4) of the unmirrored image."""
+    seen = instances((0, 0.6, (0, 1, 2)), size=(1, width), masks=False)
+    mirrored = instances((0, 0.2, range(width - 4, width)), size=(1, width), masks=False)
+    result = pooled(seen, mirrored, flipped=[1])
+    assert not result.has("pred_masks")
+    assert result.scores.tolist() == pytest.approx([0.4])
+    torch.testing.assert_close(result.pred_boxes.tensor, torch.tensor([[0, 0, 3.25, 1]]))
+    apart = pooled(seen, instances((0, 0.2, (2, 3, 4)), size=(1, width), masks=False))
+    assert len(apart) == 2
+
+
+def test_boxes_without_an_area_stay():
+    view = instances((0, 0.6, (0, 1)), boxes=False)
+    result = pooled(view, instances((0, 0.2, (4, 5)), boxes=False), flipped=[1])
+    assert listed(result) == [(0, 0.4, [0, 1])]
+    assert not result.pred_boxes.tensor.any()
+
+
+def test_the_best_objects_are_kept():
+    view = instances((0, 0.3, (0,)), (1, 0.9, (1,)), (2, 0.6, (2,)))
+    assert [label for label, _, _ in listed(pooled(view, view, topk=2))] == [1, 2]
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_no_object_in_any_view(masks):
+    result = pooled(instances(masks=masks), instances(masks=masks), flipped=[1])
+    assert len(result) == 0
+    assert result.image_size == (1, 6)
+    assert result.pred_boxes.tensor.shape == (0, 4)
+    assert result.pred_classes.dtype == torch.long
+    assert result.scores.dtype == torch.float32
+    if masks:
+        assert result.pred_masks.shape == (0, 1, 6)
+        assert result.pred_masks.dtype == torch.bool
+
+
+def test_no_object_in_one_view():
+    result = pooled(instances(), instances((0, 0.8, (0,))))
+    assert listed(result) == [(0, 0.4, [0])]
+
+
+def test_scores_of_zero_and_empty_masks():
+    """What a Mask2Former gives for a query without a mask comes back as it was."""
+    view = instances((0, 0.0, ()), (1, 0.0, (2, 3)))
+    assert listed(pooled(view, view)) == [(0, 0.0, []), (1, 0.0, [2, 3])]
+
+
+def test_many_objects_take_the_memory_of_their_pixels():
+    """200 objects of 4 pixels in a large image: no whole mask is held."""
+    masks = torch.zeros(200, 300, 400, dtype=torch.bool)
+    masks[torch.arange(200), torch.arange(200), 7:11] = True
+    view = Instances((300, 400))
+    view.pred_masks, view.scores = masks, torch.linspace(0.9, 0.1, 200)
+    view.pred_boxes, view.pred_classes = Boxes(torch.zeros(200, 4)), torch.zeros(200).long()
+    pool = InstancePool(min_overlap=0.5, topk=None)
+    for flipped in (False, False, False):
+        pool.add(view, flipped=flipped)
+    held = [region.pixels for region in pool._regions] + [pool._first.pred_masks]
+    assert sum(tensor.untyped_storage().nbytes() for tensor in held) == 3 * 200 * 4
+    result = pool.result()
+    assert torch.equal(result.pred_masks, masks)
+    torch.testing.assert_close(result.scores, view.scores)
+
+
+def wrong_instances(how):
+    view = instances((0, 0.5, (0,)))
+    if how == "keypoints":
+        view.pred_keypoints = torch.zeros(1, 17, 3)
+    elif how == "no scores":
+        view.remove("scores")
+    else:
+        view.pred_boxes = RotatedBoxes(torch.zeros(1, 5))
+    return view
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("keypoints", "the model gives also pred_keypoints: set "),
+        ("no scores", "the model gives no scores"),
+        ("rotated", "upright boxes; the model gives RotatedBoxes"),
+    ],
+)
+def test_instances_that_cannot_be_merged(how, message):
+    with pytest.raises(ValueError, match=message):
+        pooled(wrong_instances(how))
+
+
+def test_views_with_other_fields():
+    with pytest.raises(RuntimeError, match="those of another pred_boxes, pred_classes, scores;"):
+        pooled(instances(), instances(masks=False))
+
+
+masks_strategy = st.lists(st.lists(st.booleans(), min_size=12, max_size=12), min_size=1, max_size=4)
+
+
+@settings(max_examples=60)
+@given(masks_strategy, st.lists(st.sampled_from([1, 2, 3, 5]), min_size=4, max_size=4))
+def test_regions_are_the_whole_masks(rows, weights):
+    masks = torch.tensor(rows).view(-1, 3, 4)
+    weights = weights[: len(masks)]
+    regions = cut_regions(masks)
+    for one, region in zip(masks, regions, strict=True):
+        assert region.area == one.sum()
+        for other, second in zip(masks, regions, strict=True):
+            union = (one | other).sum().item()
+            expected = (one & other).sum().item() / union if union else 1
+            assert overlap(region, second) == pytest.approx(expected)
+    voted = weighted_majority(regions, weights)
+    votes = sum(weight * mask.int() for weight, mask in zip(weights, masks, strict=True))
+    found = torch.zeros(3, 4, dtype=torch.bool)
+    found[voted.top : voted.bottom, voted.left : voted.right] = voted.pixels
+    assert torch.equal(found, 2 * votes > sum(weights))
+
+
+# ---- panoptic
+
+ROAD, SKY, CAR, BUS = 0, 1, 0, 1
+
+
+def panoptic(ids, *segments):
+    """One row of ids; segments are (is thing, category), numbered from 1."""
+    infos = [
+        {"id": number, "isthing": thing, "category_id": category}
+        for number, (thing, category) in enumerate(segments, start=1)
+    ]
+    return torch.tensor([ids], dtype=torch.int32), infos
+
+
+def voted(*views, flipped=()):
+    votes = PanopticVotes(min_overlap=0.5)
+    for number, view in enumerate(views):
+        votes.add(view, flipped=number in flipped)
+    return votes.result()
+
+
+def test_panoptic_majority_by_hand():
+    """Pixels 0-2 a car by 2 of 3 (pixel 2 in one only: 1 to 2 for the road), the rest road.
+
+    The bus of the third view is alone: its votes are not counted, and pixel 5 goes to the road.
+    Pixel 6 is void twice.
+    """
+    cars = (True, CAR), (False, ROAD)
+    ids, segments = voted(
+        panoptic([1, 1, 1, 2, 2, 2, 0], *cars),
+        panoptic([1, 1, 2, 2, 2, 2, 0], *cars),
+        panoptic([2, 2, 2, 2, 2, 1, 2], (True, BUS), (False, ROAD)),
+    )
+    assert ids.tolist() == [[1, 1, 2, 2, 2, 2, 0]]
+    assert ids.dtype == torch.int32
+    assert segments == [
+        {"id": 1, "isthing": True, "category_id": CAR},
+        {"id": 2, "isthing": False, "category_id": ROAD},
+    ]
+
+
+def test_a_thing_of_a_minority_has_no_say():
+    """Pixel 0 has one vote each for a bus, the road and the sky; the road has more elsewhere."""
+    ids, segments = voted(
+        panoptic([1, 2], (True, BUS), (False, ROAD)),
+        panoptic([1, 1], (False, ROAD)),
+        panoptic([1, 2], (False, SKY), (False, ROAD)),
+    )
+    assert ids.tolist() == [[1, 1]]
+    assert segments == [{"id": 1, "isthing": False, "category_id": ROAD}]
+
+
+def test_of_two_views_one_is_enough_for_a_thing_but_not_against_more():
+    """Ties: the thing before stuff, stuff before void, the larger stuff before the smaller."""
+    ids, segments = voted(
+        panoptic([1, 1, 2, 2, 2, 0], (True, CAR), (False, ROAD)),
+        panoptic([1, 1, 1, 2, 0, 2], (False, ROAD), (False, SKY)),
+    )
+    # Votes of ROAD 3 + 3, of SKY 2.
+    assert ids.tolist() == [[1, 1, 2, 2, 2, 3]]
+    assert [tuple(info.values()) for info in segments] == [
+        (1, True, CAR),
+        (2, False, ROAD),
+        (3, False, SKY),
+    ]
+
+
+def test_things_touching_each_other_stay_apart_and_stuff_is_one():
+    view = panoptic([1, 1, 2, 2, 3, 4], (True, CAR), (True, CAR), (False, ROAD), (False, SKY))
+    ids, segments = voted(view, view, view)
+    assert torch.equal(ids, view[0])
+    assert segments == view[1]
+
+
+def test_a_thing_that_loses_most_of_its_area_leaves_no_sliver():
+    """Two views say car (4 pixels), two say bus (5 pixels): equal votes on 0-2, so all to the bus.
+
+    The car would be left with pixel 3, one of its 4. It is given up, and of the others that claim
+    the pixel, one view each, stuff comes before void. Pixels 4 and 5 are bus twice and void twice.
+    """
+    car = panoptic([1, 1, 1, 1, 0, 0], (True, CAR))
+    ids, segments = voted(
+        car,
+        car,
+        panoptic([1, 1, 1, 2, 1, 1], (True, BUS), (False, ROAD)),
+        panoptic([1, 1, 1, 0, 1, 1], (True, BUS)),
+    )
+    assert ids.tolist() == [[1, 1, 1, 2, 1, 1]]
+    assert [tuple(info.values()) for info in segments] == [(1, True, BUS), (2, False, ROAD)]
+
+
+def test_a_thing_that_keeps_half_of_its_area_stays():
+    """As before, but the bus takes 0-1 only: the car wins 2 and 3, two of its four."""
+    car, bus = (panoptic(ids, (True, kind)) for ids, kind in (
+        ([1, 1, 1, 1, 0, 0, 0], CAR), ([1, 1, 0, 0, 1, 1, 1], BUS)))  # fmt: skip
+    ids, _ = voted(car, car, bus, bus)
+    assert ids.tolist() == [[2, 2, 1, 1, 2, 2, 2]]
+
+
+def test_overlaps_go_to_more_votes():
+    """Cars of 3 and of 2 views both claim pixel 2: the first has 3 votes there, the second 2."""
+    both = panoptic([1, 1, 1, 2, 2], (True, CAR), (True, BUS))
+    other = panoptic([1, 1, 2, 2, 2], (True, CAR), (True, BUS))
+    ids, _ = voted(both, both, other)
+    assert ids.tolist() == [[1, 1, 1, 2, 2]]
+    ids, _ = voted(both, other, other)
+    assert ids.tolist() == [[1, 1, 2, 2, 2]]
+
+
+def test_panoptic_maps_of_mirrored_views_are_turned_back():
+    seen = panoptic([1, 1, 2, 0, 0], (True, CAR), (False, ROAD))
+    mirrored = panoptic([0, 0, 1, 2, 2], (False, ROAD), (True, CAR))
+    ids, segments = voted(seen, mirrored, flipped=[1])
+    assert torch.equal(ids, seen[0])
+    assert segments == seen[1]
+
+
+def test_nothing_but_void():
+    ids, segments = voted(panoptic([0, 0]), panoptic([0, 0]))
+    assert ids.tolist() == [[0, 0]]
+    assert segments == []
+
+
+def test_scores_of_things_are_means_over_the_views():
+    views = [panoptic([1, 1], (True, CAR)) for _ in range(3)]
+    views[2] = panoptic([1, 1], (False, ROAD))
+    for view, score in zip(views, (0.9, 0.6), strict=False):
+        view[1][0]["score"] = score
+    assert voted(*views)[1][0]["score"] == pytest.approx(0.5)
+
+
+def test_panoptic_without_segments():
+    with pytest.raises(ValueError, match="needs the segments of panoptic_seg"):
+        voted((torch.zeros(1, 2), None))
+
+
+maps_strategy = st.lists(
+    st.lists(st.integers(0, 4), min_size=12, max_size=12), min_size=1, max_size=5
+)
+KINDS = ((True, CAR), (True, CAR), (True, BUS), (False, ROAD))
+
+
+@settings(max_examples=100)
+@given(maps_strategy)
+def test_the_result_is_a_panoptic_map(rows):
+    """Ids from 1 without a gap, each with pixels and described once; stuff is one segment."""
+    views = [panoptic(row, *KINDS) for row in rows]
+    ids, segments = voted(*views)
+    assert [info["id"] for info in segments] == list(range(1, len(segments) + 1))
+    assert set(ids.unique().tolist()) - {0} == {info["id"] for info in segments}
+    assert sum(not info["isthing"] for info in segments) <= 1
+    assert {(info["isthing"], info["category_id"]) for info in segments} <= set(KINDS)
+    assert ids.shape == (1, 12)
+
+
+@settings(max_examples=60)
+@given(maps_strategy)
+def test_stuff_is_the_most_frequent_label(rows):
+    """Against counting, where one label has more votes than each other one."""
+    kinds = [(False, category) for category in range(4)]
+    ids, segments = voted(*(panoptic(row, *kinds) for row in rows))
+    label_of = {0: 0} | {info["id"]: info["category_id"] + 1 for info in segments}
+    for pixel, number in enumerate(ids[0].tolist()):
+        counts = np.bincount([row[pixel] for row in rows], minlength=5)
+        if (counts == counts.max()).sum() == 1:
+            assert label_of[number] == counts.argmax()
+
+
+# ---- whole models
+
+
+def panoptic_fpn():
+    cfg = resnet18_cfg()
+    keys = {
+        "META_ARCHITECTURE": "PanopticFPN",
+        "MASK_ON": True,
+        "ANCHOR_GENERATOR__SIZES": [[16], [32], [64], [128], [256]],
+        "RPN__IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+        "RPN__PRE_NMS_TOPK_TEST": 50,
+        "RPN__POST_NMS_TOPK_TEST": 20,
+        "ROI_HEADS__NAME": "StandardROIHeads",
+        "ROI_HEADS__IN_FEATURES": ["p2", "p3", "p4", "p5"],
+        "ROI_HEADS__NUM_CLASSES": 3,
+        "ROI_HEADS__SCORE_THRESH_TEST": 0.0,
+        "ROI_BOX_HEAD__NAME": "FastRCNNConvFCHead",
+        "ROI_BOX_HEAD__NUM_FC": 1,
+        "ROI_BOX_HEAD__FC_DIM": 32,
+        "ROI_BOX_HEAD__POOLER_RESOLUTION": 7,
+        "ROI_MASK_HEAD__NAME": "MaskRCNNConvUpsampleHead",
+        "ROI_MASK_HEAD__NUM_CONV": 1,
+        "ROI_MASK_HEAD__CONV_DIM": 16,
+        "ROI_MASK_HEAD__POOLER_RESOLUTION": 14,
+        "SEM_SEG_HEAD__NUM_CLASSES": 4,
+        "SEM_SEG_HEAD__CONVS_DIM": 64,
+        "PANOPTIC_FPN__COMBINE__INSTANCES_CONFIDENCE_THRESH": 0.2,
+        "PANOPTIC_FPN__COMBINE__STUFF_AREA_LIMIT": 10,
+    }
+    change(cfg, {f"MODEL__{name}": value for name, value in keys.items()})
+    return cfg
+
+
+def mask2former():
+    return small_cfg(
+        MODEL__MASK2FORMER__TEST__OBJECT_MASK_THRESHOLD=0.0,
+        MODEL__MASK2FORMER__TEST__OVERLAP_THRESHOLD=0.0,
+    )
+
+
+CONFIGS = {"panoptic-fpn": panoptic_fpn, "mask2former": mask2former}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def real(request):
+    """Configuration and model with random weights, with things and stuff in its results."""
+    torch.manual_seed(3)
+    cfg = CONFIGS[request.param]()
+    return cfg, build_model(cfg).eval()
+
+
+def configured(cfg, *, min_sizes, flip):
+    cfg = cfg.clone()
+    change(cfg, {"TEST__AUG__MIN_SIZES": min_sizes, "TEST__AUG__FLIP": flip})
+    return cfg
+
+
+def predicted(model, given):
+    with torch.no_grad():
+        return model([given])[0]
+
+
+def assert_same(actual, expected, *, logits=False, exact=False):
+    """Every part of two results; ``logits`` are compared after the softmax."""
+    tolerance = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-4, "atol": 1e-5}
+    assert list(actual) == list(expected)
+    semantic = expected["sem_seg"].softmax(dim=0) if logits else expected["sem_seg"]
+    torch.testing.assert_close(actual["sem_seg"], semantic, **tolerance)
+    found, known = actual["instances"], expected["instances"]
+    assert list(found.get_fields()) == list(known.get_fields())
+    assert found.image_size == known.image_size
+    assert torch.equal(found.pred_masks, known.pred_masks)
+    assert torch.equal(found.pred_classes, known.pred_classes)
+    torch.testing.assert_close(found.scores, known.scores, **tolerance)
+    torch.testing.assert_close(found.pred_boxes.tensor, known.pred_boxes.tensor, **tolerance)
+    assert torch.equal(actual["panoptic_seg"][0], expected["panoptic_seg"][0])
+    names = [[{n: info[n] for n in NAMES} for info in r["panoptic_seg"][1]]
+             for r in (actual, expected)]  # fmt: skip
+    assert names[0] == names[1]
+
+
+def test_one_view_is_the_models_own_result(real, mapped):
+    cfg, model = real
+    given = mapped(cfg.INPUT.FORMAT)
+    wrapped = with_augmentation(configured(cfg, min_sizes=[24], flip=False), model)
+    assert_same(wrapped([given])[0], predicted(model, given), exact=True)
+
+
+def mirrored(name, value):
+    """A part of a result as it is in the mirrored image; written down apart from the merging."""
+    if name == "sem_seg":
+        return value.flip(-1)
+    if name == "panoptic_seg":
+        return value[0].flip(-1), value[1]
+    result = Instances(value.image_size, **value.get_fields())
+    x0, y0, x1, y1 = value.pred_boxes.tensor.unbind(dim=1)
+    width = value.image_size[1]
+    result.pred_boxes = Boxes(torch.stack([width - x1, y0, width - x0, y1], dim=1))
+    result.pred_masks = value.pred_masks.flip(-1)
+    return result
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("flip", [False, True], ids=["same", "mirrored"])
+def test_equal_views_give_back_the_result(real, count, flip):
+    """Also where every second one is of a mirror in which the model sees the same."""
+    cfg, model = real
+    output = predicted(model, {"image": picture(43, 65), "height": 43, "width": 65})
+    assert len(output["instances"]) > 3
+    assert len(output["panoptic_seg"][1]) > 1
+    wrapped = with_augmentation(cfg, model)
+    merged = {}
+    for name, value in output.items():
+        merger = wrapped._merger(name)
+        for number in range(count):
+            turned = flip and number % 2 == 1
+            merger.add(mirrored(name, value) if turned else value, flipped=turned)
+        merged[name] = merger.result()
+    assert_same(merged, output, logits=wrapped.semantic == "logits")
+
+
+def partition(output):
+    """For each pixel of the panoptic map what it is and where its segment begins."""
+    ids, segments = output
+    kinds = {info["id"]: (info["isthing"], info["category_id"]) for info in segments}
+    return {
+        (*kinds[number], tuple(map(tuple, (ids == number).nonzero().tolist()))) for number in kinds
+    }
+
+
+def objects(result):
+    return sorted(
+        (label, mask.numpy().tobytes(), round(score, 4))
+        for label, mask, score in zip(
+            result.pred_classes.tolist(), result.pred_masks, result.scores.tolist(), strict=True
+        )
+    )
+
+
+def test_a_mirrored_image_gives_the_mirrored_result(real):
+    """Though the model itself sees something else in the mirror."""
+    cfg, model = real
+    wrapped = with_augmentation(configured(cfg, min_sizes=[43], flip=True), model)
+    image = picture(43, 65)
+    alone = predicted(model, {"image": image})["sem_seg"]
+    assert not torch.equal(alone, predicted(model, {"image": image.flip(-1)})["sem_seg"].flip(-1))
+    result, other = wrapped([{"image": image}, {"image": image.flip(-1)}])
+    torch.testing.assert_close(other["sem_seg"], result["sem_seg"].flip(-1))
+    turned = mirrored("instances", other["instances"])
+    assert objects(turned) == objects(result["instances"])
+    ids, segments = other["panoptic_seg"]
+    assert partition((ids.flip(-1), segments)) == partition(result["panoptic_seg"])
+
+
+def test_several_sizes_of_an_image_of_odd_size(real, mapped):
+    """What comes out fits an evaluator: the size of the original, sorted and limited."""
+    cfg, model = real
+    cfg = configured(cfg, min_sizes=[32, 45], flip=True)
+    change(cfg, {"TEST__DETECTIONS_PER_IMAGE": 7})
+    given = mapped(cfg.INPUT.FORMAT)
+    result = with_augmentation(cfg, model)([given])[0]
+    assert result["sem_seg"].shape[-2:] == (37, 53)
+    assert result["panoptic_seg"][0].shape == (37, 53)
+    found = result["instances"]
+    assert found.image_size == (37, 53)
+    assert len(found) == 7
+    assert (found.scores.diff() <= 0).all()
+    assert found.pred_masks.shape == (7, 37, 53)
+
+
+def test_the_configuration_is_read(real):
+    cfg, model = real
+    cfg = configured(cfg, min_sizes=(30, 40), flip=False)
+    change(
+        cfg,
+        {"TEST__AUG__MAX_SIZE": 77, "TEST__DETECTIONS_PER_IMAGE": 9, "INPUT__FORMAT": "RGB"},
+    )
+    wrapped = with_augmentation(cfg, model)
+    assert wrapped.min_sizes == (30, 40)
+    assert (wrapped.max_size, wrapped.flip, wrapped.topk) == (77, False, 9)
+    assert wrapped.image_format == "RGB"
+    mask2former = cfg.MODEL.META_ARCHITECTURE == "Mask2Former"
+    assert wrapped.semantic == ("scores" if mask2former else "logits")
+    change(cfg, {"TEST__DETECTIONS_PER_IMAGE": -1})
+    assert with_augmentation(cfg, model).topk is None
+
+
+def test_evaluators_take_the_results(tmp_path, monkeypatch):
+    """Masks, boxes, labels and panoptic maps of a data set are scored as those of any model."""
+    folder = tmp_path / "datasets"
+    scenes = folder / "synthetic"
+    write_coco(scenes, num_train=1, num_val=2, size=(48, 64), progress=False, workers=1)
+    cfg = configured(panoptic_fpn(), min_sizes=[48, 64], flip=True)
+    keys = {"INPUT__MIN_SIZE_TEST": 40, "DATALOADER__NUM_WORKERS": 0, "OUTPUT_DIR": str(tmp_path)}
+    change(cfg, keys | {"DATASETS__TEST": (DATASET,)})
+    with registered_at(folder, monkeypatch):
+        metadata = MetadataCatalog.get(DATASET)
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(metadata.thing_classes)
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(metadata.stuff_classes)
+        torch.manual_seed(0)
+        wrapped = with_augmentation(cfg, build_model(cfg).eval())
+        scores = Trainer.test(cfg, wrapped)
+    assert {"segm", "bbox", "sem_seg", "panoptic_seg"} <= set(scores)
+    assert 0 <= scores["sem_seg"]["mIoU"] <= 100
+    assert 0 <= scores["panoptic_seg"]["PQ"] <= 100
+
+
+# ---- the module
+
+
+def test_the_modes_of_the_model_stay_its_own():
+    model = seeded_model().eval()
+    wrapped = augmented(model)
+    assert not wrapped.training
+    wrapped.train()
+    assert model.training
+    with pytest.raises(RuntimeError, match="predictions only: call eval"):
+        wrapped([{"image": picture()}])
+    assert TestTimeAugmentation(model, min_sizes=[4], max_size=9).training
+
+
+def test_no_gradient_is_kept():
+    model = nn.Conv2d(3, 2, 1)
+    wrapped = augmented(Scripted())
+    wrapped.model.forward = lambda inputs: [{"sem_seg": model(inputs[0]["image"].float())}]
+    assert not wrapped([{"image": picture()}])[0]["sem_seg"].requires_grad
+
+
+def test_a_model_of_several_processes_is_taken_out(tmp_path):
+    dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        model = nn.Linear(1, 1)
+        assert augmented(DistributedDataParallel(model)).model is model
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_sizes": []}, r"MIN_SIZES\) needs at least one length.*got \[\]"),
+        ({"min_sizes": [400, 0]}, r"each at least 1 pixel; got \[400, 0\]"),
+        ({"max_size": 0}, r"MAX_SIZE\) must be at least 1; got 0"),
+        ({"min_overlap": 1.0}, "min_overlap must be from 0 to below 1; got 1.0"),
+        ({"topk": 0}, "topk must be at least 1, or None for all; got 0"),
+        ({"semantic": "probabilities"}, "semantic must be one of"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        augmented(semantic_model(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"file_name": "a.png"}, "each input needs image.*got file_name"),
+        ({"image": picture(), "proposals": None}, "cannot turn precomputed proposals"),
+    ],
+)
+def test_wrong_inputs(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        augmented(semantic_model())([inputs])
+
+
+def test_outputs_that_are_not_known():
+    with pytest.raises(ValueError, match="the model gives proposals: set "):
+        augmented(Scripted({"proposals": None}))([{"image": picture()}])
+
+
+def test_outputs_that_differ_between_views():
+    model = Scripted({"sem_seg": torch.zeros(1, 4, 6)}, {"instances": instances()})
+    with pytest.raises(RuntimeError, match="gives instances for one view and sem_seg for another"):
+        augmented(model)([{"image": picture()}])
+
+
+@pytest.mark.parametrize("merger", [SemanticMean("logits"), InstancePool(min_overlap=0.5, topk=1),
+                                    PanopticVotes(min_overlap=0.5)])  # fmt: skip
+def test_a_result_needs_a_view(merger):
+    with pytest.raises(RuntimeError, match="no view was added"):
+        merger.result()
