@@ -48,6 +48,7 @@ EXTRAS_REQUIRE = {
         "pycocotools>=2.0.8",
         "pytest>=8.3",
         "pytest-xdist>=3.6",
+        "scipy>=1.11",
         "ruff>=0.17.5,<0.18",  # another minor version may format otherwise
     ],
 }

@@ -1,4 +1,4 @@
-"""Measure our forms against the unfold forms: ``python -m freqfusion.tools.benchmark reassemble``.
+"""Measure our forms against plain ones: ``python -m freqfusion.tools.benchmark reassemble``.
 
 Both forms of a case compute the same maths and run in turn in the same process, after their results
 have been compared. Medians of milliseconds, float32; memory is the peak beyond inputs and results,
@@ -19,7 +19,7 @@ import torch
 
 from freqfusion.tools._arguments import number_from, one_of
 from freqfusion.tools._benchmark.memory import peak_extra_bytes
-from freqfusion.tools._benchmark.suites import SUITES, WARM_UP, Case, Size
+from freqfusion.tools._benchmark.suites import REFERENCES, SUITES, WARM_UP, Case, Size
 from freqfusion.tools._benchmark.timing import compare
 
 _MEBIBYTE = 1 << 20
@@ -62,7 +62,7 @@ def measure(suite: str, size: Size, backward: bool, runs: int, threads: int) -> 
         "suite": suite,
         "case": "forward + backward" if backward else "forward",
         "size": str(size),
-        "reference": "unfold form",
+        "reference": REFERENCES[suite],
         "ours_ms": timing.ours,
         "reference_ms": timing.reference,
         "speedup": timing.ratio,
@@ -77,15 +77,15 @@ def _memory(case: Case, size: Size, ours: bool, backward: bool, threads: int) ->
 
 
 _HEADER = (
-    f"{'suite':12}{'case':20}{'ours (ms)':>12}{'unfold (ms)':>14}{'times as fast':>15}"
-    f"{'ours (MiB)':>13}{'unfold (MiB)':>14}{'share':>8}"
+    f"{'suite':14}{'case':20}{'ours (ms)':>12}{'plain (ms)':>14}{'times as fast':>15}"
+    f"{'ours (MiB)':>13}{'plain (MiB)':>14}{'share':>8}"
 )
 
 
 def _format(row: dict[str, Any]) -> str:
     times = [statistics.median(row[f"{form}_ms"]) for form in ("ours", "reference")]
     text = (
-        f"{row['suite']:12}{row['case']:20}{times[0]:12.1f}{times[1]:14.1f}{row['speedup']:15.1f}"
+        f"{row['suite']:14}{row['case']:20}{times[0]:12.1f}{times[1]:14.1f}{row['speedup']:15.1f}"
     )
     ours, reference = row["ours_extra_bytes"], row["reference_extra_bytes"]
     if ours is None or reference is None:
@@ -101,7 +101,7 @@ def _machine() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m freqfusion.tools.benchmark",
-        description="Measure our forms against the unfold forms, in one run.",
+        description="Measure our forms against plain ones, in one run.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

@@ -1,14 +1,20 @@
 """What is measured: each suite is a list of cases, each case the same maths in two forms."""
 
+import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from freqfusion.layers import FreqFusion, deformable_attention, normalize_kernels, reassemble
+from freqfusion.layers.sfm.coordinates import lattice_pixels
+from freqfusion.layers.sfm.displacement import saliency_to_displacement
+from freqfusion.layers.sfm.mapping import Mapping, MappingStack
+from freqfusion.layers.sfm.upsampling import NonUniformUpsample
 from freqfusion.tools._benchmark.oracle import load_oracle, load_unfold_forms
 
 Call = Callable[[], tuple[Tensor, ...]]
@@ -27,7 +33,7 @@ class Size:
         return f"{self.channels} channels, {self.height}x{self.width} to {fine}"
 
 
-# Builds inputs for ``size`` and returns the call, in our form or in the unfold form, with or
+# Builds inputs for ``size`` and returns the call, in our form or in the plain one, with or
 # without a backward pass. Picklable, so that memory can be measured in another process.
 Case = Callable[..., Call]
 WARM_UP = Size(16, 4, 4)
@@ -90,10 +96,43 @@ def deformable(size: Size, *, ours: bool, backward: bool) -> Call:
     return _call(forward, (value, locations, weights), backward)
 
 
+def demodulation(size: Size, *, ours: bool, backward: bool) -> Call:
+    """Non-uniform upsampling of a modulated map: the inverse of its lattice, or scipy's Delaunay.
+
+    The lattice and the output have the size of the fine map. The two forms interpolate differently
+    between nodes. Both reproduce what is affine in the original position, so that is what every
+    channel holds; the gradients are those of the slopes.
+    """
+    if not ours and importlib.util.find_spec("scipy") is None:
+        raise ValueError(
+            "the suite demodulation compares with scipy, which is not installed: "
+            "pip install 'scipy>=1.11'"
+        )
+    torch.manual_seed(0)
+    lattice = (2 * size.height, 2 * size.width)
+    noise = F.avg_pool2d(torch.randn(1, 1, *lattice), 7, 1, 3, count_include_pad=False)
+    displacement = saliency_to_displacement((2 * torch.tanh(10 * noise)).exp())
+    nodes = lattice_pixels(lattice).permute(2, 0, 1)[None] + displacement
+    basis = torch.cat([nodes / max(lattice), torch.ones_like(noise)], dim=1)
+    slopes = torch.randn(size.channels, 3, requires_grad=backward)
+    stack = MappingStack([Mapping(displacement, False, 1, 0.0, lattice)])
+    upsample = NonUniformUpsample()
+    reference = None if ours else load_oracle("demodulation").delaunay
+
+    def forward() -> tuple[Tensor, ...]:
+        features = torch.einsum("cn,bnhw->bchw", slopes, basis)
+        if reference is None:
+            return (upsample(features, stack, lattice),)
+        return (reference(features, displacement),)
+
+    return _call(forward, (slopes,), backward)
+
+
 SUITES: dict[str, Case] = {
     "reassemble": reassembly,
     "fusion": fusion,
     "deformable": deformable,
+    "demodulation": demodulation,
 }
 
 
@@ -117,3 +156,12 @@ def _call(forward: Call, wanted: tuple[Tensor, ...], backward: bool) -> Call:
         return (*outputs, *torch.autograd.grad(outputs, wanted, weights))
 
     return both
+
+
+# What each suite is compared with.
+REFERENCES = {
+    "reassemble": "unfold form",
+    "fusion": "unfold form",
+    "deformable": "grid_sample of each level",
+    "demodulation": "scipy's Delaunay interpolation",
+}
