@@ -28,8 +28,21 @@ SCORES = {
     "semantic-segmentation": {"sem_seg"},
     "panoptic-segmentation": {"panoptic_seg", "sem_seg", "segm"},
 }
-# Keys in which a method may differ from its baseline.
-SWITCHES = {"ENABLED", "FEATURE_RESAMPLE_NORM", "COMPRESS_RATIO"}
+# Method -> the keys of MODEL in which it may differ from its baseline.
+SWITCHES = {
+    "freqfusion": (
+        "FREQFUSION.ENABLED",
+        "FREQFUSION.FEATURE_RESAMPLE_NORM",
+        "FREQFUSION.COMPRESS_RATIO",
+    ),
+    "sfm": (
+        "SFM.",
+        "META_ARCHITECTURE",
+        "BACKBONE.NAME",
+        "SEM_SEG_HEAD.NAME",
+        "MASK2FORMER.PIXEL_DECODER",
+    ),
+}
 SMALL = {
     "MODEL.DEVICE": "cpu",
     "MODEL.WEIGHTS": "",
@@ -104,17 +117,20 @@ def test_is_checked_and_built(config, data, tmp_path):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_stands_beside_its_counterpart(config):
-    """A method differs from its baseline by its switch only, and every baseline has a method."""
-    cfg = load_config(str(ROOT / config))
-    prefix = "freqfusion_"
-    if not config.name.startswith(prefix):
-        assert not cfg.MODEL.FREQFUSION.ENABLED
-        assert (ROOT / config.parent / f"{prefix}{config.name}").is_file()
+    """A method differs from its baseline by its switches only; every baseline has a method."""
+    method, _, rest = config.name.partition("_")
+    if method not in SWITCHES:
+        counterparts = [ROOT / config.parent / f"{name}_{config.name}" for name in SWITCHES]
+        assert any(path.is_file() for path in counterparts)
+        assert not load_config(str(ROOT / config)).MODEL.FREQFUSION.ENABLED
         return
-    assert cfg.MODEL.FREQFUSION.ENABLED
-    baseline = load_config(str(ROOT / config.parent / config.name.removeprefix(prefix)))
-    different = set(differences(cfg, baseline)) - {"OUTPUT_DIR"}
-    assert {name.removeprefix("MODEL.FREQFUSION.") for name in different} <= SWITCHES
+    cfg = load_config(str(ROOT / config))
+    # SFM with FreqFusion stands beside SFM without it.
+    rest = f"sfm_{rest.removeprefix('freqfusion_')}" if rest.startswith("freqfusion_") else rest
+    baseline = load_config(str(ROOT / config.parent / rest))
+    different = {name.removeprefix("MODEL.") for name in differences(cfg, baseline)}
+    allowed = SWITCHES["freqfusion" if "_freqfusion_" in f"_{config.name}" else method]
+    assert all(name.startswith(allowed) for name in different - {"OUTPUT_DIR"})
     assert cfg.OUTPUT_DIR != baseline.OUTPUT_DIR
 
 

@@ -13,7 +13,11 @@ def get_freqfusion_cfg() -> CfgNode:
 def add_freqfusion_config(cfg: CfgNode) -> None:
     """Add the keys of this project to a Detectron2 configuration, in place."""
     _add_fusion_keys(cfg)
+    _add_resnet_keys(cfg)
     _add_timm_keys(cfg)
+    _add_swin_keys(cfg)
+    _add_internimage_keys(cfg)
+    _add_sfm_keys(cfg)
     _add_mask2former_keys(cfg)
     _add_data_keys(cfg)
     _add_solver_keys(cfg)
@@ -73,6 +77,12 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     node.USE_CHECKPOINT = False
 
 
+def _add_resnet_keys(cfg: CfgNode) -> None:
+    # For MODEL.BACKBONE.NAME "build_dilated_resnet_backbone": stride of its coarsest maps, 32, or
+    # by dilation 16 or 8; RES5_DILATION stays 1.
+    cfg.MODEL.RESNETS.OUTPUT_STRIDE = 32
+
+
 def _add_timm_keys(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM = node = CfgNode()
     # Name of the model in timm, for example "convnext_tiny.fb_in1k" or
@@ -88,6 +98,106 @@ def _add_timm_keys(cfg: CfgNode) -> None:
     node.OUT_NORM = False
     # Recompute the stages in the backward pass: less memory, more time.
     node.USE_CHECKPOINT = False
+
+
+def _add_swin_keys(cfg: CfgNode) -> None:
+    # For MODEL.BACKBONE.NAME "build_swin_backbone", the Swin of Mask2Former's published models; the
+    # arguments of freqfusion.modeling.SwinTransformer, under their names. These are Swin-T's.
+    cfg.MODEL.SWIN = node = CfgNode()
+    # Channels of the first stage, each further one having twice as many; blocks and heads of each.
+    node.EMBED_DIM = 96
+    node.DEPTHS = [2, 2, 6, 2]
+    node.NUM_HEADS = [3, 6, 12, 24]
+    # Side of the windows, in pixels of the map.
+    node.WINDOW_SIZE = 7
+    # Width of the perceptrons, in channels.
+    node.MLP_RATIO = 4.0
+    # A bias of queries, keys and values; a normalisation of the embedded patches.
+    node.QKV_BIAS = True
+    node.PATCH_NORM = True
+    # Stochastic depth of the last block; it grows from 0, block by block.
+    node.DROP_PATH_RATE = 0.3
+    # Stages to return; stage n has stride 2 ** n.
+    node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Recompute the blocks in the backward pass: less memory, more time.
+    node.USE_CHECKPOINT = False
+
+
+def _add_internimage_keys(cfg: CfgNode) -> None:
+    # For MODEL.BACKBONE.NAME "build_internimage_backbone" and the pyramid on it; the arguments of
+    # freqfusion.modeling.InternImage, under their names. These are InternImage-T's.
+    cfg.MODEL.INTERNIMAGE = node = CfgNode()
+    # Channels of the first stage, each further one having twice as many; blocks of each, and groups
+    # of channels that sample at places of their own (16 channels in a group, T, S and B).
+    node.CHANNELS = 64
+    node.DEPTHS = [4, 4, 18, 4]
+    node.GROUPS = [4, 8, 16, 32]
+    # Width of the perceptrons, in channels.
+    node.MLP_RATIO = 4.0
+    # Stochastic depth of the last block; it grows from 0, block by block.
+    node.DROP_PATH_RATE = 0.2
+    # Where the learned factors of the blocks' branches start; 0 leaves them out.
+    node.LAYER_SCALE = 1.0
+    # Normalise what a branch gives (S, B) instead of what it gets (T).
+    node.POST_NORM = False
+    # Widens the kernels and their offsets.
+    node.OFFSET_SCALE = 1.0
+    # Stages to return; stage n has stride 2 ** n.
+    node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Recompute the blocks in the backward pass: less memory, more time.
+    node.USE_CHECKPOINT = False
+
+
+def _add_sfm_keys(cfg: CfgNode) -> None:
+    # For MODEL.BACKBONE.NAME "build_sfm_backbone" and "build_sfm_freqfusion_fpn_backbone", and for
+    # the heads and the meta-architecture of Spatial Frequency Modulation.
+    cfg.MODEL.SFM = node = CfgNode()
+    # False gives the backbone that BACKBONE names: same keys, same numbers.
+    node.ENABLED = False
+    # The builder of the backbone that is modulated, for example "build_resnet_backbone",
+    # "build_swin_backbone", "build_timm_backbone" or "build_internimage_backbone".
+    node.BACKBONE = "build_resnet_backbone"
+    # For MODEL.META_ARCHITECTURE "SFMSegmentor": the model whose attention is supervised.
+    node.META_ARCHITECTURE = "SemanticSegmentor"
+    # For MODEL.SEM_SEG_HEAD.NAME "SFMSemSegHead": the head that classifies, "FCNHead",
+    # "SemSegFPNHead" or "FreqFusionSemSegHead", with its own keys.
+    node.HEAD = "FCNHead"
+    # Where maps are resampled: "auto", before every step to a smaller map from stride 4 on, or
+    # features with the modules that make their maps smaller, "res2=res3.0, res3=res4.0"; with
+    # "@0.5" behind a module for the phase of its strides where the branches disagree.
+    node.POINTS = "auto"
+    # "exit": all maps return to the image's own space, for any head. "head": a head that knows the
+    # mappings does that.
+    node.DEMODULATE = "exit"
+    # The Gaussian that draws samples towards the attention: full width at half maximum and reach,
+    # in pixels of each map.
+    node.FWHM = 3.0
+    node.RADIUS = 5
+    # Bound of the attention's logits; above 2 samples may pass each other.
+    node.LOGIT_BOUND = 2.0
+    # How far samples move: 0 (not at all) to 1. With 0 and EDGE_LOSS_WEIGHT 0 there is no
+    # attention.
+    node.STRENGTH = 1.0
+    # The attention: channels of its pyramid of pooled maps, as a fraction, and a learnable
+    # high-pass filter.
+    node.PSP_RATIO = 16
+    node.HIGHPASS = True
+    # Let only the edge loss teach the attention.
+    node.DETACH_GRID = False
+    # Supervision of the attention by edges of the label maps: its weight, and "kl" or "mse".
+    node.EDGE_LOSS_WEIGHT = 0.4
+    node.EDGE_LOSS = "kl"
+    # Upsampling in the head: dilations of the cascade that relates pixels, stride of its lattice.
+    node.MSAU = CfgNode()
+    node.MSAU.DILATIONS = [1, 2, 4, 8, 16]
+    node.MSAU.OUT_STRIDE = 4
+    # How mappings are inverted: "newton" (at most so many steps) or "search", the slow reference.
+    node.SOLVER = "newton"
+    node.SOLVER_ITERS = 20
+    # What gets gradients in demodulation: "values", or "implicit": the mappings too.
+    node.GRAD = "values"
+    # Learning rate of the modules that are new, as a multiple of the others'.
+    node.LR_MULT = 2.0
 
 
 def _add_mask2former_keys(cfg: CfgNode) -> None:

@@ -16,9 +16,9 @@ from detectron2.utils import comm
 
 from freqfusion import get_freqfusion_cfg
 from freqfusion.evaluation import (
-    InstanceEvaluator,
     CityscapesInstanceEvaluator,
     CityscapesSemanticEvaluator,
+    InstanceEvaluator,
     PanopticEvaluator,
     SemanticEvaluator,
     build_evaluator,

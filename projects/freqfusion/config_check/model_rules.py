@@ -51,7 +51,7 @@ def resnet_rules(cfg: CfgNode) -> Iterator[str]:
 def pyramid_rules(cfg: CfgNode) -> Iterator[str]:
     """The stages that a pyramid stands on are made."""
     name, wanted = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.FPN.IN_FEATURES)
-    section = {"timm": "TIMM", "resnet": "RESNETS"}
+    section = {"timm": "TIMM", "resnet": "RESNETS", "internimage": "INTERNIMAGE"}
     kind = next((section[part] for part in section if part in name), None)
     if "fpn" not in name or kind is None:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.evaluation import COCOEvaluator
 
@@ -25,7 +26,7 @@ class InstanceEvaluator(COCOEvaluator):
         keypoint_sigmas: Sequence[float] = (),
     ) -> None:
         super().__init__(dataset_name, tasks, output_dir=output_dir, kpt_oks_sigmas=keypoint_sigmas)
-        self._metadata = of_things(self._metadata)
+        self._metadata: Any = of_things(MetadataCatalog.get(dataset_name))
 
 
 def of_things(metadata: Any) -> Any:

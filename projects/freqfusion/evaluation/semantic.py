@@ -21,10 +21,11 @@ class SemanticEvaluator(StreamingEvaluator):
     """mIoU, mBoundaryIoU, fwIoU (weighted by frequency) and pACC (of pixels), in percent.
 
     Also ``IoU-<class>`` and ``BoundaryIoU-<class>`` of each of the metadata's ``stuff_classes``;
-    nan for one that does not occur. The truth is ``sem_seg_file_name`` of the data set's dicts,
-    or ``pan_seg_file_name`` with the classes of ``segments_info``; pixels of the metadata's ``ignore_label`` do not count, and any other label outside of the
-    classes is a ValueError. With ``output_dir``, the scores and the confusion matrix (by row, the
-    true class) are written to ``<dataset>_sem_seg.json``.
+    nan for one that does not occur. The truth is ``sem_seg_file_name`` of the data set's dicts, or
+    ``pan_seg_file_name`` with the classes of ``segments_info``; pixels of the metadata's
+    ``ignore_label`` do not count, and any other label outside of the classes is a ValueError. With
+    ``output_dir``, the scores and the confusion matrix (by row, the true class) are written to
+    ``<dataset>_sem_seg.json``.
 
     The model's ``sem_seg`` is classes x height x width, of which the largest is the prediction.
     """

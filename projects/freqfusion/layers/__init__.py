@@ -8,6 +8,10 @@ from freqfusion.layers.deformable_attention import (
     MultiScaleDeformableAttention,
     deformable_attention,
 )
+from freqfusion.layers.deformable_convolution import (
+    DeformableConvolutionV3,
+    deformable_convolution_v3,
+)
 from freqfusion.layers.freqfusion import FreqFusion
 from freqfusion.layers.kernels import hamming_window, normalize_kernels
 from freqfusion.layers.reassembly import reassemble
@@ -32,6 +36,7 @@ __all__ = [
     "AdaptiveResampling",
     "CarafeUpsampling",
     "Concatenation",
+    "DeformableConvolutionV3",
     "DySampleUpsampling",
     "FreqFusion",
     "FreqFusionConcat",
@@ -45,6 +50,7 @@ __all__ = [
     "NonUniformUpsample",
     "ThreePointReassembly",
     "deformable_attention",
+    "deformable_convolution_v3",
     "hamming_window",
     "local_similarity",
     "normalize_kernels",

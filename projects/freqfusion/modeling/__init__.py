@@ -5,7 +5,14 @@ from freqfusion.modeling.backbone import (
     build_retinanet_resnet_freqfusion_fpn_backbone,
     build_timm_freqfusion_fpn_backbone,
 )
+from freqfusion.modeling.dilated_resnet import build_dilated_resnet_backbone
+from freqfusion.modeling.fcn_head import FCNHead
 from freqfusion.modeling.fpn import FreqFusionFPN
+from freqfusion.modeling.internimage import (
+    InternImage,
+    build_internimage_backbone,
+    build_internimage_freqfusion_fpn_backbone,
+)
 from freqfusion.modeling.mask2former import (
     DeformableAttentionPixelDecoder,
     FreqFusionPixelDecoder,
@@ -13,18 +20,40 @@ from freqfusion.modeling.mask2former import (
     Mask2FormerHead,
 )
 from freqfusion.modeling.semantic_head import FreqFusionSemSegHead
+from freqfusion.modeling.sfm import (
+    ModulatedBackbone,
+    SFMPixelDecoder,
+    SFMSegmentor,
+    SFMSemSegHead,
+    build_sfm_backbone,
+    build_sfm_freqfusion_fpn_backbone,
+)
+from freqfusion.modeling.swin import SwinTransformer, build_swin_backbone
 from freqfusion.modeling.timm_backbone import TimmBackbone, build_timm_backbone
 
 __all__ = [
     "DeformableAttentionPixelDecoder",
+    "FCNHead",
     "FreqFusionFPN",
     "FreqFusionPixelDecoder",
     "FreqFusionSemSegHead",
+    "InternImage",
     "Mask2Former",
     "Mask2FormerHead",
+    "ModulatedBackbone",
+    "SFMPixelDecoder",
+    "SFMSegmentor",
+    "SFMSemSegHead",
+    "SwinTransformer",
     "TimmBackbone",
+    "build_dilated_resnet_backbone",
+    "build_internimage_backbone",
+    "build_internimage_freqfusion_fpn_backbone",
     "build_resnet_freqfusion_fpn_backbone",
     "build_retinanet_resnet_freqfusion_fpn_backbone",
+    "build_sfm_backbone",
+    "build_sfm_freqfusion_fpn_backbone",
+    "build_swin_backbone",
     "build_timm_backbone",
     "build_timm_freqfusion_fpn_backbone",
 ]

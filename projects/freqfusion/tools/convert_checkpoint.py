@@ -1,7 +1,8 @@
 """Bring weights from elsewhere here: ``python -m freqfusion.tools.convert_checkpoint IN OUT.pth``.
 
 Known are Mask2Former's published checkpoints and those of its FreqFusion fork, detectors that the
-research code trained in mmdetection (backbone and neck), and ResNets of torchvision and timm.
+research code trained in mmdetection (backbone and neck), ResNets of torchvision and timm, and Swins
+of their original release and timm.
 ``--to mask2former`` leads back to Mask2Former's names. Every name must have a rule; the tool prints
 what was mapped and dropped, and the configuration keys that the weights tell.
 """
@@ -11,21 +12,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from freqfusion.tools._convert import mask2former
+from freqfusion.tools._convert import mask2former, swin
 from freqfusion.tools._convert.files import check_output, read, write
 from freqfusion.tools._convert.mask2former_settings import mask2former_settings
 from freqfusion.tools._convert.mmdet import BACKBONE, NECK, convert_detector
-from freqfusion.tools._convert.model_check import can_check, check_against_model
+from freqfusion.tools._convert.model_check import can_check, check_against_model, check_backbone
 from freqfusion.tools._convert.resnet import PREFIX, convert_resnet
 from freqfusion.tools._convert.rules import Conversion, State, shorten
 from freqfusion.tools._convert.settings import RGB_INPUT, Settings, neck_settings
 
-SOURCES = ("auto", "mask2former", "mmdet", "torchvision", "timm")
+SOURCES = ("auto", "mask2former", "mmdet", "torchvision", "timm", "swin")
+_CLASSIFIERS = ("torchvision", "timm", "swin")
 TARGETS = ("freqfusion", "mask2former")
 _NOTES = {
     "mmdet": "a backbone of style 'caffe' needs MODEL.RESNETS.STRIDE_IN_1X1 True and its own input",
     "mask2former": "weights do not tell what MODEL.MASK2FORMER.TEST switches on, nor PRE_NORM and "
     "ENCODER_POINTS, which are taken for those of the published models",
+    "swin": "the norms of the stages, which no classifier has, begin as new ones do",
     "freqfusion": "fusion modules, if any, are written without Hamming windows, the only ones that "
     "Mask2Former's fork knows: right for MODEL.FREQFUSION.HAMMING_WINDOW False",
 }
@@ -39,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         state = read(options.input)
         source = _source(state, options)
         result = _convert(state, source, options)
-        settings = _settings(state, source, result)
-        checked = _check(state if source == "freqfusion" else result.state, source, settings)
+        settings = _settings(state, source, result, options)
+        ours = state if source == "freqfusion" else result.state
+        checked = _check(ours, source, settings, options)
         versions = mask2former.VERSIONS if options.target == "mask2former" else None
         write(options.output, result.state, versions=versions)
     except (ValueError, OSError) as error:
@@ -69,9 +73,11 @@ def detect(state: State) -> str:
         return "mmdet"
     if "layer1.0.conv1.weight" in state:
         return "torchvision"
+    if swin.is_swin(state, ""):
+        return "swin"
     raise ValueError(
         f"the names are neither those of an mmdetection detector nor of a Mask2Former, nor of a "
-        f"torchvision or timm ResNet: {shorten(list(state))}"
+        f"torchvision or timm ResNet, nor of a Swin: {shorten(list(state))}"
     )
 
 
@@ -90,8 +96,10 @@ def _source(state: State, options: argparse.Namespace) -> str:
         if options.source != "auto":
             raise ValueError("--from is for checkpoints from elsewhere; --to takes one from here")
         source = "freqfusion"
-    if options.prefix is not None and source not in ("torchvision", "timm"):
-        raise ValueError("--prefix is for torchvision and timm; a whole model has its own names")
+    if options.prefix is not None and source not in _CLASSIFIERS:
+        raise ValueError(
+            f"--prefix is for {', '.join(_CLASSIFIERS)}; a whole model has its own names"
+        )
     if options.neck_and_backbone_only and source != "mmdet":
         raise ValueError("--neck-and-backbone-only is for the detectors of mmdetection")
     return source
@@ -104,31 +112,43 @@ def _convert(state: State, source: str, options: argparse.Namespace) -> Conversi
         result = mask2former.publish(state)
     elif source == "mmdet":
         result = convert_detector(state, leave_out_heads=options.neck_and_backbone_only)
+    elif source == "swin":
+        result = swin.convert_classifier(state, prefix=_prefix(options, swin.PREFIX))
     else:
-        prefix = PREFIX if options.prefix is None else options.prefix
-        prefix = f"{prefix.rstrip('.')}." if prefix else ""
-        result = convert_resnet(state, prefix=prefix)
+        result = convert_resnet(state, prefix=_prefix(options, PREFIX))
     if not result.state:
         raise ValueError(f"{options.input} has no weights that are used here")
     return result
 
 
-def _settings(state: State, source: str, result: Conversion) -> Settings:
+def _prefix(options: argparse.Namespace, default: str) -> str:
+    prefix = default if options.prefix is None else options.prefix
+    return f"{prefix.rstrip('.')}." if prefix else ""
+
+
+def _settings(
+    state: State, source: str, result: Conversion, options: argparse.Namespace
+) -> Settings:
     if source == "freqfusion":
         return mask2former_settings(state, [])
     if source == "mask2former":
         return mask2former_settings(result.state, mask2former.windows(state))
+    if source == "swin":
+        return swin.swin_settings(result.state, _prefix(options, swin.PREFIX))
     if source == "mmdet" and any(name.startswith(NECK) for name in state):
         return neck_settings(state, source=NECK) | RGB_INPUT
     return RGB_INPUT
 
 
-def _check(ours: State, source: str, settings: Settings) -> str:
-    if source not in ("mask2former", "freqfusion"):
+def _check(ours: State, source: str, settings: Settings, options: argparse.Namespace) -> str:
+    if source not in ("mask2former", "freqfusion", "swin"):
         return ""
     if not can_check():
         return "not held against the model, since detectron2 is not installed"
-    check_against_model(ours, settings)
+    if source == "swin":
+        check_backbone(ours, settings, prefix=_prefix(options, swin.PREFIX), new=swin.NEW)
+    else:
+        check_against_model(ours, settings)
     return f"all {len(ours)} names and shapes are those of the model"
 
 
@@ -146,7 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     add("output", type=Path, metavar="OUTPUT", help="file to write, *.pth")
     add("--from", dest="source", choices=SOURCES, default="auto", help="where it comes from")
     add("--to", dest="target", choices=TARGETS, default=TARGETS[0], help="whose names it gets")
-    add("--prefix", metavar="NAME", help=f"of a ResNet's new names; not given: {PREFIX}")
+    prefixes = f"{PREFIX} for a ResNet, {swin.PREFIX} for a Swin"
+    add("--prefix", metavar="NAME", help=f"of a backbone's new names; not given: {prefixes}")
     add(
         "--neck-and-backbone-only",
         action="store_true",

@@ -81,8 +81,11 @@ class _Use:
 
 
 def _uses(cfg: Any) -> list[_Use]:
-    pairs = COUNTS.get(cfg.MODEL.META_ARCHITECTURE, ())
-    if cfg.MODEL.META_ARCHITECTURE == "Mask2Former":
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture == "SFMSegmentor":
+        architecture = cfg.MODEL.SFM.META_ARCHITECTURE
+    pairs = COUNTS.get(architecture, ())
+    if architecture == "Mask2Former":
         # Its classes are those of the targets; with panoptic ones things and stuff are one list.
         of_things = tuple(cfg.INPUT.TARGETS) == ("instances",)
         pairs = ((SEMANTIC, "thing_classes" if of_things else "stuff_classes"),)

@@ -15,14 +15,15 @@ from freqfusion.tools._convert.pickled import read_pickle
 from freqfusion.tools._convert.rules import State
 
 AUTHOR = "freqfusion.convert_checkpoint"
-# Where Detectron2 keeps weights, and what those have that are converted from there.
-_DETECTRON2, _HEAD = "model", "sem_seg_head."
+# Where Detectron2 keeps weights, and Swin's original release; what those have that are taken from
+# there, a Mask2Former and a Swin.
+_INSIDE, _KNOWN = "model", ("sem_seg_head.", "patch_embed.")
 
 
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of ``torch.save``, or in a pickle of arrays named ``*.pkl``.
 
-    It may be bare, under ``"state_dict"``, or, for a Mask2Former, under Detectron2's ``"model"``.
+    It may be bare, under ``"state_dict"``, or, for a Mask2Former and a Swin, under ``"model"``.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -64,8 +65,8 @@ def _state_dict(content: Any) -> Any:
         return content
     if isinstance(content.get("state_dict"), dict):
         return content["state_dict"]
-    inside = content.get(_DETECTRON2)
-    if isinstance(inside, dict) and any(str(name).startswith(_HEAD) for name in inside):
+    inside = content.get(_INSIDE)
+    if isinstance(inside, dict) and any(str(name).startswith(_KNOWN) for name in inside):
         return inside
     return content
 

@@ -15,6 +15,7 @@ from freqfusion.tools._convert.fusion import (
     under_original_names,
 )
 from freqfusion.tools._convert.rules import Conversion, Rule, State, choice, convert
+from freqfusion.tools._convert.swin import indices, published_rules
 
 HEAD = "sem_seg_head."
 PIXEL_DECODER = f"{HEAD}pixel_decoder."
@@ -27,7 +28,6 @@ VERSIONS = {HEAD.rstrip("."): 2, PREDICTOR.rstrip("."): 2}
 _BOTH = "(?:weight|bias)"
 _NORM = r"norm\.(?:weight|bias|running_mean|running_var|num_batches_tracked)"
 _RESNET = rf"(?:stem\.conv1|res[2-5]\.\d+\.(?:shortcut|conv[1-3]))\.(?:weight|{_NORM})"
-_SWIN = re.compile(r"backbone\.(?:patch_embed|layers|norm[0-3])\.")
 _ENCODER_LAYER = (
     r"self_attn\.(?:sampling_offsets|attention_weights|value_proj|output_proj)|norm[12]|linear[12]"
 )
@@ -59,15 +59,8 @@ def convert_published(state: State) -> Conversion:
     """Rename published weights, of any release.
 
     Raises:
-        ValueError: if the backbone is a Swin, a name has no rule, or the names are ours already.
+        ValueError: if a name has no rule, or the names are ours already.
     """
-    swin = [name for name in state if _SWIN.match(name)]
-    if swin:
-        raise ValueError(
-            f"the backbone is a Swin ({len(swin)} weights, {swin[0]} ...), which is not converted: "
-            "published ones normalise the output of each stage (backbone.norm0 to norm3) and pad "
-            "maps before they shift them, and timm's Swin does neither"
-        )
     if any(fusion_modules(state).values()):
         raise ValueError(
             "the fusion modules have the names of this project already; --to mask2former leads to "
@@ -79,7 +72,8 @@ def convert_published(state: State) -> Conversion:
 def publish(state: State) -> Conversion:
     """Rename weights of ours for Mask2Former's code, or for the fork where there is FreqFusion.
 
-    The fork's buffers are made anew, for modules without Hamming windows: it knows no others.
+    Buffers are made anew, those of the fork for modules without Hamming windows: it knows no
+    others.
 
     Raises:
         ValueError: if a name has no rule; other fusions than FreqFusion have none.
@@ -90,7 +84,7 @@ def publish(state: State) -> Conversion:
         lambda m: f"{PIXEL_DECODER}freqfusions.{m[1]}.{_OURS[m[2]]}{m[3]}",
     )
     result = convert(state, [*_kept(), rule])
-    result.state.update(_buffers(state))
+    result.state.update(_buffers(state) | indices(state, BACKBONE))
     return result
 
 
@@ -114,6 +108,7 @@ def _kept() -> list[Rule]:
 
     return [
         kept("backbone", re.escape(BACKBONE) + _RESNET),
+        *published_rules(BACKBONE),
         kept("pixel decoder", f"{re.escape(PIXEL_DECODER)}(?:{_PYRAMID})"),
         kept("transformer decoder", f"{re.escape(PREDICTOR)}(?:{_QUERIES})"),
         kept("class weights, which the model sets itself", re.escape(CLASS_WEIGHTS)),

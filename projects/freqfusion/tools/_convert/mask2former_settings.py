@@ -13,6 +13,7 @@ from freqfusion.tools._convert.mask2former import (
 )
 from freqfusion.tools._convert.rules import State
 from freqfusion.tools._convert.settings import RGB_INPUT, Settings, fusion_settings
+from freqfusion.tools._convert.swin import is_swin, swin_settings
 
 # Blocks of each stage, whether they are bottlenecks, and what such a ResNet is called.
 _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
@@ -43,11 +44,14 @@ def mask2former_settings(state: State, windows: list[Tensor]) -> Settings:
     finest = _TOP_STAGE + 1 - levels - hops
     if finest < _FIRST_STAGE:
         raise ValueError(
-            f"the pixel decoder takes {levels + hops} maps, and a ResNet has "
+            f"the pixel decoder takes {levels + hops} maps, and a backbone has "
             f"{_TOP_STAGE + 1 - _FIRST_STAGE}"
         )
     features = [f"res{stage}" for stage in range(finest, _TOP_STAGE + 1)]
-    backbone = resnet_settings(state) | {"MODEL.RESNETS.OUT_FEATURES": features}
+    if is_swin(state, BACKBONE):
+        backbone = swin_settings(state, BACKBONE)
+    else:
+        backbone = resnet_settings(state) | {"MODEL.RESNETS.OUT_FEATURES": features}
     decoder = {
         "IN_FEATURES": features,
         "ENCODER_FEATURES": features[-levels:],

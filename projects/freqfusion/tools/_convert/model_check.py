@@ -1,12 +1,14 @@
 """Hold converted weights against the model that they are for."""
 
 import importlib.util
+import re
+from collections.abc import Mapping
 
 from freqfusion.tools._convert.rules import State, shorten
 from freqfusion.tools._convert.settings import Settings
 
 # A model sets these itself, so a file may do without them.
-_SET_BY_THE_MODEL = ("criterion.empty_weight",)
+_SET_BY_THE_MODEL = re.escape("criterion.empty_weight")
 
 
 def can_check() -> bool:
@@ -21,8 +23,28 @@ def check_against_model(state: State, settings: Settings) -> None:
         ValueError: if weights are missing, left over or of another shape, or such a model cannot
             be built.
     """
-    expected = _model_shapes(settings)
-    missing = [name for name in expected if name not in state and name not in _SET_BY_THE_MODEL]
+    _compare(state, _shapes(settings), may_lack=_SET_BY_THE_MODEL)
+
+
+def check_backbone(state: State, settings: Settings, *, prefix: str, new: str) -> None:
+    """Compare names and shapes with a backbone alone, whose names begin with ``prefix`` here.
+
+    Args:
+        state: The weights.
+        settings: Keys of the backbone.
+        prefix: Beginning of all names in ``state``.
+        new: Regular expression of the names, without the prefix, that need not be there.
+
+    Raises:
+        ValueError: as for ``check_against_model``.
+    """
+    shapes = _shapes(settings, backbone_only=True)
+    expected = {prefix + name: shape for name, shape in shapes.items()}
+    _compare(state, expected, may_lack=re.escape(prefix) + new)
+
+
+def _compare(state: State, expected: Mapping[str, tuple[int, ...]], *, may_lack: str) -> None:
+    missing = [name for name in expected if name not in state and not re.fullmatch(may_lack, name)]
     left = [name for name in state if name not in expected]
     other = [
         f"{name} has {tuple(value.shape)} in place of {expected[name]}"
@@ -37,9 +59,9 @@ def check_against_model(state: State, settings: Settings) -> None:
             )
 
 
-def _model_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+def _shapes(settings: Settings, *, backbone_only: bool = False) -> dict[str, tuple[int, ...]]:
     import torch
-    from detectron2.modeling import build_model
+    from detectron2.modeling import build_backbone, build_model
 
     from freqfusion import get_freqfusion_cfg
 
@@ -48,7 +70,7 @@ def _model_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     cfg.MODEL.DEVICE = "meta"
     try:
         with torch.device("meta"):
-            model = build_model(cfg)
+            model = build_backbone(cfg) if backbone_only else build_model(cfg)
     except (AssertionError, LookupError, TypeError, ZeroDivisionError) as error:
         raise ValueError(f"no model can be built for these weights: {error}") from error
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}

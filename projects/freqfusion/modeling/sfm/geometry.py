@@ -1,0 +1,132 @@
+"""How strided layers lay out their maps: stride, phase and size, from their own attributes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+# Layers inside attention make fewer keys, not a smaller map.
+_INNER = ("attn", "attention")
+_MERGING = "PatchMerging"
+
+
+@dataclass(frozen=True)
+class StrideGeometry:
+    """Pixel j of the output lies at pixel ``stride * j + phase`` of the input, on both axes.
+
+    Attributes:
+        stride: Pixels of the input per pixel of the output.
+        phase: 0 for 3 x 3 with padding 1, 0.5 for 2 x 2 without padding.
+        extent: From the first to the last pixel that a kernel reads.
+        padding: On each side.
+        ceil_mode: Whether the length is rounded up, as pooling can.
+    """
+
+    stride: int
+    phase: float
+    extent: int
+    padding: int
+    ceil_mode: bool = False
+
+    def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that the layer makes of ``size``; at least 1."""
+        height, width = (self._length(length) for length in size)
+        return height, width
+
+    def _length(self, length: int) -> int:
+        free = length + 2 * self.padding - self.extent - 1
+        steps = -(-free // self.stride) if self.ceil_mode else free // self.stride
+        # Rounded up, a window that would begin beyond the map is dropped.
+        if self.ceil_mode and steps * self.stride >= length + self.padding:
+            steps -= 1
+        return max(steps + 1, 1)
+
+
+def strided_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Each layer in a module, or the module itself, that makes maps smaller: path and layer.
+
+    These are convolutions and poolings with a stride, and Swin's merging of patches by its name.
+    """
+    for path, layer in module.named_modules():
+        if not any(part in _INNER for part in path.split(".")) and _is_strided(layer):
+            yield path, layer
+
+
+def geometry_of(module: nn.Module, where: str) -> StrideGeometry:
+    """The geometry of what ``module`` does to a map; ``where`` names it in messages.
+
+    Raises:
+        ValueError: if it has no strided layer, or its branches lay their pixels differently.
+    """
+    found = {path: _layer_geometry(layer, where) for path, layer in strided_layers(module)}
+    if not found:
+        raise ValueError(f"{where} has no strided convolution or pooling: nothing to modulate for")
+    layouts = {(layer.stride, layer.phase) for layer in found.values()}
+    if len(layouts) > 1:
+        listed = ", ".join(
+            f"{path or where}: stride {layer.stride}, phase {layer.phase:g}"
+            for path, layer in found.items()
+        )
+        raise ValueError(
+            f"the branches of {where} lay their pixels at different places ({listed}): give the "
+            "phase to go by, or another module"
+        )
+    return next(iter(found.values()))
+
+
+def merges_patches(module: nn.Module) -> bool:
+    """Whether the module is a merging of patches as in Swin, whose maps have channels last."""
+    return type(module).__name__.endswith(_MERGING)
+
+
+def _is_strided(layer: nn.Module) -> bool:
+    if merges_patches(layer):
+        return True
+    if not hasattr(layer, "kernel_size") or not hasattr(layer, "padding"):
+        return False
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        return False
+    return max(_pair(getattr(layer, "stride", None) or 1)) > 1
+
+
+def _layer_geometry(layer: Any, where: str) -> StrideGeometry:
+    if merges_patches(layer):
+        return StrideGeometry(stride=2, phase=0.5, extent=1, padding=0, ceil_mode=True)
+    kind = type(layer).__name__
+    if "Same" in kind:
+        raise ValueError(
+            f"{where} has a {kind}, whose padding depends on the size of the map: give the phase "
+            "to go by, or another module"
+        )
+    padding = (0, 0) if layer.padding == "valid" else _pair(layer.padding)
+    dilation = _pair(getattr(layer, "dilation", 1))
+    axes = {
+        (stride, reach * (kernel - 1), pad)
+        for kernel, stride, pad, reach in zip(
+            _pair(layer.kernel_size), _pair(layer.stride), padding, dilation, strict=True
+        )
+    }
+    if len(axes) > 1:
+        raise ValueError(
+            f"{where} has a {kind} that treats height and width differently, which one stride and "
+            "one phase cannot describe: choose another module"
+        )
+    stride, extent, pad = axes.pop()
+    return StrideGeometry(
+        stride=stride,
+        phase=extent / 2 - pad,
+        extent=extent,
+        padding=pad,
+        ceil_mode=bool(getattr(layer, "ceil_mode", False)),
+    )
+
+
+def stride_of(layer: Any) -> int:
+    """The (greater) stride of a strided layer."""
+    return 2 if merges_patches(layer) else max(_pair(layer.stride))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = (value, value) if isinstance(value, int) else value
+    return first, second

@@ -1,0 +1,368 @@
+"""DCNv3: numbers by hand and by loops, derivatives, any sizes, dtypes, names, clear errors."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import deformable_convolution as oracle
+
+from freqfusion.layers.deformable_convolution import (
+    DeformableConvolutionV3,
+    deformable_convolution_v3,
+)
+
+
+def example(
+    height=5, width=4, *, batch=2, size=3, groups=2, spread=1.5, dtype=torch.float64, **geometry
+):
+    """Random arguments that fit together, and the geometry."""
+    geometry = {"kernel_size": 3, "stride": 1, "padding": 1, "dilation": 1, **geometry}
+    reach = geometry["dilation"] * (geometry["kernel_size"] - 1) + 1
+    pixels = [
+        (n + 2 * geometry["padding"] - reach) // geometry["stride"] + 1 for n in (height, width)
+    ]
+    taps = groups * geometry["kernel_size"] ** 2
+    value = torch.randn(batch, height, width, groups * size, dtype=dtype)
+    offsets = spread * torch.randn(batch, *pixels, 2 * taps, dtype=dtype)
+    weights = torch.randn(batch, *pixels, taps, dtype=dtype)
+    return (value, offsets, weights), {**geometry, "groups": groups}
+
+
+def regular(value, weights, kernel_size):
+    """No offsets at all, the same weights for each pixel; one group, the output of equal size."""
+    batch, height, width, _ = value.shape
+    taps = kernel_size**2
+    return deformable_convolution_v3(
+        value,
+        torch.zeros(batch, height, width, 2 * taps, dtype=value.dtype),
+        weights.to(value.dtype).expand(batch, height, width, taps),
+        kernel_size=kernel_size,
+        padding=kernel_size // 2,
+    )
+
+
+def test_equal_weights_in_place_are_the_mean_of_a_neighbourhood():
+    """A map of 1 2 3 / 4 5 6 / 7 8 9, each weight a ninth, zeros around.
+
+    Middle: 45 / 9 = 5. Top left: (1 + 2 + 4 + 5) / 9 = 12 / 9. Top: (1 + ... + 6) / 9 = 21 / 9.
+    """
+    value = torch.arange(1.0, 10).view(1, 3, 3, 1)
+    out = regular(value, torch.full((9,), 1 / 9), 3)[0, :, :, 0]
+    expected = torch.tensor([[12.0, 21, 16], [27, 45, 33], [24, 39, 28]]) / 9
+    torch.testing.assert_close(out, expected)
+
+
+def test_taps_are_counted_column_by_column():
+    """The second tap is left of the middle, the fourth above it."""
+    value = torch.arange(1.0, 10).view(1, 3, 3, 1)
+    for tap, expected in ((0, 1.0), (1, 4.0), (2, 7.0), (3, 2.0), (5, 8.0), (7, 6.0)):
+        out = regular(value, F.one_hot(torch.tensor(tap), 9), 3)
+        assert out[0, 1, 1, 0].item() == pytest.approx(expected)
+
+
+def test_offsets_by_hand():
+    """A row 1 2 4 8 seen by a kernel of one tap at its second pixel.
+
+    A shift of (0.25, 0): 2 + 0.25 * 2 = 2.5. Twice as wide: 3. A shift of (0, 0.5) leaves half of
+    the pixel in the map: 1. Weights count as they are: 10 times 2.5.
+    """
+    value = torch.tensor([1.0, 2, 4, 8]).view(1, 1, 4, 1)
+
+    def at_second(shift, weight=1.0, **options):
+        offsets = torch.tensor(shift).expand(1, 1, 4, 2)
+        weights = torch.full((1, 1, 4, 1), weight)
+        out = deformable_convolution_v3(value, offsets, weights, kernel_size=1, **options)
+        return out[0, 0, 1, 0].item()
+
+    assert at_second([0.25, 0.0]) == pytest.approx(2.5)
+    assert at_second([0.25, 0.0], offset_scale=2.0) == pytest.approx(3.0)
+    assert at_second([0.0, 0.5]) == pytest.approx(1.0)
+    assert at_second([0.25, 0.0], weight=10.0) == pytest.approx(25.0)
+
+
+def test_the_scale_widens_the_kernel_too():
+    """In a row 1 2 4 8 16, the right tap of the middle pixel reads 8, of a scale of 2 it reads 16.
+
+    That is what a dilation of 2 reads with the padding that keeps the size.
+    """
+    value = torch.tensor([1.0, 2, 4, 8, 16]).view(1, 1, 5, 1)
+    right = F.one_hot(torch.tensor(7), 9).float().expand(1, 1, 5, 9)
+    offsets = torch.zeros(1, 1, 5, 18)
+    for options, expected in (
+        ({"padding": 1}, 8.0),
+        ({"padding": 1, "offset_scale": 2.0}, 16.0),
+        ({"padding": 2, "dilation": 2}, 16.0),
+    ):
+        out = deformable_convolution_v3(value, offsets, right, kernel_size=3, **options)
+        assert out[0, 0, 2, 0].item() == pytest.approx(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 6),
+    width=st.integers(1, 6),
+    kernel_size=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    extra=st.integers(0, 1),
+    groups=st.integers(1, 3),
+    size=st.integers(1, 3),
+    offset_scale=st.sampled_from([0.5, 1.0, 2.0]),
+    spread=st.sampled_from([0.3, 1.5, 10.0]),
+)
+def test_equals_plain_loops(
+    height, width, kernel_size, dilation, extra, groups, size, offset_scale, **others
+):
+    inputs, geometry = example(
+        height,
+        width,
+        batch=1,
+        groups=groups,
+        size=size,
+        kernel_size=kernel_size,
+        dilation=dilation,
+        padding=dilation * (kernel_size // 2) + extra,
+        **others,
+    )
+    geometry["offset_scale"] = offset_scale
+    expected = oracle.loops(*(t.numpy() for t in inputs), **geometry)
+    np.testing.assert_allclose(deformable_convolution_v3(*inputs, **geometry), expected, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "padding", "dilation"),
+    [
+        (3, 1, 0, 1),
+        (3, 2, 1, 1),
+        (5, 1, 2, 1),
+        (5, 3, 1, 1),
+        (3, 2, 0, 2),
+        (3, 1, 5, 1),
+    ],
+)
+def test_without_offsets_it_is_a_depthwise_convolution(kernel_size, stride, padding, dilation):
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    (value, offsets, _), geometry = example(9, 7, groups=1, kernel_size=kernel_size, **options)
+    kernel = torch.randn(kernel_size, kernel_size, dtype=torch.float64)
+    expected = F.conv2d(
+        value.permute(0, 3, 1, 2), kernel.expand(3, 1, -1, -1), groups=3, **options
+    ).permute(0, 2, 3, 1)
+    weights = kernel.T.flatten().expand(*offsets.shape[:3], -1)
+    out = deformable_convolution_v3(value, torch.zeros_like(offsets), weights, **geometry)
+    torch.testing.assert_close(out, expected)
+
+
+def test_derivatives():
+    inputs, geometry = example(2, 3, batch=1, groups=1, size=2)
+    inputs = [t.requires_grad_() for t in inputs]
+
+    def run(*inputs):
+        return deformable_convolution_v3(*inputs, **geometry, offset_scale=1.5)
+
+    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 3e-3), (torch.bfloat16, 3e-2)])
+def test_half_precision(dtype, tolerance):
+    """On a wide map, whose last pixels half precision could not tell apart.
+
+    Coordinates are in float32: with the rounded inputs in float64, only the output is rounded.
+    """
+    inputs, geometry = example(4, 600, batch=1)
+    rounded = [t.to(dtype) for t in inputs]
+    out = deformable_convolution_v3(*rounded, **geometry)
+    expected = deformable_convolution_v3(*(t.double() for t in rounded), **geometry)
+    assert out.dtype == dtype
+    assert (out - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_not_a_number_stays_with_its_pixel():
+    (value, offsets, weights), geometry = example()
+    expected = deformable_convolution_v3(value, offsets, weights, **geometry)
+    offsets[0, 2, 1] = math.nan
+    out = deformable_convolution_v3(value, offsets, weights, **geometry)
+    assert out[0, 2, 1].isnan().all()
+    out[0, 2, 1] = expected[0, 2, 1]
+    torch.testing.assert_close(out, expected)
+
+
+def test_no_images():
+    inputs, geometry = example(batch=0)
+    assert deformable_convolution_v3(*inputs, **geometry).shape == (0, 5, 4, 6)
+
+
+ERRORS = [
+    ({"kernel_size": 2}, "kernel_size must be a positive odd number.*got 2"),
+    ({"stride": 0}, "stride must be positive, got 0"),
+    ({"dilation": 0}, "dilation must be positive, got 0"),
+    ({"groups": 0}, "groups must be positive, got 0"),
+    ({"padding": -1}, "padding must not be negative, got -1"),
+    ({"kernel_size": 7, "padding": 0}, r"over 7 pixels, more than a map of \(5, 4\).*pad more"),
+    ({"groups": 4}, "groups must divide the channels, got 4 groups for 6 channels"),
+    ({"value": torch.zeros(2, 5, 6)}, r"value must be \(batch, height.*got \(2, 5, 6\)"),
+    ({"value": torch.zeros(2, 0, 4, 6)}, r"at least one pixel, got \(2, 0, 4, 6\)"),
+    ({"offsets": torch.zeros(2, 5, 4, 18)}, r"offsets must be \(2, 5, 4, 36\), for 2 groups of 9"),
+    ({"weights": torch.zeros(1, 5, 4, 18)}, r"weights must be \(2, 5, 4, 18\).*got \(1, 5, 4, 18"),
+    ({"stride": 2}, r"offsets must be \(2, 3, 2, 36\).*got \(2, 5, 4, 36\)"),
+    ({"weights": torch.zeros(2, 5, 4, 18).long()}, "floating point, got .* torch.int64"),
+    ({"offsets": torch.zeros(2, 5, 4, 36, device="meta")}, "on one device, got cpu and meta"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), ERRORS)
+def test_errors_say_what_came_and_what_is_allowed(wrong, message):
+    tensors, geometry = example()
+    arguments = dict(zip(("value", "offsets", "weights"), tensors, strict=True))
+    with pytest.raises(ValueError, match=message):
+        deformable_convolution_v3(**{**arguments, **geometry, **wrong})
+
+
+# The module
+
+
+def trained(dtype=torch.float64, **options):
+    """A module whose offsets and weights are not those of the start."""
+    torch.manual_seed(1)
+    module = DeformableConvolutionV3(channels=8, groups=2, **options)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return module.to(dtype)
+
+
+def plain_module(module, maps):
+    """The module in numpy over its own parameters, by their published names."""
+    weights = {name: value.detach().numpy() for name, value in module.state_dict().items()}
+    size = module.kernel_size
+    reach = size // 2
+
+    def linear(name, x):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    padded = np.pad(maps, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    around = np.zeros_like(maps) + weights["dw_conv.0.bias"]
+    height, width = maps.shape[1:3]
+    for row, column in np.ndindex(size, size):
+        kernel = weights["dw_conv.0.weight"][:, 0, row, column]
+        around += kernel * padded[:, row : row + height, column : column + width]
+    mean, variance = around.mean(-1, keepdims=True), around.var(-1, keepdims=True)
+    around = (around - mean) / np.sqrt(variance + 1e-6)
+    around = around * weights["dw_conv.1.1.weight"] + weights["dw_conv.1.1.bias"]
+    around = around * 0.5 * (1 + np.vectorize(math.erf)(around / math.sqrt(2)))
+    logits = np.exp(linear("mask", around)).reshape(*maps.shape[:3], module.groups, -1)
+    shares = (logits / logits.sum(-1, keepdims=True)).reshape(*maps.shape[:3], -1)
+    out = oracle.loops(
+        linear("input_proj", maps),
+        linear("offset", around),
+        shares,
+        kernel_size=size,
+        padding=reach,
+        groups=module.groups,
+        offset_scale=module.offset_scale,
+    )
+    return linear("output_proj", out)
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel_size": 5, "offset_scale": 2.0}])
+@pytest.mark.parametrize("size", [(5, 4), (1, 1)])
+def test_module_equals_plain_loops(size, options):
+    module = trained(**options)
+    maps = torch.randn(2, *size, 8, dtype=torch.float64)
+    np.testing.assert_allclose(
+        module(maps).detach(), plain_module(module, maps.numpy()), atol=1e-10
+    )
+
+
+def test_at_the_start_it_is_a_mean_between_projections():
+    module = DeformableConvolutionV3(channels=6, groups=3)
+    maps = torch.randn(1, 4, 5, 6)
+    projected = module.input_proj(maps).permute(0, 3, 1, 2)
+    mean = F.avg_pool2d(projected, 3, stride=1, padding=1, count_include_pad=True)
+    expected = module.output_proj(mean.permute(0, 2, 3, 1))
+    torch.testing.assert_close(module(maps), expected)
+
+
+def test_published_names_and_shapes():
+    shapes = {n: tuple(p.shape) for n, p in trained(kernel_size=5).state_dict().items()}
+    assert shapes == {
+        "dw_conv.0.weight": (8, 1, 5, 5),
+        "dw_conv.0.bias": (8,),
+        "dw_conv.1.1.weight": (8,),
+        "dw_conv.1.1.bias": (8,),
+        "offset.weight": (100, 8),
+        "offset.bias": (100,),
+        "mask.weight": (50, 8),
+        "mask.bias": (50,),
+        "input_proj.weight": (8, 8),
+        "input_proj.bias": (8,),
+        "output_proj.weight": (8, 8),
+        "output_proj.bias": (8,),
+    }
+
+
+def test_every_parameter_learns():
+    module = trained(torch.float32)
+    module(torch.randn(1, 5, 6, 8)).square().sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 6e-2)])
+def test_module_in_half_precision_and_under_autocast(dtype, tolerance):
+    module = trained(torch.float32)
+    maps = torch.randn(1, 6, 7, 8)
+    expected = module(maps)
+    with torch.autocast("cpu", dtype):
+        mixed = module(maps)
+    low = trained(dtype)(maps.to(dtype))
+    assert mixed.dtype == low.dtype == dtype
+    for out in (mixed, low):
+        assert (out - expected).abs().max() <= tolerance * expected.abs().max()
+    mixed.sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in module.parameters())
+
+
+def test_compiles_without_graph_breaks():
+    module = trained(torch.float32)
+    maps = torch.randn(1, 5, 6, 8)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(maps), module(maps))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu():
+    exact, maps = trained(), torch.randn(2, 33, 29, 8, dtype=torch.float64)
+    module = trained(torch.float32).cuda()
+    out = module(maps.cuda().float())
+    torch.testing.assert_close(out.cpu().double(), exact(maps), atol=1e-3, rtol=1e-3)
+    for loss in (out, exact(maps)):
+        loss.square().mean().backward()
+    for ours, theirs in zip(module.parameters(), exact.parameters(), strict=True):
+        wanted = theirs.grad
+        assert (ours.grad.cpu() - wanted).abs().max() <= 2e-3 * wanted.abs().max() + 1e-6
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cuda", dtype):
+            assert module(maps.cuda().float()).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": 3}, "groups must divide the channels, got 3 groups for 8 channels"),
+        ({"groups": 0}, "groups must be positive, got 0"),
+        ({"kernel_size": 4}, "kernel_size must be a positive odd number"),
+        ({"offset_scale": 0.0}, "offset_scale must be positive, got 0.0"),
+    ],
+)
+def test_module_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        DeformableConvolutionV3(**{"channels": 8, "groups": 2, **options})
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 4, 4), (4, 4, 8)])
+def test_module_refuses_other_maps(shape):
+    with pytest.raises(ValueError, match=r"maps must be \(batch, height, width, 8\), got \("):
+        trained()(torch.zeros(shape, dtype=torch.float64))

@@ -1,0 +1,338 @@
+"""InternImage as a Detectron2 backbone, alone and under the pyramid.
+
+There are no published numbers here: the operator is held to loops in
+``tests/layers/test_deformable_convolution.py``, the rest to the paper's description.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import FPN, build_backbone, build_model
+from torch import nn
+from toy_configs import change, resnet18_cfg
+
+from freqfusion.config import get_freqfusion_cfg
+from freqfusion.modeling import FreqFusionFPN, InternImage
+from freqfusion.modeling.internimage.blocks import InternImageBlock
+
+IMAGE = ShapeSpec(channels=3)
+TINY = {"channels": 8, "depths": (1, 1, 2, 1), "groups": (1, 2, 4, 8), "drop_path_rate": 0.0}
+PUBLISHED = {
+    "T": {"channels": 64, "depths": (4, 4, 18, 4), "groups": (4, 8, 16, 32)},
+    "S": {
+        "channels": 80,
+        "depths": (4, 4, 21, 4),
+        "groups": (5, 10, 20, 40),
+        "post_norm": True,
+    },
+    "B": {
+        "channels": 112,
+        "depths": (4, 4, 21, 4),
+        "groups": (7, 14, 28, 56),
+        "post_norm": True,
+    },
+}
+
+
+def tiny(seed=0, **options):
+    torch.manual_seed(seed)
+    return InternImage(**{**TINY, **options})
+
+
+def config(builder="build_internimage_freqfusion_fpn_backbone", **keys):
+    cfg = resnet18_cfg()
+    cfg.MODEL.BACKBONE.NAME = builder
+    for key, value in TINY.items():
+        number = list(value) if isinstance(value, tuple) else value
+        cfg.MODEL.INTERNIMAGE[key.upper()] = number
+    return change(cfg, keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("T", 28_769_520),
+        ("S", 48_502_560),
+        ("B", 94_909_920),
+    ],
+)
+def test_published_sizes(name, parameters):
+    """Counted by hand in the class's docstring; with a classifier 29.9, 50.1 and 97.5 million.
+
+    The classifier, for 8C channels at the end: a convolution to 12C and its normalisation, then
+    1000 classes. The paper's table has 30, 50 and 97 million.
+    """
+    options = PUBLISHED[name]
+    with torch.device("meta"):
+        model = InternImage(**options)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    last = 8 * options["channels"]
+    head = last * last * 3 // 2 + 2 * (last * 3 // 2) + 1000 * (last * 3 // 2) + 1000
+    assert (parameters + head) / 1e6 == pytest.approx({"T": 30, "S": 50, "B": 97}[name], abs=0.5)
+    maps = model(torch.empty(2, 3, 129, 64, device="meta"))
+    channels = options["channels"]
+    assert {stage: tuple(value.shape) for stage, value in maps.items()} == {
+        "res2": (2, channels, 33, 16),
+        "res3": (2, 2 * channels, 17, 8),
+        "res4": (2, 4 * channels, 9, 4),
+        "res5": (2, 8 * channels, 5, 2),
+    }
+
+
+@pytest.mark.parametrize("post_norm", [False, True])
+@pytest.mark.parametrize("size", [(64, 96), (33, 95), (1, 1)])
+def test_any_size(size, post_norm):
+    backbone = tiny(post_norm=post_norm)
+    assert backbone.size_divisibility == 32
+    maps = backbone(torch.randn(2, 3, *size))
+    assert list(maps) == list(backbone.output_shape()) == ["res2", "res3", "res4", "res5"]
+    for stage, shape in backbone.output_shape().items():
+        assert maps[stage].shape[:2] == (2, shape.channels)
+        assert maps[stage].shape[-2:] == tuple(-(-s // shape.stride) for s in size)
+        assert maps[stage].is_contiguous()
+        assert maps[stage].isfinite().all()
+
+
+def test_published_names():
+    names = set(tiny().state_dict())
+    block = "levels.2.blocks.1."
+    wanted = {f"patch_embed.{n}" for n in ("conv1.weight", "conv1.bias", "norm1.1.weight")}
+    wanted |= {f"patch_embed.{n}" for n in ("conv2.weight", "conv2.bias", "norm2.1.weight")}
+    wanted |= {f"{block}{n}" for n in ("norm1.0.weight", "norm2.0.bias", "gamma1", "gamma2")}
+    wanted |= {f"{block}mlp.{n}" for n in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")}
+    wanted |= {f"{block}dcn.{n}.weight" for n in ("dw_conv.0", "dw_conv.1.1", "offset", "mask")}
+    wanted |= {f"{block}dcn.{n}.weight" for n in ("input_proj", "output_proj")}
+    wanted |= {"levels.2.downsample.conv.weight", "levels.2.downsample.norm.1.weight"}
+    wanted |= {"levels.3.norm.0.weight"}
+    assert wanted <= names
+    assert not {"levels.2.downsample.conv.bias", "levels.3.downsample.conv.weight"} & names
+    assert not any(name.startswith("levels.3.norm") for name in tiny(post_norm=True).state_dict())
+    assert not any("gamma" in name for name in tiny(layer_scale=0.0).state_dict())
+
+
+@pytest.mark.parametrize("layer_scale", [0.0, 0.3])
+@pytest.mark.parametrize("post_norm", [False, True])
+def test_a_block_is_the_sum_of_its_branches(post_norm, layer_scale):
+    """Normalised before or after, and scaled; nothing is dropped out of training."""
+    block = InternImageBlock(
+        channels=8,
+        groups=2,
+        mlp_ratio=2.0,
+        drop_path_rate=0.5,
+        layer_scale=layer_scale,
+        post_norm=post_norm,
+        offset_scale=1.0,
+    ).eval()
+    maps = torch.randn(2, 5, 4, 8)
+    # A scale of both norms makes their place matter.
+    for norm in (block.norm1, block.norm2):
+        nn.init.constant_(norm[0].weight, 1.7)
+
+    def norm(x):
+        return F.layer_norm(x, (8,), eps=1e-6) * 1.7
+
+    def perceptron(x):
+        fc1, fc2 = block.mlp.fc1, block.mlp.fc2
+        return F.gelu(x @ fc1.weight.T + fc1.bias) @ fc2.weight.T + fc2.bias
+
+    scale = layer_scale or 1.0
+    expected = maps
+    for work in (block.dcn, perceptron):
+        branch = norm(work(expected)) if post_norm else work(norm(expected))
+        expected = expected + scale * branch
+    torch.testing.assert_close(block(maps), expected)
+
+
+def test_stages_follow_the_paper():
+    """Stem, blocks, norm of the stage, step: by its own parts, put together here."""
+    model = tiny()
+    image = torch.randn(1, 3, 37, 50)
+    stem = model.patch_embed
+    maps = F.conv2d(image, stem.conv1.weight, stem.conv1.bias, stride=2, padding=1)
+    maps = F.gelu(F.layer_norm(maps.permute(0, 2, 3, 1), (4,), eps=1e-6))
+    maps = F.conv2d(
+        maps.permute(0, 3, 1, 2), stem.conv2.weight, stem.conv2.bias, stride=2, padding=1
+    )
+    maps = F.layer_norm(maps.permute(0, 2, 3, 1), (8,), eps=1e-6)
+    results = model(image)
+    for index, level in enumerate(model.levels):
+        for block in level.blocks:
+            maps = block(maps)
+        maps = F.layer_norm(maps, maps.shape[-1:], eps=1e-6)
+        torch.testing.assert_close(results[f"res{index + 2}"], maps.permute(0, 3, 1, 2))
+        if index < 3:
+            kernel = level.downsample.conv.weight
+            maps = F.conv2d(maps.permute(0, 3, 1, 2), kernel, stride=2, padding=1)
+            maps = maps.permute(0, 2, 3, 1)
+            maps = F.layer_norm(maps, maps.shape[-1:], eps=1e-6)
+
+
+def test_without_norms_of_stages_the_sum_itself_is_returned():
+    model = tiny(post_norm=True)
+    image = torch.randn(1, 3, 32, 32)
+    expected = model.levels[0].blocks[0](model.patch_embed(image)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(model(image)["res2"], expected)
+
+
+def test_stochastic_depth_grows_and_keeps_the_mean():
+    """Rates 0, 0.1, ..., 0.4 for five blocks; a kept image has its branch divided by the rest."""
+    model = tiny(drop_path_rate=0.4)
+    blocks = [block for level in model.levels for block in level.blocks]
+    assert [block.drop_path_rate for block in blocks] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    last = blocks[-1]
+    maps = torch.randn(1, 2, 2, 64).expand(200, -1, -1, -1)
+    changed = F.linear(maps, torch.eye(64))
+    branch = last._branch(maps, nn.Identity(), nn.Identity(), None) / changed
+    kept = branch[:, 0, 0, 0] > 0.5
+    assert 90 < kept.sum() < 150  # 120 on average, with a standard deviation of 7
+    torch.testing.assert_close(branch[kept], torch.full_like(branch[kept], 1 / 0.6))
+    assert not branch[~kept].any()
+    last.eval()
+    assert torch.equal(last._branch(maps, nn.Identity(), nn.Identity(), None), maps)
+
+
+def test_checkpointing_changes_nothing():
+    """Not even which images go without a branch."""
+    image = torch.randn(2, 3, 33, 47)
+    gradients = []
+    for use_checkpoint in (False, True):
+        model = tiny(use_checkpoint=use_checkpoint, drop_path_rate=0.5)
+        torch.manual_seed(1)
+        maps = model(image)
+        sum(value.square().mean() for value in maps.values()).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    assert all(g is not None for g in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_checkpointing_keeps_less():
+    def kept(use_checkpoint):
+        saved = []
+        image = torch.randn(1, 3, 32, 32)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+            tiny(use_checkpoint=use_checkpoint)(image)
+        return sum(t.numel() for t in saved if not isinstance(t, nn.Parameter))
+
+    assert kept(True) < kept(False) / 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_and_autocast(dtype):
+    image = torch.randn(1, 3, 33, 40)
+    expected = tiny()(image)
+    with torch.autocast("cpu", dtype):
+        model = tiny()
+        mixed = model(image)
+    sum(value.float().square().mean() for value in mixed.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    low = tiny().to(dtype)(image.to(dtype))
+    for name, value in expected.items():
+        assert low[name].dtype == dtype
+        for maps in (mixed[name], low[name]):
+            assert (maps - value).abs().mean() <= 0.05 * value.abs().mean()
+
+
+def test_start():
+    """Perceptrons with a deviation of 0.02; torch would have 1 / sqrt(3 * 64) = 0.07."""
+    block = tiny().levels[3].blocks[0]
+    assert block.mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert not block.mlp.fc1.bias.any()
+    assert not block.dcn.offset.weight.any()
+    # Xavier's rule: uniform up to sqrt(6 / (64 + 64)).
+    assert block.dcn.input_proj.weight.abs().max().item() == pytest.approx(0.2165, rel=0.02)
+
+
+def test_chosen_stages():
+    backbone = tiny(out_features=("res5", "res3"))
+    assert list(backbone.output_shape()) == ["res3", "res5"]
+    assert list(backbone(torch.randn(1, 3, 32, 32))) == ["res3", "res5"]
+
+
+# From the configuration
+
+
+def test_keys_are_the_arguments_and_the_defaults_are_ts():
+    cfg = get_freqfusion_cfg()
+    arguments = InternImage.from_config(cfg, IMAGE)
+    assert set(arguments) == set(InternImage.__init__.__annotations__) - {"return"}
+    assert {name: arguments[name] for name in PUBLISHED["T"]} == {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in PUBLISHED["T"].items()
+    }
+    keys = {"MODEL__INTERNIMAGE__POST_NORM": True, "MODEL__INTERNIMAGE__OFFSET_SCALE": 2.0}
+    backbone = build_backbone(config("build_internimage_backbone", **keys), ShapeSpec(channels=4))
+    assert type(backbone) is InternImage
+    assert backbone.patch_embed.conv1.in_channels == 4
+    assert backbone.levels[1].norm is None
+    assert backbone.levels[1].blocks[0].dcn.offset_scale == 2.0
+
+
+@pytest.mark.parametrize("top", [False, True])
+@pytest.mark.parametrize("enabled", [False, True])
+def test_under_the_pyramid(enabled, top):
+    keys = {"MODEL__FREQFUSION__ENABLED": enabled, "MODEL__FREQFUSION__FUSED_TOP_LEVEL": top}
+    backbone = build_backbone(config(**keys), IMAGE)
+    assert type(backbone) is (FreqFusionFPN if enabled else FPN)
+    assert backbone.size_divisibility == 32
+    maps = backbone(torch.randn(1, 3, *((65, 97) if enabled else (64, 96))))
+    assert list(maps) == ["p2", "p3", "p4", "p5", "p6"]
+    assert maps["p2"].shape == ((1, 32, 17, 25) if enabled else (1, 32, 16, 24))
+
+
+def test_a_model_trains_a_step():
+    """A semantic FPN: the loss of one image falls, and every weight has a gradient."""
+    cfg = config(MODEL__META_ARCHITECTURE="SemanticSegmentor")
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 32
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    labels = torch.zeros(61, 75, dtype=torch.long)
+    labels[20:, 30:] = 1
+    image = (labels * 200).to(torch.uint8).expand(3, -1, -1)
+    inputs = [{"image": image, "sem_seg": labels, "height": 61, "width": 75}]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(4):
+        loss = sum(model(inputs).values())
+        optimizer.zero_grad()
+        loss.backward()
+        if not losses:
+            missing = [name for name, p in model.named_parameters() if p.grad is None]
+            assert not missing
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    with torch.no_grad():
+        assert model.eval()(inputs)[0]["sem_seg"].shape == (3, 61, 75)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 0}, "channels must be positive, got 0"),
+        ({"channels": 9, "groups": (1, 1, 1, 1)}, "channels must be even, .*got 9"),
+        ({"in_channels": 0}, "in_channels must be positive, got 0"),
+        ({"depths": (1, 1)}, r"a number for each stage.*got \[1, 1\] and \[1, 2, 4, 8\]"),
+        ({"depths": (), "groups": ()}, r"at least one; got \[\] and \[\]"),
+        ({"depths": (1, 0, 1, 1)}, r"depths must be positive, got \[1, 0, 1, 1\]"),
+        ({"groups": (1, 2, 0, 8)}, r"groups must be positive, got \[1, 2, 0, 8\]"),
+        ({"groups": (1, 3, 4, 8)}, "groups must divide the channels, got 3 groups for 16 channels"),
+        ({"mlp_ratio": 0.0}, "mlp_ratio must leave the perceptrons a width, got 0.0 of 8 channels"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate must be from 0 to below 1, got 1.0"),
+        ({"layer_scale": -1.0}, "layer_scale must not be negative, got -1.0"),
+        ({"offset_scale": 0.0}, "offset_scale must be positive, got 0.0"),
+        ({"out_features": ("res2", "res6")}, "some of the stages res2, .*res5, got res2, res6"),
+        ({"out_features": ()}, "some of the stages res2, .*got none"),
+    ],
+)
+def test_errors_say_what_came_and_what_is_allowed(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**options)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 32, 32), (3, 32, 32), (1, 3, 0, 32)])
+def test_other_images_are_refused(shape):
+    with pytest.raises(ValueError, match=r"images must be \(batch, 3, height, width\).*got \("):
+        tiny()(torch.zeros(shape))

@@ -1,0 +1,487 @@
+"""Swin: against attention pixel by pixel, against timm, of any size, under the published names."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
+
+from freqfusion import get_freqfusion_cfg
+from freqfusion.layers.windows import (
+    join_windows,
+    pad_to_multiple,
+    relative_position_index,
+    shift_mask,
+    split_windows,
+)
+from freqfusion.modeling import SwinTransformer
+from freqfusion.modeling.swin.blocks import SwinBlock, WindowAttention
+
+SMALL = {"embed_dim": 8, "depths": (2, 3), "num_heads": (2, 4), "out_features": ("res2", "res3")}
+SIZES = [(33, 95), (1, 1), (24, 24), (5, 40)]
+
+
+def randomized(module, seed=0):
+    """Weights of any size, so that every part has its say."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in module.named_parameters():
+            scale = 1 if value.dim() == 1 or "table" in name else value[0].numel() ** -0.5
+            value.copy_(torch.randn(value.shape, generator=generator) * scale)
+    return module
+
+
+def small(**changes):
+    return randomized(SwinTransformer(**({"window_size": 3} | SMALL | changes))).eval()
+
+
+def small_block(*, shift=1, drop_path_rate=0.0):
+    return randomized(
+        SwinBlock(
+            channels=4,
+            num_heads=1,
+            window_size=2,
+            shift=shift,
+            mlp_ratio=2.0,
+            qkv_bias=True,
+            drop_path_rate=drop_path_rate,
+        )
+    )
+
+
+def images(*size, batch=1, seed=1):
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_attention(attn, maps, size, shift):
+    """Attention of each pixel of padded maps to all pixels of its window, in one image.
+
+    The windows lie on a grid that begins at (shift, shift); those before it are cut off by the edge
+    of the map. So nothing is rolled and nothing needs a mask.
+    """
+    height, width, channels = maps.shape
+    heads = attn.num_heads
+    depth = channels // heads
+    parts = attn.qkv(maps).view(height, width, 3, heads, depth)
+    result = torch.empty_like(maps)
+    for y in range(height):
+        for x in range(width):
+            top, left = ((at - shift) // size * size + shift for at in (y, x))
+            window = [
+                (v, u)
+                for v in range(max(top, 0), min(top + size, height))
+                for u in range(max(left, 0), min(left + size, width))
+            ]
+            for head in range(heads):
+                query = parts[y, x, 0, head]
+                logits = torch.stack(
+                    [
+                        query @ parts[v, u, 1, head] / math.sqrt(depth)
+                        + attn.relative_position_bias_table[
+                            (y - v + size - 1) * (2 * size - 1) + (x - u + size - 1), head
+                        ]
+                        for v, u in window
+                    ]
+                )
+                values = torch.stack([parts[v, u, 2, head] for v, u in window])
+                result[y, x, head * depth : (head + 1) * depth] = logits.softmax(0) @ values
+    return attn.proj(result)
+
+
+def slow_swin(model, image, size):
+    """The published network on one image (3, H, W), written out."""
+
+    def padded(maps, divisor):
+        height, width = maps.shape[:2]
+        full = maps.new_zeros(-(-height // divisor) * divisor, -(-width // divisor) * divisor, 0)
+        full = full.new_zeros(*full.shape[:2], maps.shape[2])
+        full[:height, :width] = maps
+        return full
+
+    pixels = padded(image.permute(1, 2, 0), 4)
+    kernel = model.patch_embed.proj
+    maps = torch.stack(
+        [
+            torch.stack(
+                [
+                    (kernel.weight * pixels[y : y + 4, x : x + 4].permute(2, 0, 1)).sum((1, 2, 3))
+                    for x in range(0, pixels.shape[1], 4)
+                ]
+            )
+            for y in range(0, pixels.shape[0], 4)
+        ]
+    )
+    maps = maps + kernel.bias
+    if model.patch_embed.norm is not None:
+        maps = model.patch_embed.norm(maps)
+    results = []
+    for index, stage in enumerate(model.layers):
+        for number, block in enumerate(stage.blocks):
+            height, width = maps.shape[:2]
+            shift = size // 2 if number % 2 else 0
+            attended = slow_attention(block.attn, padded(block.norm1(maps), size), size, shift)
+            maps = maps + attended[:height, :width]
+            maps = maps + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(maps))))
+        results.append(getattr(model, f"norm{index}")(maps).permute(2, 0, 1))
+        if stage.downsample is not None:
+            even = padded(maps, 2)
+            four = [even[0::2, 0::2], even[1::2, 0::2], even[0::2, 1::2], even[1::2, 1::2]]
+            joined = stage.downsample.norm(torch.cat(four, -1))
+            maps = joined @ stage.downsample.reduction.weight.T
+    return results
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("size", SIZES, ids=str)
+    @pytest.mark.parametrize("window", [1, 2, 3])
+    def test_are_those_of_attention_pixel_by_pixel(self, window, size):
+        model = small(window_size=window).double()
+        image = images(*size).double()
+        with torch.no_grad():
+            expected = slow_swin(model, image[0], window)
+            for ours, theirs in zip(model(image).values(), expected, strict=True):
+                torch.testing.assert_close(ours[0], theirs, rtol=1e-9, atol=1e-9)
+
+    @pytest.mark.parametrize(
+        "changes", [{"qkv_bias": False}, {"patch_norm": False}, {"mlp_ratio": 1.5}], ids=str
+    )
+    def test_follow_the_arguments(self, changes):
+        model = small(**changes).double()
+        image = images(20, 12).double()
+        with torch.no_grad():
+            for ours, expected in zip(
+                model(image).values(), slow_swin(model, image[0], 3), strict=True
+            ):
+                torch.testing.assert_close(ours[0], expected, rtol=1e-9, atol=1e-9)
+        hidden = [stage.blocks[0].mlp.fc1.out_features for stage in model.layers]
+        assert hidden == ([12, 24] if "mlp_ratio" in changes else [32, 64])
+
+    def test_are_timms_where_windows_fit(self):
+        """At 224 x 224, with windows moved in the last stage too, as published."""
+        timm = pytest.importorskip("timm", reason="needs the extra 'timm'")
+        sizes = {"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
+        options = {"features_only": True, "always_partition": True, **sizes}
+        theirs = timm.create_model("swin_tiny_patch4_window7_224", **options).eval()
+        ours = randomized(SwinTransformer(**sizes)).eval()
+        state = {}
+        for name, value in ours.state_dict().items():
+            if name.startswith("layers."):
+                stage, rest = name.removeprefix("layers.").split(".", 1)
+                name = f"layers_{int(stage) + rest.startswith('downsample.')}.{rest}"
+            if not name.startswith("norm"):
+                state[name] = value
+        theirs.load_state_dict(state)
+        image = images(224, 224)
+        with torch.no_grad():
+            expected, maps = theirs(image), list(ours(image).values())
+            for index, (one, other) in enumerate(zip(maps, expected, strict=True)):
+                other = getattr(ours, f"norm{index}")(other).permute(0, 3, 1, 2)
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+    def test_images_of_a_batch_do_not_meet(self):
+        model = small()
+        batch = images(30, 34, batch=3)
+        with torch.no_grad():
+            together = model(batch)
+            for index in range(3):
+                alone = model(batch[index : index + 1])
+                for name, maps in together.items():
+                    torch.testing.assert_close(maps[index], alone[name][0])
+
+    def test_padding_takes_part_as_published(self):
+        """A window's padding is seen: its keys and values are the biases of the projection."""
+        attn = randomized(WindowAttention(channels=4, num_heads=1, window_size=2, qkv_bias=True))
+        block = small_block(shift=0)
+        block.attn = attn
+        maps = torch.tensor([1.0, 2.0, -1.0, 0.5]).view(1, 1, 1, 4)
+        query, key, value = attn.qkv(block.norm1(maps)).view(3, 4)
+        _, other_key, other_value = attn.qkv.bias.view(3, 4)
+        table = attn.relative_position_bias_table[:, 0]
+        # The pixel itself, then what lies right, below and both: 0, -1 across or down.
+        logits = torch.stack([query @ k for k in (key, other_key, other_key, other_key)]) / 2
+        logits = logits + table[[4, 3, 1, 0]]
+        seen = logits.softmax(0) @ torch.stack([value, other_value, other_value, other_value])
+        attended = block._attend(block.norm1(maps), None)
+        torch.testing.assert_close(attended[0, 0, 0], attn.proj(seen))
+
+    def test_a_shift_by_whole_windows_shifts_the_maps(self):
+        """Zeros at the edges differ from zeros inside, so only what is far from both is compared.
+
+        One stage of windows of 2 x 2 patches: each of 2 blocks reaches at most 2 patches further.
+        """
+        model = small(window_size=2, depths=(2,), num_heads=(2,), out_features=("res2",))
+        image = torch.zeros(1, 3, 96, 96)
+        image[..., 40:56, 40:56] = images(16, 16)
+        with torch.no_grad():
+            one, other = (model(x)["res2"] for x in (image, image.roll((8, 16), (2, 3))))
+        one, other, moved = (x[..., 6:18, 6:18] for x in (one, other, one.roll((2, 4), (2, 3))))
+        torch.testing.assert_close(moved, other)
+        assert not torch.allclose(one, other)
+
+    def test_nothing_passes_the_edge(self):
+        """Windows are rolled over the edge, but a pixel does not see those at the opposite one."""
+        model = small(depths=(2,), num_heads=(2,), out_features=("res2",))
+        image = images(48, 48).requires_grad_()
+        model(image)["res2"][..., 0, 0].sum().backward()
+        reached = image.grad[0].abs().sum(0).view(12, 4, 12, 4).sum((1, 3)) > 1e-20
+        # Moved windows end after one pixel; the unmoved one that it lies in has three. Pairs that
+        # are kept apart weigh exp(-100).
+        assert reached[:3, :3].all()
+        assert reached.sum() == 9
+
+
+class TestWindows:
+    def test_are_cut_and_joined(self):
+        maps = torch.arange(4 * 6 * 2).view(1, 4, 6, 2)
+        windows = split_windows(maps, 2)
+        assert windows.shape == (1, 6, 4, 2)
+        assert windows[0, 1, :, 0].tolist() == [4, 6, 16, 18]  # rows 0 and 1, columns 2 and 3
+        assert torch.equal(join_windows(windows, 2, 4, 6), maps)
+
+    @pytest.mark.parametrize(("size", "expected"), [((4, 6), (4, 6)), ((5, 1), (6, 2))])
+    def test_padding_is_below_and_on_the_right(self, size, expected):
+        padded = pad_to_multiple(torch.ones(1, *size, 1), 2)
+        assert padded.shape[1:3] == expected
+        assert padded[:, : size[0], : size[1]].all()
+        assert padded.sum() == math.prod(size)
+
+    def test_rows_of_the_table(self):
+        """For 2 x 2: displacements (down, right) of -1..1 are rows 3 * (down + 1) + right + 1."""
+        expected = [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
+        assert relative_position_index(2).tolist() == expected
+
+    def test_mask_of_one_moved_window(self):
+        """A 2 x 2 map rolled by 1 has a pixel of each corner in one window; none sees another."""
+        mask = shift_mask(2, 2, size=2, shift=1, device=torch.device("cpu"), dtype=torch.float64)
+        assert torch.equal(mask, (torch.eye(4, dtype=torch.float64) - 1)[None] * 100)
+        wide = shift_mask(2, 4, size=2, shift=1, device=torch.device("cpu"), dtype=torch.float32)
+        above = [[0, 0, -100, -100], [0, 0, -100, -100], [-100, -100, 0, 0], [-100, -100, 0, 0]]
+        assert wide[0].tolist() == above
+        assert torch.equal(wide[1], mask[0].float())
+
+
+class TestContract:
+    @pytest.mark.parametrize("size", [*SIZES, (64, 96)], ids=str)
+    def test_maps_have_the_promised_shapes(self, size):
+        cfg = get_freqfusion_cfg()
+        cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
+        cfg.MODEL.SWIN.EMBED_DIM = 12
+        cfg.MODEL.SWIN.DEPTHS = [1, 1, 2, 1]
+        backbone = build_backbone(cfg, ShapeSpec(channels=3)).eval()
+        assert backbone.size_divisibility == 32
+        with torch.no_grad():
+            maps = backbone(images(*size))
+        assert list(maps) == list(backbone.output_shape()) == ["res2", "res3", "res4", "res5"]
+        for number, (name, shape) in enumerate(backbone.output_shape().items()):
+            assert (shape.channels, shape.stride) == (12 * 2**number, 4 * 2**number)
+            assert maps[name].shape[1] == shape.channels
+            assert maps[name].shape[-2:] == tuple(-(-s // shape.stride) for s in size)
+            assert maps[name].is_contiguous()
+
+    def test_configuration_reaches_the_constructor(self):
+        cfg = get_freqfusion_cfg()
+        changes = {
+            "EMBED_DIM": 16,
+            "DEPTHS": [1, 2],
+            "NUM_HEADS": [1, 4],
+            "WINDOW_SIZE": 5,
+            "MLP_RATIO": 2.0,
+            "QKV_BIAS": False,
+            "DROP_PATH_RATE": 0.25,
+            "PATCH_NORM": False,
+            "OUT_FEATURES": ["res3"],
+            "USE_CHECKPOINT": True,
+        }
+        assert set(changes) == set(cfg.MODEL.SWIN)
+        for name, value in changes.items():
+            cfg.MODEL.SWIN[name] = value
+        found = SwinTransformer.from_config(cfg, ShapeSpec(channels=4))
+        assert found == {k.lower(): v for k, v in changes.items()} | {"in_channels": 4}
+        assert list(SwinTransformer(cfg, ShapeSpec(channels=4)).output_shape()) == ["res3"]
+
+    def test_names_do_not_collide_with_mask2formers(self):
+        assert "build_swin_backbone" in BACKBONE_REGISTRY
+        assert "D2SwinTransformer" not in BACKBONE_REGISTRY
+
+    @pytest.mark.parametrize("out_features", [("res2", "res3"), ("res3",)])
+    def test_gradients_reach_every_parameter(self, out_features):
+        model = small(out_features=out_features, drop_path_rate=0.0).train()
+        maps = model(images(33, 41))
+        weights = {name: torch.randn_like(value) for name, value in maps.items()}
+        sum((maps[name] * weights[name]).sum() for name in maps).backward()
+        idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+        assert idle == []
+
+    def test_gradients_are_those_of_finite_differences(self):
+        attn = randomized(WindowAttention(channels=4, num_heads=2, window_size=2, qkv_bias=True))
+        windows = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+        mask = torch.zeros(2, 4, 4, dtype=torch.float64)
+        mask[1, 0, 1:] = mask[1, 1:, 0] = -100
+        table = attn.double().relative_position_bias_table
+        assert torch.autograd.gradcheck(lambda x, _: attn(x, mask), (windows, table))
+
+    def test_checkpointing_changes_nothing(self):
+        gradients = []
+        for use_checkpoint in (False, True):
+            model = small(use_checkpoint=use_checkpoint, drop_path_rate=0.5).train()
+            torch.manual_seed(3)
+            maps = model(images(33, 41, batch=4))
+            sum(value.square().sum() for value in maps.values()).backward()
+            gradients.append({n: p.grad for n, p in model.named_parameters()})
+        for name, value in gradients[0].items():
+            torch.testing.assert_close(value, gradients[1][name])
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    def test_half_precision(self, dtype):
+        model = small()
+        image = images(33, 41)
+        with torch.no_grad():
+            expected = model(image)
+            with torch.autocast("cpu", dtype):
+                mixed = model(image)
+            whole = model.to(dtype)(image.to(dtype))
+        for name, value in expected.items():
+            assert whole[name].dtype == dtype
+            for other in (mixed[name], whole[name]):
+                error = (other.float() - value).std() / value.std()
+                assert error < (0.03 if dtype == torch.bfloat16 else 0.004)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+    def test_the_fused_kernel_is_as_precise_as_the_formula(self, dtype):
+        """Softmax of scores plus biases, step by step in the type, against float64."""
+        attn = randomized(WindowAttention(channels=32, num_heads=4, window_size=4, qkv_bias=True))
+        windows = torch.randn(3, 2, 16, 32, generator=torch.Generator().manual_seed(4))
+
+        def formula(module, x):
+            q, k, v = module.qkv(x).unflatten(-1, (3, 4, 8)).permute(3, 0, 1, 4, 2, 5)
+            index = module.relative_position_index
+            bias = module.relative_position_bias_table[index].permute(2, 0, 1)
+            scores = (q * 8**-0.5) @ k.transpose(-1, -2) + bias
+            return module.proj((scores.softmax(-1) @ v).transpose(2, 3).flatten(-2))
+
+        attn.to(dtype).double()  # weights that the type can hold
+        windows = windows.to(dtype).double()
+        with torch.no_grad():
+            exact = formula(attn, windows)
+            torch.testing.assert_close(attn(windows), exact)
+            attn.to(dtype)
+            ours, plain = (
+                (result.double() - exact).square().mean().sqrt()
+                for result in (attn(windows.to(dtype)), formula(attn, windows.to(dtype)))
+            )
+        assert ours <= 1.1 * plain
+
+
+class TestStochasticDepth:
+    def test_is_off_in_evaluation(self):
+        batch = images(33, 41, batch=2)
+        with torch.no_grad():
+            dropping, plain = (small(drop_path_rate=rate)(batch) for rate in (0.9, 0.0))
+        assert all(torch.equal(dropping[name], plain[name]) for name in plain)
+
+    def test_drops_images_and_makes_up_for_it(self):
+        block = small_block(drop_path_rate=0.25).train()
+        torch.manual_seed(0)
+        kept = block._drop(torch.ones(4000, 1, 2, 4))
+        assert kept.unique().tolist() == pytest.approx([0, 4 / 3])
+        assert (kept == kept[:, :1, :1, :1]).all()
+        # Three standard deviations: 3 * sqrt(0.25 * 0.75 / 4000) = 0.0205.
+        assert (kept[:, 0, 0, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.0205)
+
+    def test_grows_block_by_block(self):
+        model = SwinTransformer(**SMALL | {"drop_path_rate": 0.2})
+        rates = [block.drop_path_rate for stage in model.layers for block in stage.blocks]
+        assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+        one = SwinTransformer(embed_dim=4, depths=[1], num_heads=[1], out_features=["res2"])
+        assert one.layers[0].blocks[0].drop_path_rate == 0
+
+
+def published_names(depths):
+    """Parameters, and buffers, of a published Swin."""
+    both = ("weight", "bias")
+    names = {f"patch_embed.{part}.{kind}" for part in ("proj", "norm") for kind in both}
+    buffers = set()
+    for stage, depth in enumerate(depths):
+        for number in range(depth):
+            block = f"layers.{stage}.blocks.{number}."
+            parts = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+            names |= {f"{block}{part}.{kind}" for part in parts for kind in both}
+            names.add(f"{block}attn.relative_position_bias_table")
+            buffers.add(f"{block}attn.relative_position_index")
+        names |= {f"norm{stage}.{kind}" for kind in both}
+        if stage < len(depths) - 1:
+            step = f"layers.{stage}.downsample."
+            names |= {f"{step}reduction.weight", f"{step}norm.weight", f"{step}norm.bias"}
+    return names, buffers
+
+
+class TestStateDict:
+    def test_has_the_published_names(self):
+        with torch.device("meta"):
+            model = SwinTransformer()
+        assert set(model.state_dict()) == published_names((2, 2, 6, 2))[0]
+        # 28,288,354 of the published classifier of 1000 classes, less its last norm and its head,
+        # and with a norm of each stage.
+        norms = [2 * 96 * 2**stage for stage in range(4)]
+        expected = 28_288_354 - 2 * 768 - (768 * 1000 + 1000) + sum(norms)
+        assert sum(p.numel() for p in model.parameters()) == expected
+
+    def test_published_buffers_are_accepted(self):
+        model = small()
+        state = model.state_dict()
+        for name in published_names(SMALL["depths"])[1]:
+            state[name] = relative_position_index(3)
+        other = SwinTransformer(**SMALL | {"window_size": 3})
+        other.load_state_dict(state, strict=True)
+        image = images(20, 20)
+        with torch.no_grad():
+            assert torch.equal(other.eval()(image)["res3"], model(image)["res3"])
+
+    def test_weights_of_another_window_are_refused(self):
+        state = small(window_size=2).state_dict()
+        index = "layers.0.blocks.0.attn.relative_position_index"
+        state[index] = relative_position_index(2)
+        with pytest.raises(RuntimeError, match=f'"{index}" has 16 elements .* expects 81'):
+            small().load_state_dict(state)
+
+    def test_begins_as_published(self):
+        torch.manual_seed(0)
+        model = SwinTransformer(embed_dim=48, num_heads=(1, 2, 4, 8))
+        for name, value in model.named_parameters():
+            if "norm" in name:
+                assert value.eq(1 if name.endswith("weight") else 0).all(), name
+            elif name.endswith("bias") and "patch_embed" not in name:
+                assert not value.any(), name
+            elif value.numel() > 10_000:
+                assert value.std().item() == pytest.approx(0.02, rel=0.05), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embed_dim": 0}, "embed_dim must be positive, got 0"),
+        ({"window_size": 0}, "window_size must be positive, got 0"),
+        ({"in_channels": 0}, "in_channels must be positive, got 0"),
+        ({"depths": (2, 2, 2)}, r"a number for each stage.* got \[2, 2, 2\] and \[2, 4\]"),
+        ({"depths": (), "num_heads": ()}, "and at least one; got"),
+        ({"depths": (2, 0)}, r"depths must be positive, got \[2, 0\]"),
+        ({"num_heads": (0, 4)}, r"num_heads must be positive, got \[0, 4\]"),
+        ({"num_heads": (2, 3)}, "must divide .* got 3 heads for 16 channels"),
+        ({"mlp_ratio": 0.1}, "must leave the perceptrons a width, got 0.1 of 8 channels"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate must be from 0 to below 1, got 1.0"),
+        ({"drop_path_rate": -0.1}, "from 0 to below 1, got -0.1"),
+        ({"out_features": ("res2", "res4")}, "the stages res2, res3, got res2, res4"),
+        ({"out_features": ()}, "the stages res2, res3, got none"),
+    ],
+)
+def test_arguments_that_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SwinTransformer(**SMALL | changes)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 3, 0, 8), (0, 3, 8, 8)], ids=str)
+def test_images_that_are_refused(shape):
+    with pytest.raises(ValueError, match=r"images must be \(batch, 3, height, width\) with at"):
+        small()(torch.zeros(shape))
