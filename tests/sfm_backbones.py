@@ -62,6 +62,15 @@ def disturb(modulated, *, scale=0.5, seed=0):
     return modulated
 
 
+def relative_errors(found, expected):
+    """Largest difference of each map over its largest value."""
+    assert list(found) == list(expected)
+    return {
+        name: ((found[name] - value).abs().max() / value.abs().max()).item()
+        for name, value in expected.items()
+    }
+
+
 class FixedAttention(nn.Module):
     """Logits that do not depend on the features."""
 

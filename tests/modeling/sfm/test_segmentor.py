@@ -21,8 +21,9 @@ from sfm_models import (
 
 from freqfusion.layers.sfm import Mapping, MappingStack
 from freqfusion.modeling.sfm import SFMSegmentor
-from freqfusion.modeling.sfm.backbone import ModulatedBackbone, Modulations
+from freqfusion.modeling.sfm.backbone import ModulatedBackbone
 from freqfusion.modeling.sfm.edges import label_edges, label_maps
+from freqfusion.modeling.sfm.recording import Modulations
 
 CPU = torch.device("cpu")
 

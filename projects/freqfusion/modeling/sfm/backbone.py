@@ -1,14 +1,12 @@
 """Spatial Frequency Modulation around any Detectron2 backbone.
 
-Chen, Fu, Gu, Zheng, Dai: Spatial Frequency Modulation for Semantic Segmentation, TPAMI 2025. Where
-the resampling goes follows its figure; the wrapper is our design.
+Chen et al., Spatial Frequency Modulation for Semantic Segmentation, TPAMI 2025. Where the
+resampling goes follows its figure; the wrapper is our design.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
@@ -24,64 +22,38 @@ from freqfusion.layers.sfm import (
     SemanticHighFreqAttention,
 )
 from freqfusion.layers.sfm.inversion import INTERPOLATION_OF, InverseGradient, InverseSolver
-from freqfusion.layers.sfm.mapping import Mapping as StageMapping
 from freqfusion.modeling.sfm.demodulation import demodulate_in_place_of, unmoved
 from freqfusion.modeling.sfm.features import ModulatedMaps
-from freqfusion.modeling.sfm.insertion import (
-    InsertionPoint,
-    Points,
-    feature_strides,
-    find_points,
-)
+from freqfusion.modeling.sfm.insertion import InsertionPoint, Points, feature_strides, find_points
 from freqfusion.modeling.sfm.maps import to_channels_first
+from freqfusion.modeling.sfm.recording import (
+    Modulations,
+    Record,
+    add_record,
+    record_modulations,
+    recorded_pass,
+    report,
+    stack_mappings,
+)
 from freqfusion.modeling.sfm.settings import build_wrapped, parse_points
+from freqfusion.modeling.sfm.wrapping import WrappingBackbone
 from freqfusion.modeling.timm_backbone import TimmBackbone
+
+__all__ = ["Demodulate", "ModulatedBackbone", "Modulations", "record_modulations"]
 
 Demodulate = Literal["exit", "head"]
 
 
-class Modulations(NamedTuple):
-    """What one pass has done: the stages under each feature, and the attention's logits.
-
-    ``logits[name]`` (B, 1, H, W) belong to the map ``name``, so they lie in the space that
-    ``mappings[name]`` leads to.
-    """
-
-    mappings: dict[str, MappingStack]
-    logits: dict[str, Tensor]
-
-
-class _Record(NamedTuple):
-    mapping: StageMapping
-    logits: Tensor | None
-
-
-# Per thread, and set only while a pass runs. Recomputed passes (activation checkpointing) find
-# nothing here: they resample in the same way and record nothing.
-_RECORDS: ContextVar[dict[str, _Record] | None] = ContextVar("records", default=None)
-_LISTENER: ContextVar[list[Modulations] | None] = ContextVar("listener", default=None)
-
-# What a torch module keeps its tree, its parameters and the hooks of its state dict in.
-_REGISTRIES = (
-    "_parameters",
-    "_buffers",
-    "_non_persistent_buffers_set",
-    "_modules",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
 _PREFIX = "sfm"
 
 
-class ModulatedBackbone(Backbone):
+class ModulatedBackbone(WrappingBackbone):
     """A backbone whose maps are resampled where their detail is, before each step makes them small.
 
-    The wrapped backbone is not changed but for hooks, and its parts are the parts of this module:
-    parameters, buffers and state-dict keys have the names that they have without wrapping, so that
-    published weights load, and what is new has the prefix ``sfm.<feature>``. It is built to be the
-    identity: untrained, the maps are those of the bare backbone.
+    The wrapped backbone is not changed but for hooks. Its keys and its parameters' names are those
+    without wrapping (see :class:`~freqfusion.modeling.sfm.wrapping.WrappingBackbone`), so published
+    weights load; what is new has the prefix ``sfm.<feature>.``. Untrained, its maps are those of
+    the bare backbone.
 
     Gradient checkpointing, autocast and any image size work as the wrapped backbone has them.
     Nothing is kept between calls. ``torch.compile`` works with breaks of the graph at the hooks.
@@ -94,15 +66,13 @@ class ModulatedBackbone(Backbone):
         demodulate: What :meth:`forward` returns. ``"exit"``: every map brought back to the pixels
             that the bare backbone makes, for any head. ``"head"``: maps as they are, in spaces of
             their own, with the stages beside them; only for heads that undo these.
-        fwhm: Of the Gaussian that draws samples, in pixels of each map.
-        radius: Of its window, in pixels of each map.
+        fwhm: Of the Gaussian that draws samples, ``radius`` of its window; in pixels of each map.
         strength: In [0, 1]: how far samples move.
         detach_grid: Let only the supervision of the attention teach it.
         ratio: The attention's pyramid has 1 / ratio of the map's channels.
         highpass: Give the attention a learnable high-pass filter.
         logit_bound: Of the attention; above 2 the samples' order is not guaranteed.
-        solver: How mappings are inverted.
-        solver_iters: Newton steps at most.
+        solver: How mappings are inverted; ``solver_iters``: Newton steps at most.
         grad: ``"values"``: at the exit, gradients reach the maps only; ``"implicit"``: the
             positions too.
 
@@ -110,7 +80,6 @@ class ModulatedBackbone(Backbone):
         ValueError: if the arguments do not fit together, or the backbone has no such points.
     """
 
-    wrapped: Backbone
     upsample: NonUniformUpsample
 
     @configurable
@@ -132,7 +101,6 @@ class ModulatedBackbone(Backbone):
         solver_iters: int = 20,
         grad: InverseGradient = "values",
     ):
-        super().__init__()
         check_choice(Demodulate, demodulate=demodulate)
         if _PREFIX in backbone._modules:
             raise ValueError(
@@ -161,9 +129,9 @@ class ModulatedBackbone(Backbone):
             for point in found
             if point.is_modulated
         }
+        super().__init__(backbone)
         self.demodulation: Demodulate = demodulate
         self.points = found
-        self._adopt(backbone)
         # Without parameters, and not in the tree: its keys would not be the wrapped backbone's.
         self.__dict__["upsample"] = upsample
         if heads:
@@ -196,19 +164,6 @@ class ModulatedBackbone(Backbone):
             "solver_iters": node.SOLVER_ITERS,
             "grad": node.GRAD,
         }
-
-    def _adopt(self, backbone: Backbone) -> None:
-        """Make the tree of the wrapped backbone the tree of this module.
-
-        Both share one set of dictionaries, so that whatever changes parts or parameters later
-        (moving to a device, converting normalisations) changes both. The backbone itself is no
-        part of the tree.
-        """
-        for name in _REGISTRIES:
-            self.__dict__[name] = backbone.__dict__[name]
-        self.__dict__["wrapped"] = backbone
-        self._version = backbone._version
-        self.training = backbone.training
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W) to maps with the names and the sizes of the wrapped backbone's.
@@ -244,39 +199,12 @@ class ModulatedBackbone(Backbone):
         """
         if self._crops:
             images = self._pad(images)
-        records: dict[str, _Record] = {}
-        token = _RECORDS.set(records)
-        try:
+        with recorded_pass() as records:
             features: dict[str, Tensor] = self.wrapped(images)
-        finally:
-            _RECORDS.reset(token)
-        mappings = self._stack(features, records)
+        mappings = stack_mappings(self.points, records, feature_strides(self.wrapped), features)
         logits = {name: r.logits for name, r in records.items() if r.logits is not None}
-        listener = _LISTENER.get()
-        if listener is not None:
-            listener.append(Modulations(mappings, logits))
+        report(Modulations(mappings, logits))
         return features, mappings, logits
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """The wrapped backbone's."""
-        shapes: dict[str, ShapeSpec] = self.wrapped.output_shape()
-        return shapes
-
-    @property
-    def size_divisibility(self) -> int:
-        """The wrapped backbone's."""
-        return int(self.wrapped.size_divisibility)
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """The wrapped backbone's."""
-        return dict(self.wrapped.padding_constraints)
-
-    def train(self, mode: bool = True) -> "ModulatedBackbone":
-        """Set the mode of this module, of the wrapped one and of their parts."""
-        self.wrapped.train(mode)
-        self.training = mode
-        return self
 
     def extra_repr(self) -> str:
         """What is wrapped and where it is resampled."""
@@ -291,47 +219,17 @@ class ModulatedBackbone(Backbone):
             channels_last=point.channels_last,
             where=f"the module {point.path}",
         )
-        step, records = point.geometry, _RECORDS.get()
+        step = point.geometry
         out_size = step.out_size((maps.shape[-2], maps.shape[-1]))
         if not point.is_modulated:
-            if records is not None:
-                mapping = unmoved(maps, step.stride, step.phase, out_size)
-                records[point.feature] = _Record(mapping, None)
+            add_record(
+                point.feature, Record(unmoved(maps, step.stride, step.phase, out_size), None)
+            )
             return None
         heads: Any = self.sfm
         resampled, mapping, logits = heads[point.feature](maps, step.stride, step.phase, out_size)
-        if records is not None:
-            records[point.feature] = _Record(mapping, logits)
+        add_record(point.feature, Record(mapping, logits))
         return (restore(resampled), *args[1:])
-
-    def _stack(
-        self, features: dict[str, Tensor], records: dict[str, _Record]
-    ) -> dict[str, MappingStack]:
-        idle = [point.path for point in self.points if point.feature not in records]
-        if idle:
-            raise RuntimeError(
-                f"{', '.join(idle)} of {type(self.wrapped).__name__} never ran, so nothing was "
-                "resampled there: name other modules in MODEL.SFM.POINTS"
-            )
-        strides = feature_strides(self.wrapped)
-        names = [*features, *(point.feature for point in self.points)]
-        stacks = {
-            name: MappingStack(
-                records[point.feature].mapping
-                for point in self.points
-                if point.stride < strides[name]
-            )
-            for name in names
-        }
-        for name, maps in features.items():
-            size = (maps.shape[-2], maps.shape[-1])
-            if stacks[name] and stacks[name][-1].out_size != size:
-                raise RuntimeError(
-                    f"{name} has {size} pixels where its stages give {stacks[name][-1].out_size}: "
-                    f"pad images to a multiple of {max(strides.values())}, or name other modules "
-                    "in MODEL.SFM.POINTS"
-                )
-        return stacks
 
     @property
     def _crops(self) -> bool:
@@ -350,25 +248,3 @@ class ModulatedBackbone(Backbone):
             name: maps[..., : -(-height // shapes[name].stride), : -(-width // shapes[name].stride)]
             for name, maps in features.items()
         }
-
-    # The wrapped backbone may read and write state dicts in its own way.
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self.wrapped._load_from_state_dict(*args)
-
-    def _save_to_state_dict(self, *args: Any) -> None:
-        self.wrapped._save_to_state_dict(*args)
-
-
-@contextmanager
-def record_modulations() -> Iterator[list[Modulations]]:
-    """Collect what every modulated backbone does in this thread, one entry per pass.
-
-    For the supervision of the attention where the backbone lies deep inside a model, for instance
-    under a pyramid.
-    """
-    seen: list[Modulations] = []
-    token = _LISTENER.set(seen)
-    try:
-        yield seen
-    finally:
-        _LISTENER.reset(token)

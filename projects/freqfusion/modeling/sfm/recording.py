@@ -1,0 +1,113 @@
+"""What a modulated backbone has done during one pass, for those who undo or supervise it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from torch import Tensor
+
+from freqfusion.layers.sfm import MappingStack
+from freqfusion.layers.sfm.mapping import Mapping as StageMapping
+from freqfusion.modeling.sfm.insertion import InsertionPoint
+
+
+class Modulations(NamedTuple):
+    """What one pass has done: the stages under each feature, and the attention's logits.
+
+    ``logits[name]`` (B, 1, H, W) belong to the map ``name``, so they lie in the space that
+    ``mappings[name]`` leads to.
+    """
+
+    mappings: dict[str, MappingStack]
+    logits: dict[str, Tensor]
+
+
+class Record(NamedTuple):
+    """One step: its mapping, and the logits where the map was resampled."""
+
+    mapping: StageMapping
+    logits: Tensor | None
+
+
+# Per thread, and set only while a pass runs. Recomputed passes (activation checkpointing) find
+# nothing here: they resample in the same way and record nothing.
+_RECORDS: ContextVar[dict[str, Record] | None] = ContextVar("records", default=None)
+_LISTENER: ContextVar[list[Modulations] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def record_modulations() -> Iterator[list[Modulations]]:
+    """Collect what every modulated backbone does in this thread, one entry per pass.
+
+    For the supervision of the attention where the backbone lies deep inside a model, for instance
+    under a pyramid.
+    """
+    seen: list[Modulations] = []
+    token = _LISTENER.set(seen)
+    try:
+        yield seen
+    finally:
+        _LISTENER.reset(token)
+
+
+def report(modulations: Modulations) -> None:
+    """Tell :func:`record_modulations`, if it is in use."""
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener.append(modulations)
+
+
+@contextmanager
+def recorded_pass() -> Iterator[dict[str, Record]]:
+    """Collect the records of one pass, by the feature that is resampled.
+
+    By key, because a recomputed part of the network would be recorded twice otherwise.
+    """
+    records: dict[str, Record] = {}
+    token = _RECORDS.set(records)
+    try:
+        yield records
+    finally:
+        _RECORDS.reset(token)
+
+
+def add_record(feature: str, record: Record) -> None:
+    """Record a step of the pass that runs, if one does."""
+    records = _RECORDS.get()
+    if records is not None:
+        records[feature] = record
+
+
+def stack_mappings(
+    points: Sequence[InsertionPoint],
+    records: Mapping[str, Record],
+    strides: Mapping[str, int],
+    features: Mapping[str, Tensor],
+) -> dict[str, MappingStack]:
+    """The stages under each feature and under each map that was resampled.
+
+    Raises:
+        RuntimeError: if a step was not taken, or a map does not have the size that the stages give.
+    """
+    idle = [point.path for point in points if point.feature not in records]
+    if idle:
+        raise RuntimeError(
+            f"{', '.join(idle)} never ran, so nothing was resampled there: name other modules in "
+            "MODEL.SFM.POINTS"
+        )
+    stacks = {
+        name: MappingStack(
+            records[point.feature].mapping for point in points if point.stride < strides[name]
+        )
+        for name in [*features, *(point.feature for point in points)]
+    }
+    for name, maps in features.items():
+        size, stack = (maps.shape[-2], maps.shape[-1]), stacks[name]
+        if stack and stack[-1].out_size != size:
+            raise RuntimeError(
+                f"{name} has {size} pixels where its stages give {stack[-1].out_size}: pad images "
+                f"to a multiple of {max(strides.values())}, or name other modules in "
+                "MODEL.SFM.POINTS"
+            )
+    return stacks
