@@ -38,6 +38,14 @@ def test_maps_have_the_promised_shapes(name, size):
         assert maps[stage].shape[-2:] == tuple(-(-s // shape.stride) for s in size)
 
 
+def test_a_map_as_high_as_it_has_channels():
+    """Swin's maps have channels last; 384 rows are 96 of stride 4, as many as channels."""
+    backbone = build_backbone(config("swin_tiny_patch4_window7_224"), IMAGE).eval()
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, 384, 64))
+    assert maps["res2"].shape == (1, 96, 96, 16)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_numbers_are_timms(name, timm):
     """On sizes that need no padding the maps are those of the model itself."""

@@ -42,6 +42,8 @@ class TimmBackbone(Backbone):
         self.model = _create(name, pretrained, in_channels, drop_path_rate)
         if use_checkpoint:
             self.model.set_grad_checkpointing(True)
+        # Swin gives (batch, height, width, channels).
+        self.channels_last = str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC")
         info = self.model.feature_info
         strides: list[int] = info.reduction()
         stages = {f"res{stride.bit_length() - 1}": stride for stride in strides}
@@ -89,7 +91,7 @@ class TimmBackbone(Backbone):
         for name in self._out_features:
             stride = self.stages[name]
             image = maps[name]
-            if image.shape[1] != self._out_feature_channels[name]:  # Swin has channels last
+            if self.channels_last:
                 image = image.permute(0, 3, 1, 2)
             if name in self.norms:
                 image = self.norms[name](image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
