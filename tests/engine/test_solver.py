@@ -61,6 +61,23 @@ def test_only_the_bottom_up_network_learns_slower():
         assert rate == pytest.approx(0.05 if slow else 0.1), name
 
 
+def test_sfms_attention_has_a_factor_of_its_own():
+    cfg = toy(
+        SOLVER__BACKBONE_MULTIPLIER=0.5,
+        MODEL__META_ARCHITECTURE="SemanticSegmentor",
+        MODEL__BACKBONE__NAME="build_sfm_freqfusion_fpn_backbone",
+        MODEL__SFM__ENABLED=True,
+        MODEL__SFM__LR_MULT=3.0,
+    )
+    model = build_model(cfg)
+    found = settings(model, build_optimizer(cfg, model))
+    attention = {name for name in found if name.startswith("backbone.bottom_up.sfm.")}
+    assert attention
+    for name, (rate, _) in found.items():
+        slow = 0.05 if name.startswith("backbone.bottom_up.") else 0.1
+        assert rate == pytest.approx(0.3 if name in attention else slow), name
+
+
 def test_sgd_is_detectron2s():
     """Same groups and the same step as Detectron2's own optimizer."""
     cfg = toy(MODEL__META_ARCHITECTURE="SemanticSegmentor")

@@ -22,7 +22,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """SGD as Detectron2 builds it, or AdamW; the backbone may learn slower than the rest.
 
     ``SOLVER.BACKBONE_MULTIPLIER`` is a factor of the learning rate of the bottom-up network:
-    ``backbone.bottom_up`` under a pyramid, ``backbone`` elsewhere. Weights of normalisations,
+    ``backbone.bottom_up`` under a pyramid, ``backbone`` elsewhere; ``MODEL.SFM.LR_MULT`` is that of
+    the attention that SFM adds to it. Weights of normalisations,
     embeddings and position tables decay by ``SOLVER.WEIGHT_DECAY_NORM`` and
     ``SOLVER.WEIGHT_DECAY_EMBED``.
     """
@@ -71,7 +72,7 @@ def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
         weight_decay_norm=node.WEIGHT_DECAY_NORM,
         bias_lr_factor=node.BIAS_LR_FACTOR,
         weight_decay_bias=node.WEIGHT_DECAY_BIAS,
-        lr_factor_func=_learning_factor(model, node.BACKBONE_MULTIPLIER),
+        lr_factor_func=_learning_factor(cfg, model),
         overrides={name: {"weight_decay": node.WEIGHT_DECAY_EMBED} for name in _POSITIONS},
     )
     embeddings = {
@@ -83,10 +84,19 @@ def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     return [part for group in groups for part in _split(group, embeddings, node.WEIGHT_DECAY_EMBED)]
 
 
-def _learning_factor(model: nn.Module, multiplier: float) -> Callable[[str], float]:
+def _learning_factor(cfg: CfgNode, model: nn.Module) -> Callable[[str], float]:
+    """Factor of each parameter by its name; what SFM adds to a backbone is new, unlike the rest."""
     backbone = getattr(model, "backbone", None)
-    prefix = "backbone.bottom_up." if hasattr(backbone, "bottom_up") else "backbone."
-    return lambda name: multiplier if name.startswith(prefix) else 1.0
+    below = "backbone.bottom_up." if hasattr(backbone, "bottom_up") else "backbone."
+
+    def factor(name: str) -> float:
+        if not name.startswith(below):
+            return 1.0
+        if name.startswith(f"{below}sfm."):
+            return float(cfg.MODEL.SFM.LR_MULT)
+        return float(cfg.SOLVER.BACKBONE_MULTIPLIER)
+
+    return factor
 
 
 def _split(
