@@ -18,8 +18,7 @@ logger = logging.getLogger(__name__)
 @BACKBONE_REGISTRY.register()
 def build_resnet_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """ResNet and a pyramid p2..p6, for R-CNN and for semantic and panoptic FPN."""
-    top_block = None if _fuses_top_level(cfg) else LastLevelMaxPool()
-    return build_pyramid(cfg, build_resnet_backbone(cfg, input_shape), top_block)
+    return build_p2_to_p6(cfg, build_resnet_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
@@ -36,8 +35,13 @@ def build_retinanet_resnet_freqfusion_fpn_backbone(
 @BACKBONE_REGISTRY.register()
 def build_timm_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """A timm model and a pyramid p2..p6."""
+    return build_p2_to_p6(cfg, build_timm_backbone(cfg, input_shape))
+
+
+def build_p2_to_p6(cfg: CfgNode, bottom_up: Backbone) -> Backbone:
+    """The pyramid p2..p6 on a given backbone; p6 is pooled where no fused level stands there."""
     top_block = None if _fuses_top_level(cfg) else LastLevelMaxPool()
-    return build_pyramid(cfg, build_timm_backbone(cfg, input_shape), top_block)
+    return build_pyramid(cfg, bottom_up, top_block)
 
 
 def build_pyramid(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None) -> Backbone:

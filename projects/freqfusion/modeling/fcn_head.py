@@ -13,6 +13,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_positive
+from freqfusion.modeling.pixel_loss import labelled_cross_entropy
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -82,23 +83,6 @@ class FCNHead(nn.Module):
             return logits, {}
         loss = labelled_cross_entropy(logits, targets, ignore_value=self.ignore_value)
         return None, {"loss_sem_seg": self.loss_weight * loss}
-
-
-def labelled_cross_entropy(logits: Tensor, targets: Tensor | None, *, ignore_value: int) -> Tensor:
-    """Mean cross-entropy over the labelled pixels, 0 where there are none.
-
-    Args:
-        logits: (B, classes, H, W); what lies beyond the targets below and to the right is cut off.
-        targets: (B, h, w), not larger.
-        ignore_value: Label of pixels that have none.
-    """
-    if targets is None:
-        raise ValueError("in training the head needs the labels (sem_seg) of every image")
-    height, width = targets.shape[-2:]
-    loss = F.cross_entropy(
-        logits[..., :height, :width], targets, ignore_index=ignore_value, reduction="none"
-    )
-    return loss.sum() / (targets != ignore_value).sum().clamp(min=1)
 
 
 def _convolution(in_channels: int, out_channels: int, norm: str) -> nn.Module:

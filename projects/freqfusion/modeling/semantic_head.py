@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from freqfusion.layers import Concatenation, FreqFusionConcat, InterpolationUpsampling
 from freqfusion.modeling.fusion import freqfusion_arguments, fusion_factory
+from freqfusion.modeling.pixel_loss import labelled_cross_entropy
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -93,14 +94,8 @@ class FreqFusionSemSegHead(nn.Module):
         logits = F.interpolate(logits.float(), scale_factor=self.stride, mode="bilinear")
         if not self.training:
             return logits, {}
-        if targets is None:
-            raise ValueError("in training the head needs the labels (sem_seg) of every image")
-        height, width = targets.shape[-2:]
-        loss = F.cross_entropy(
-            logits[..., :height, :width], targets, ignore_index=self.ignore_value, reduction="none"
-        )
-        labelled = (targets != self.ignore_value).sum().clamp(min=1)
-        return None, {"loss_sem_seg": self.loss_weight * loss.sum() / labelled}
+        loss = labelled_cross_entropy(logits, targets, ignore_value=self.ignore_value)
+        return None, {"loss_sem_seg": self.loss_weight * loss}
 
 
 def _build_join(cfg: CfgNode, channels: list[int]) -> Concatenation:

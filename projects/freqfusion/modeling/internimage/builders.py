@@ -3,9 +3,8 @@
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
-from freqfusion.modeling.backbone import build_pyramid
+from freqfusion.modeling.backbone import build_p2_to_p6
 from freqfusion.modeling.internimage.backbone import InternImage
 
 
@@ -18,7 +17,4 @@ def build_internimage_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone
 @BACKBONE_REGISTRY.register()
 def build_internimage_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """InternImage and a pyramid p2..p6."""
-    fusion = cfg.MODEL.FREQFUSION
-    has_own_top = fusion.ENABLED and fusion.FUSED_TOP_LEVEL
-    top_block = None if has_own_top else LastLevelMaxPool()
-    return build_pyramid(cfg, build_internimage_backbone(cfg, input_shape), top_block)
+    return build_p2_to_p6(cfg, build_internimage_backbone(cfg, input_shape))

@@ -5,9 +5,8 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
-from freqfusion.modeling.backbone import build_pyramid
+from freqfusion.modeling.backbone import build_p2_to_p6
 from freqfusion.modeling.sfm.backbone import ModulatedBackbone
 from freqfusion.modeling.sfm.settings import build_wrapped
 
@@ -36,12 +35,10 @@ def build_sfm_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> B
     Raises:
         ValueError: if maps do not leave the backbone demodulated: a pyramid adds them up.
     """
-    node, fusion = cfg.MODEL.SFM, cfg.MODEL.FREQFUSION
+    node = cfg.MODEL.SFM
     if node.ENABLED and node.DEMODULATE != "exit":
         raise ValueError(
             "a pyramid adds maps of several stages, which must lie in one space: set "
             f'MODEL.SFM.DEMODULATE to "exit", got {node.DEMODULATE!r}'
         )
-    has_own_top = fusion.ENABLED and fusion.FUSED_TOP_LEVEL
-    top_block = None if has_own_top else LastLevelMaxPool()
-    return build_pyramid(cfg, build_sfm_backbone(cfg, input_shape), top_block)
+    return build_p2_to_p6(cfg, build_sfm_backbone(cfg, input_shape))

@@ -12,7 +12,8 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from torch import Tensor, nn
 
 from freqfusion.layers.sfm import MappingStack, MultiScaleAdaptiveUpsampling, NonUniformUpsample
-from freqfusion.modeling.fcn_head import FCNHead, labelled_cross_entropy
+from freqfusion.modeling.fcn_head import FCNHead
+from freqfusion.modeling.pixel_loss import labelled_cross_entropy
 from freqfusion.modeling.semantic_head import FreqFusionSemSegHead
 from freqfusion.modeling.sfm.demodulation import demodulate_in_place_of
 from freqfusion.modeling.sfm.features import build_demodulator, mappings_of
