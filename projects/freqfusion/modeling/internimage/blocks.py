@@ -17,6 +17,7 @@ from freqfusion.layers.deformable_convolution import (
     ChannelsLast,
     DeformableConvolutionV3,
 )
+from freqfusion.modeling.stochastic_depth import leave_out
 from freqfusion.modeling.swin.blocks import Perceptron
 
 
@@ -108,11 +109,7 @@ class InternImageBlock(nn.Module):
         branch: Tensor = norm(work(maps)) if self.post_norm else work(norm(maps))
         if factors is not None:
             branch = branch * factors
-        if not self.training or self.drop_path_rate == 0:
-            return branch
-        # Stochastic depth: zero for some images, more of the others, the same on average.
-        kept = 1 - self.drop_path_rate
-        return branch * branch.new_empty(len(branch), 1, 1, 1).bernoulli_(kept).div_(kept)
+        return leave_out(branch, self.drop_path_rate) if self.training else branch
 
 
 class InternImageStage(nn.Module):

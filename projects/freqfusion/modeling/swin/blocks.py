@@ -16,6 +16,7 @@ from freqfusion.layers.windows import (
     relative_position_index,
     split_windows,
 )
+from freqfusion.modeling.stochastic_depth import leave_out
 
 INDEX = "relative_position_index"
 
@@ -164,8 +165,4 @@ class SwinBlock(nn.Module):
         return maps[:, :height, :width]
 
     def _drop(self, branch: Tensor) -> Tensor:
-        """Stochastic depth: zero for some images, more of the others, the same on average."""
-        if not self.training or self.drop_path_rate == 0:
-            return branch
-        kept = 1 - self.drop_path_rate
-        return branch * branch.new_empty(len(branch), 1, 1, 1).bernoulli_(kept).div_(kept)
+        return leave_out(branch, self.drop_path_rate) if self.training else branch
