@@ -1,8 +1,8 @@
 """Bring weights from elsewhere here: ``python -m freqfusion.tools.convert_checkpoint IN OUT.pth``.
 
 Known are Mask2Former's published checkpoints and those of its FreqFusion fork, detectors that the
-research code trained in mmdetection (backbone and neck), ResNets of torchvision and timm, and Swins
-of their original release and timm.
+research code trained in mmdetection (backbone and neck), ResNets of torchvision and timm, Swins of
+their original release and timm, and InternImages, alone or in a segmentor.
 ``--to mask2former`` leads back to Mask2Former's names. Every name must have a rule; the tool prints
 what was mapped and dropped, and the configuration keys that the weights tell.
 """
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from freqfusion.tools._convert import mask2former, swin
+from freqfusion.tools._convert import internimage, mask2former, swin
 from freqfusion.tools._convert.files import check_output, read, write
 from freqfusion.tools._convert.mask2former_settings import mask2former_settings
 from freqfusion.tools._convert.mmdet import BACKBONE, NECK, convert_detector
@@ -21,14 +21,16 @@ from freqfusion.tools._convert.resnet import PREFIX, convert_resnet
 from freqfusion.tools._convert.rules import Conversion, State, shorten
 from freqfusion.tools._convert.settings import RGB_INPUT, Settings, neck_settings
 
-SOURCES = ("auto", "mask2former", "mmdet", "torchvision", "timm", "swin")
-_CLASSIFIERS = ("torchvision", "timm", "swin")
+SOURCES = ("auto", "mask2former", "mmdet", "torchvision", "timm", "swin", "internimage")
+_CLASSIFIERS = ("torchvision", "timm", "swin", "internimage")
 TARGETS = ("freqfusion", "mask2former")
 _NOTES = {
     "mmdet": "a backbone of style 'caffe' needs MODEL.RESNETS.STRIDE_IN_1X1 True and its own input",
     "mask2former": "weights do not tell what MODEL.MASK2FORMER.TEST switches on, nor PRE_NORM and "
     "ENCODER_POINTS, which are taken for those of the published models",
     "swin": "the norms of the stages, which no classifier has, begin as new ones do",
+    "internimage": "weights do not tell MODEL.INTERNIMAGE.OFFSET_SCALE, which is above 1 for the "
+    "sizes L and XL",
     "freqfusion": "fusion modules, if any, are written without Hamming windows, the only ones that "
     "Mask2Former's fork knows: right for MODEL.FREQFUSION.HAMMING_WINDOW False",
 }
@@ -69,6 +71,8 @@ def detect(state: State) -> str:
     """
     if any(name.startswith(mask2former.PREDICTOR) for name in state):
         return "mask2former"
+    if internimage.is_internimage(state):
+        return "internimage"
     if any(name.startswith((BACKBONE, NECK)) for name in state):
         return "mmdet"
     if "layer1.0.conv1.weight" in state:
@@ -77,7 +81,7 @@ def detect(state: State) -> str:
         return "swin"
     raise ValueError(
         f"the names are neither those of an mmdetection detector nor of a Mask2Former, nor of a "
-        f"torchvision or timm ResNet, nor of a Swin: {shorten(list(state))}"
+        f"torchvision or timm ResNet, nor of a Swin or an InternImage: {shorten(list(state))}"
     )
 
 
@@ -114,6 +118,9 @@ def _convert(state: State, source: str, options: argparse.Namespace) -> Conversi
         result = convert_detector(state, leave_out_heads=options.neck_and_backbone_only)
     elif source == "swin":
         result = swin.convert_classifier(state, prefix=_prefix(options, swin.PREFIX))
+    elif source == "internimage":
+        prefix = _prefix(options, internimage.PREFIX)
+        result = internimage.convert_internimage(state, prefix=prefix)
     else:
         result = convert_resnet(state, prefix=_prefix(options, PREFIX))
     if not result.state:
@@ -135,18 +142,23 @@ def _settings(
         return mask2former_settings(result.state, mask2former.windows(state))
     if source == "swin":
         return swin.swin_settings(result.state, _prefix(options, swin.PREFIX))
+    if source == "internimage":
+        prefix = _prefix(options, internimage.PREFIX)
+        return internimage.internimage_settings(result.state, prefix)
     if source == "mmdet" and any(name.startswith(NECK) for name in state):
         return neck_settings(state, source=NECK) | RGB_INPUT
     return RGB_INPUT
 
 
 def _check(ours: State, source: str, settings: Settings, options: argparse.Namespace) -> str:
-    if source not in ("mask2former", "freqfusion", "swin"):
+    if source in ("mmdet", "torchvision", "timm"):
         return ""
     if not can_check():
         return "not held against the model, since detectron2 is not installed"
     if source == "swin":
         check_backbone(ours, settings, prefix=_prefix(options, swin.PREFIX), new=swin.NEW)
+    elif source == "internimage":
+        check_backbone(ours, settings, prefix=_prefix(options, internimage.PREFIX))
     else:
         check_against_model(ours, settings)
     return f"all {len(ours)} names and shapes are those of the model"
@@ -166,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     add("output", type=Path, metavar="OUTPUT", help="file to write, *.pth")
     add("--from", dest="source", choices=SOURCES, default="auto", help="where it comes from")
     add("--to", dest="target", choices=TARGETS, default=TARGETS[0], help="whose names it gets")
-    prefixes = f"{PREFIX} for a ResNet, {swin.PREFIX} for a Swin"
+    prefixes = f"{PREFIX} for a ResNet, {swin.PREFIX} for other backbones"
     add("--prefix", metavar="NAME", help=f"of a backbone's new names; not given: {prefixes}")
     add(
         "--neck-and-backbone-only",

@@ -16,14 +16,15 @@ from freqfusion.tools._convert.rules import State
 
 AUTHOR = "freqfusion.convert_checkpoint"
 # Where Detectron2 keeps weights, and Swin's original release; what those have that are taken from
-# there, a Mask2Former and a Swin.
+# there: a Mask2Former, a Swin and an InternImage.
 _INSIDE, _KNOWN = "model", ("sem_seg_head.", "patch_embed.")
 
 
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict in a file of ``torch.save``, or in a pickle of arrays named ``*.pkl``.
 
-    It may be bare, under ``"state_dict"``, or, for a Mask2Former and a Swin, under ``"model"``.
+    It may be bare, under ``"state_dict"``, or, for a Mask2Former, a Swin and an InternImage, under
+    ``"model"``.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -26,7 +26,7 @@ def check_against_model(state: State, settings: Settings) -> None:
     _compare(state, _shapes(settings), may_lack=_SET_BY_THE_MODEL)
 
 
-def check_backbone(state: State, settings: Settings, *, prefix: str, new: str) -> None:
+def check_backbone(state: State, settings: Settings, *, prefix: str, new: str = "") -> None:
     """Compare names and shapes with a backbone alone, whose names begin with ``prefix`` here.
 
     Args:
@@ -40,7 +40,7 @@ def check_backbone(state: State, settings: Settings, *, prefix: str, new: str) -
     """
     shapes = _shapes(settings, backbone_only=True)
     expected = {prefix + name: shape for name, shape in shapes.items()}
-    _compare(state, expected, may_lack=re.escape(prefix) + new)
+    _compare(state, expected, may_lack=re.escape(prefix) + new if new else "")
 
 
 def _compare(state: State, expected: Mapping[str, tuple[int, ...]], *, may_lack: str) -> None:

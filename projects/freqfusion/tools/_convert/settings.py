@@ -1,6 +1,7 @@
 """The configuration keys that a checkpoint's shapes decide, since a model without them differs."""
 
 import math
+import re
 
 from torch import Tensor
 
@@ -17,6 +18,19 @@ RGB_INPUT: Settings = {
     "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
     "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
 }
+
+
+def count_layers(state: State, beginning: str) -> int:
+    """One more than the highest number of a layer; a gap is found later as missing weights."""
+    pattern = re.compile(rf"{re.escape(beginning)}(\d+)\.")
+    return max((int(match[1]) + 1 for match in map(pattern.match, state) if match), default=0)
+
+
+def needed_weight(state: State, name: str, model: str) -> Tensor:
+    """A weight that every ``model`` has; ValueError if it is missing."""
+    if name not in state:
+        raise ValueError(f"the weight {name} is missing, which every {model} has")
+    return state[name]
 
 
 def neck_settings(state: State, *, source: str = "") -> Settings:

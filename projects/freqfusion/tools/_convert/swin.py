@@ -11,12 +11,13 @@ from torch import Tensor
 
 from freqfusion.layers.windows import relative_position_index
 from freqfusion.tools._convert.rules import Conversion, Rule, State, convert
-from freqfusion.tools._convert.settings import RGB_INPUT, Settings
+from freqfusion.tools._convert.settings import RGB_INPUT, Settings, count_layers, needed_weight
 
 PREFIX = "backbone."
 INDEX = "relative_position_index"
 # What a backbone has and a classifier has not.
 NEW = r"norm\d+\.(?:weight|bias)"
+_MODEL = "Swin"
 _FIRST_STAGE = 2
 _BOTH = "(?:weight|bias)"
 _BLOCK = r"layers\.\d+\.blocks\.\d+\."
@@ -88,14 +89,16 @@ def swin_settings(state: State, prefix: str) -> Settings:
         ValueError: if a weight is missing that a key is read from.
     """
     block = f"{prefix}layers.{{}}.blocks.0."
-    stages = _count(state, f"{prefix}layers.")
+    stages = count_layers(state, f"{prefix}layers.")
     tables = [f"{block.format(stage)}attn.relative_position_bias_table" for stage in range(stages)]
-    hidden, channels = _weight(state, f"{block.format(0)}mlp.fc1.weight").shape
+    hidden, channels = needed_weight(state, f"{block.format(0)}mlp.fc1.weight", _MODEL).shape
     normalized = [stage for stage in range(stages) if f"{prefix}norm{stage}.weight" in state]
     found = {
         "EMBED_DIM": channels,
-        "DEPTHS": [_count(state, f"{prefix}layers.{stage}.blocks.") for stage in range(stages)],
-        "NUM_HEADS": [_weight(state, table).shape[1] for table in tables],
+        "DEPTHS": [
+            count_layers(state, f"{prefix}layers.{stage}.blocks.") for stage in range(stages)
+        ],
+        "NUM_HEADS": [needed_weight(state, table, _MODEL).shape[1] for table in tables],
         "WINDOW_SIZE": _window(state, tables[0]),
         "MLP_RATIO": hidden / channels,
         "QKV_BIAS": f"{block.format(0)}attn.qkv.bias" in state,
@@ -111,7 +114,7 @@ def swin_settings(state: State, prefix: str) -> Settings:
 
 
 def _window(state: State, name: str) -> int:
-    rows = len(_weight(state, name))
+    rows = len(needed_weight(state, name, _MODEL))
     size = (math.isqrt(rows) + 1) // 2
     if (2 * size - 1) ** 2 != rows:
         raise ValueError(
@@ -119,15 +122,3 @@ def _window(state: State, name: str) -> int:
             "(2 * size - 1) ** 2"
         )
     return size
-
-
-def _weight(state: State, name: str) -> Tensor:
-    if name not in state:
-        raise ValueError(f"the weight {name} is missing, which every Swin has")
-    return state[name]
-
-
-def _count(state: State, beginning: str) -> int:
-    """One more than the highest number of a layer; a gap is found later as missing weights."""
-    pattern = re.compile(rf"{re.escape(beginning)}(\d+)\.")
-    return max((int(match[1]) + 1 for match in map(pattern.match, state) if match), default=0)

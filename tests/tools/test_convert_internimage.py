@@ -1,0 +1,96 @@
+"""InternImage's weights into our backbone: from a classifier and from a segmentor."""
+
+import shlex
+
+import pytest
+import torch
+from detectron2.modeling import build_backbone
+
+from freqfusion import get_freqfusion_cfg
+from freqfusion.modeling import InternImage
+from freqfusion.tools import convert_checkpoint
+
+SIZES = {"channels": 16, "depths": (1, 2, 1, 1), "groups": (1, 2, 2, 4), "mlp_ratio": 2.0}
+CLASSIFIER = {
+    "conv_head.0.weight": torch.zeros(5, 128, 1, 1),
+    "conv_head.1.0.weight": torch.ones(5),
+    "conv_head.1.0.running_var": torch.ones(5),
+    "conv_head.1.0.num_batches_tracked": torch.tensor(3),
+    "head.weight": torch.zeros(7, 5),
+    "head.bias": torch.zeros(7),
+}
+SEGMENTOR = {
+    "decode_head.conv_seg.weight": torch.zeros(7, 5, 1, 1),
+    "auxiliary_head.convs.0.bn.num_batches_tracked": torch.tensor(3),
+}
+
+
+def weights(**others):
+    torch.manual_seed(0)
+    state = InternImage(**SIZES, **others).state_dict()
+    return {name: torch.randn_like(value) for name, value in state.items()}
+
+
+def convert(state, folder, *arguments, under="model"):
+    torch.save({under: state, "epoch": 3}, folder / "in.pth")
+    return convert_checkpoint.main([str(folder / "in.pth"), str(folder / "out.pth"), *arguments])
+
+
+def prefixed(state, prefix):
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("post_norm", [False, True])
+@pytest.mark.parametrize("layer_scale", [0.0, 1.0])
+@pytest.mark.parametrize("inside", ["a classifier", "a segmentor"])
+def test_the_backbone_arrives_bit_by_bit_in_the_model_that_is_named(
+    post_norm, layer_scale, inside, tmp_path, capsys
+):
+    state = weights(post_norm=post_norm, layer_scale=layer_scale)
+    alone = inside == "a classifier"
+    file = state | CLASSIFIER if alone else prefixed(state, "backbone.") | SEGMENTOR
+    assert convert(file, tmp_path, under="model" if alone else "state_dict") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert f"all {len(state)} names and shapes are those of the model" in printed
+    assert printed[0].endswith("names of internimage")
+    dropped = [line for line in printed if line.startswith("dropped")]
+    assert [line.split(":")[0] for line in dropped] == ["dropped 6" if alone else "dropped 2"]
+
+    found = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
+    assert set(found) == {f"backbone.{name}" for name in state}
+    (line,) = (part for part in printed if part.startswith("set: "))
+    cfg = get_freqfusion_cfg()
+    cfg.merge_from_list(shlex.split(line.removeprefix("set: ")))
+    assert cfg.MODEL.INTERNIMAGE.GROUPS == [1, 2, 2, 4]
+    assert cfg.MODEL.INTERNIMAGE.POST_NORM is post_norm
+    model = build_backbone(cfg)
+    model.load_state_dict({name.removeprefix("backbone."): v for name, v in found.items()})
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_another_prefix(tmp_path, capsys):
+    assert convert(weights(), tmp_path, "--prefix", "backbone.bottom_up") == 0
+    found = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
+    assert all(name.startswith("backbone.bottom_up.") for name in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("levels.0.blocks.0.dcn.center_feature_scale_proj_bias", torch.zeros(1), "-H or -G, whose"),
+        ("levels.0.blocks.0.dcn.gate", torch.zeros(1), "no rule for 1 names: levels.0.blocks.0.dc"),
+        ("levels.0.blocks.0.mlp.fc1.weight", None, "missing, which every InternImage has"),
+        ("levels.2.blocks.0.dcn.offset.weight", None, "missing, which every InternImage has"),
+        ("levels.1.blocks.1.norm1.0.bias", torch.zeros(3), "norm1.0.bias has (3,) in place of (3"),
+        ("levels.3.blocks.0.gamma2", None, "1 weights are missing for the model"),
+    ],
+)
+def test_what_is_refused(name, value, message, tmp_path, capsys):
+    state = weights()
+    state.pop(name, None)
+    if value is not None:
+        state[name] = value
+    assert convert(state, tmp_path) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.pth").exists()
