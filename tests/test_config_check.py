@@ -5,6 +5,7 @@ from detectron2.config import CfgNode
 from toy_configs import change, resnet18_cfg
 
 from freqfusion.config_check import check_config, config_warnings, did_you_mean, nearest
+from freqfusion.config_check.wrapped import architecture_key, inner_architecture, inner_backbone
 
 PANOPTIC = {
     "MODEL__META_ARCHITECTURE": "PanopticFPN",
@@ -16,6 +17,14 @@ PANOPTIC = {
     "TEST__EVAL_PERIOD": 100,
 }
 FUSION = "MODEL.FREQFUSION"
+
+
+SFM = {
+    "MODEL__META_ARCHITECTURE": "SFMSegmentor",
+    "MODEL__SFM__ENABLED": True,
+    "MODEL__SFM__META_ARCHITECTURE": "PanopticFPN",
+    "MODEL__BACKBONE__NAME": "build_sfm_freqfusion_fpn_backbone",
+}
 
 
 def sound(**keys: object) -> CfgNode:
@@ -166,6 +175,60 @@ def test_one_sentence_tells_what_is_wrong(keys, sentence):
     problems = check_config(sound(**keys), world_size=8)
     assert len(problems) == 1, problems
     assert sentence in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"MODEL__RESNETS__DEPTH": 20}, "DEPTH must be one of 18, 34, 50, 101, 152; got 20"),
+        (
+            {"MODEL__RESNETS__OUT_FEATURES": ["res3", "res5"]},
+            "the pyramid build_sfm_freqfusion_fpn_backbone needs res2, res4, which"
+            " MODEL.RESNETS.OUT_FEATURES does not name",
+        ),
+        (
+            {
+                "MODEL__SFM__BACKBONE": "build_timm_backbone",
+                "MODEL__TIMM__OUT_FEATURES": ["res2", "res3", "res4"],
+            },
+            "needs res5, which MODEL.TIMM.OUT_FEATURES does not name",
+        ),
+        (
+            {
+                "MODEL__SFM__BACKBONE": "build_swin_backbone",
+                "MODEL__SWIN__OUT_FEATURES": ["res2", "res3", "res5"],
+            },
+            "needs res4, which MODEL.SWIN.OUT_FEATURES does not name",
+        ),
+        ({"MODEL__ANCHOR_GENERATOR__SIZES": [[8], [16]]}, "MODEL.RPN.IN_FEATURES names 5 levels"),
+        ({"MODEL__MASK_ON": False}, "set MODEL.MASK_ON True"),
+        (
+            {
+                "MODEL__SFM__META_ARCHITECTURE": "Mask2Former",
+                "INPUT__TARGETS": ("semantic", "instances"),
+            },
+            "Mask2Former learns from one kind of target",
+        ),
+    ],
+)
+def test_rules_see_what_is_modulated(keys, sentence):
+    assert check_config(sound(**SFM)) == []
+    problems = check_config(sound(**SFM | keys))
+    assert len(problems) == 1, problems
+    assert sentence in problems[0]
+    assert len(config_warnings(sound(**SFM | {"MODEL__WEIGHTS": ""}))) == 1
+
+
+def test_inner_names():
+    cfg = sound(**SFM | {"MODEL__SFM__BACKBONE": "build_swin_backbone"})
+    assert (inner_architecture(cfg), architecture_key(cfg)) == (
+        "PanopticFPN",
+        "SFM.META_ARCHITECTURE",
+    )
+    assert inner_backbone(cfg) == "build_swin_backbone"
+    cfg = sound()
+    assert (inner_architecture(cfg), architecture_key(cfg)) == ("PanopticFPN", "META_ARCHITECTURE")
+    assert inner_backbone(cfg) == "build_resnet_freqfusion_fpn_backbone"
 
 
 @pytest.mark.parametrize(

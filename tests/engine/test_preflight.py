@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.modeling import BACKBONE_REGISTRY
+from sfm_models import sfm_cfg
 from toy_configs import change
 
 from freqfusion.engine import preflight
@@ -92,6 +93,123 @@ def test_one_problem_is_one_sentence(small_cfg, keys, sentence, monkeypatch):
     assert len(lines) == 2, lines
     assert lines[1].startswith("1. ")
     assert sentence in lines[1]
+
+
+SFM = {
+    "MODEL__META_ARCHITECTURE": "SFMSegmentor",
+    "MODEL__SFM__ENABLED": True,
+    "MODEL__SFM__META_ARCHITECTURE": "PanopticFPN",
+    "MODEL__SFM__PSP_RATIO": 4,
+    "MODEL__BACKBONE__NAME": "build_sfm_freqfusion_fpn_backbone",
+}
+SFM_HEAD = SFM | {
+    "MODEL__SFM__META_ARCHITECTURE": "SemanticSegmentor",
+    "MODEL__SFM__DEMODULATE": "head",
+    "MODEL__SFM__HEAD": "SemSegFPNHead",
+    "MODEL__BACKBONE__NAME": "build_sfm_backbone",
+    "MODEL__SEM_SEG_HEAD__NAME": "SFMSemSegHead",
+    "MODEL__SEM_SEG_HEAD__IN_FEATURES": ["res2", "res3"],
+    "MODEL__FREQFUSION__ENABLED": False,
+}
+PLAIN_HEAD = {"MODEL__SEM_SEG_HEAD__NAME": "SemSegFPNHead"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        (
+            SFM | {"MODEL__SFM__META_ARCHITECTURE": "PanopticFNP"},
+            "MODEL.SFM.META_ARCHITECTURE names PanopticFNP, which is not registered; did you mean"
+            " PanopticFPN?",
+        ),
+        (
+            SFM | {"MODEL__SFM__META_ARCHITECTURE": "SFMSegmentor"},
+            "MODEL.SFM.META_ARCHITECTURE names SFMSegmentor, which is not registered",
+        ),
+        (
+            SFM | {"MODEL__SFM__BACKBONE": "build_resnets_backbone"},
+            "MODEL.SFM.BACKBONE names build_resnets_backbone, which is not registered; did you mean"
+            " build_resnet_backbone",
+        ),
+        (SFM | {"MODEL__ROI_HEADS__NAME": "RoiHeads"}, "MODEL.ROI_HEADS.NAME names RoiHeads"),
+        (
+            SFM | {"MODEL__ROI_HEADS__IN_FEATURES": ["res4"]},
+            "MODEL.ROI_HEADS.IN_FEATURES names res4, but build_sfm_freqfusion_fpn_backbone makes",
+        ),
+        (
+            SFM_HEAD | {"MODEL__SFM__HEAD": "SemSegFPNHaed"},
+            "MODEL.SFM.HEAD names SemSegFPNHaed, which is not registered; did you mean"
+            " SemSegFPNHead?",
+        ),
+        (SFM_HEAD | PLAIN_HEAD, 'MODEL.SFM.DEMODULATE "head" leaves maps modulated'),
+        (
+            SFM_HEAD | PLAIN_HEAD | {"MODEL__META_ARCHITECTURE": "SemanticSegmentor"},
+            'MODEL.SFM.DEMODULATE "head" leaves maps modulated',
+        ),
+        (
+            {"MODEL__SFM__ENABLED": True},
+            "MODEL.SFM.ENABLED has no effect with MODEL.BACKBONE.NAME"
+            " build_resnet_freqfusion_fpn_backbone, which is not modulated",
+        ),
+        (
+            SFM | {"MODEL__BACKBONE__NAME": "build_resnet_freqfusion_fpn_backbone"},
+            "MODEL.SFM.ENABLED has no effect",
+        ),
+        (
+            SFM_HEAD | {"MODEL__FREQFUSION__ENABLED": True},
+            "MODEL.FREQFUSION.ENABLED has no effect with MODEL.BACKBONE.NAME build_sfm_backbone",
+        ),
+        (
+            SFM | {"MODEL__SFM__BACKBONE": "build_sfm_backbone"},
+            "names the backbone that is modulated, so not build_sfm_backbone",
+        ),
+        (SFM | {"MODEL__SFM__DEMODULATE": "head"}, "a pyramid adds maps of several stages"),
+    ],
+)
+def test_checks_see_what_is_modulated(small_cfg, keys, sentence):
+    found = check_model(change(small_cfg, keys))
+    assert len(found) == 1, found
+    assert sentence in found[0]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        SFM,
+        SFM_HEAD,
+        SFM_HEAD | PLAIN_HEAD | {"MODEL__SFM__ENABLED": False},
+        SFM_HEAD | PLAIN_HEAD | {"MODEL__SFM__DEMODULATE": "exit"},
+        SFM_HEAD | {"MODEL__SFM__HEAD": "FreqFusionSemSegHead", "MODEL__FREQFUSION__ENABLED": True},
+    ],
+)
+def test_sound_modulated_models_pass(small_cfg, keys):
+    assert check_model(change(small_cfg, keys)) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({}, ""),
+        ({"MODEL__FREQFUSION__ENABLED": True}, ""),
+        (
+            {"MODEL__MASK2FORMER__PIXEL_DECODER": "SFMPixelDecodr"},
+            "MODEL.MASK2FORMER.PIXEL_DECODER names SFMPixelDecodr, which is not registered; did you"
+            " mean SFMPixelDecoder",
+        ),
+        (
+            {"MODEL__MASK2FORMER__PIXEL_DECODER": "FreqFusionPixelDecoder"},
+            'MODEL.SFM.DEMODULATE "head" leaves maps modulated',
+        ),
+        (
+            {"MODEL__MASK2FORMER__IN_FEATURES": ["res2", "res3", "res4", "res6"]},
+            "MODEL.MASK2FORMER.IN_FEATURES names res6",
+        ),
+    ],
+)
+def test_checks_see_mask2former(keys, sentence):
+    found = check_model(sfm_cfg("Mask2Former", **keys))
+    assert len(found) == bool(sentence), found
+    assert sentence in "".join(found)
 
 
 def test_all_problems_are_numbered(small_cfg):

@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from freqfusion.config_check.names import listed
+from freqfusion.config_check.wrapped import inner_architecture, inner_backbone
 from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.freqfusion import UpsampleMode
 from freqfusion.layers.reassembly import PaddingMode
@@ -16,6 +17,8 @@ from freqfusion.layers.sampler import SamplerFeatures, SamplerInit
 _RCNN = ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork")
 _SMALL_RESNETS = (18, 34)
 _RESNETS = (*_SMALL_RESNETS, 50, 101, 152)
+# The section of MODEL that describes a backbone, by a part of its builder's name.
+_SECTIONS = {"timm": "TIMM", "resnet": "RESNETS", "internimage": "INTERNIMAGE", "swin": "SWIN"}
 _CHOICES = {
     "UPSAMPLE_MODE": UpsampleMode,
     "PADDING_MODE": PaddingMode,
@@ -27,7 +30,7 @@ _CHOICES = {
 def resnet_rules(cfg: CfgNode) -> Iterator[str]:
     """Depths, and what the small ResNets cannot have."""
     node = cfg.MODEL.RESNETS
-    if "resnet" not in cfg.MODEL.BACKBONE.NAME:
+    if "resnet" not in inner_backbone(cfg):
         return
     if node.DEPTH not in _RESNETS:
         yield f"MODEL.RESNETS.DEPTH must be one of {listed(_RESNETS)}; got {node.DEPTH}"
@@ -51,8 +54,7 @@ def resnet_rules(cfg: CfgNode) -> Iterator[str]:
 def pyramid_rules(cfg: CfgNode) -> Iterator[str]:
     """The stages that a pyramid stands on are made."""
     name, wanted = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.FPN.IN_FEATURES)
-    section = {"timm": "TIMM", "resnet": "RESNETS", "internimage": "INTERNIMAGE"}
-    kind = next((section[part] for part in section if part in name), None)
+    kind = next((_SECTIONS[part] for part in _SECTIONS if part in inner_backbone(cfg)), None)
     if "fpn" not in name or kind is None:
         return
     if not wanted:
@@ -74,7 +76,7 @@ def pyramid_rules(cfg: CfgNode) -> Iterator[str]:
 
 def anchor_rules(cfg: CfgNode) -> Iterator[str]:
     """One list of anchors for each level, or one for all."""
-    architecture = cfg.MODEL.META_ARCHITECTURE
+    architecture = inner_architecture(cfg)
     if architecture == "RetinaNet":
         key, levels = "MODEL.RETINANET.IN_FEATURES", cfg.MODEL.RETINANET.IN_FEATURES
     elif architecture in _RCNN and cfg.MODEL.PROPOSAL_GENERATOR.NAME in ("RPN", "RRPN"):
@@ -154,7 +156,7 @@ def _group_rules(cfg: CfgNode) -> Iterator[str]:
 def model_rules(cfg: CfgNode) -> Iterator[str]:
     """Masks, pixel statistics and the ignored label."""
     model = cfg.MODEL
-    if model.META_ARCHITECTURE == "PanopticFPN" and not model.MASK_ON:
+    if inner_architecture(cfg) == "PanopticFPN" and not model.MASK_ON:
         yield "PanopticFPN joins masks with the semantic labels: set MODEL.MASK_ON True"
     if len(model.PIXEL_MEAN) != len(model.PIXEL_STD):
         yield (
@@ -173,7 +175,7 @@ def model_rules(cfg: CfgNode) -> Iterator[str]:
 
 def weight_warnings(cfg: CfgNode) -> Iterator[str]:
     """What needs weights that are not given."""
-    if cfg.MODEL.WEIGHTS or "resnet" not in cfg.MODEL.BACKBONE.NAME:
+    if cfg.MODEL.WEIGHTS or "resnet" not in inner_backbone(cfg):
         return
     if cfg.MODEL.RESNETS.NORM == "FrozenBN":
         yield (
@@ -189,7 +191,7 @@ def weight_warnings(cfg: CfgNode) -> Iterator[str]:
 
 def mask2former_rules(cfg: CfgNode) -> Iterator[str]:
     """What Mask2Former is trained on, and widths that must divide."""
-    if cfg.MODEL.META_ARCHITECTURE != "Mask2Former":
+    if inner_architecture(cfg) != "Mask2Former":
         return
     node = cfg.MODEL.MASK2FORMER
     if len(cfg.INPUT.TARGETS) != 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +24,15 @@ from detectron2.modeling import (
 
 from freqfusion.config_check import did_you_mean
 from freqfusion.config_check.names import listed
+from freqfusion.config_check.wrapped import (
+    SUPERVISING,
+    architecture_key,
+    inner_architecture,
+    is_supervised,
+    modulates,
+)
 from freqfusion.modeling.fusion import fusion_factory
+from freqfusion.modeling.sfm.settings import NEEDS_A_HEAD
 
 
 class Part(NamedTuple):
@@ -43,6 +51,10 @@ _ROI_HEADS = Part("ROI_HEADS.NAME", ROI_HEADS_REGISTRY, "ROI_HEADS.IN_FEATURES")
 _BOX_HEAD = Part("ROI_BOX_HEAD.NAME", ROI_BOX_HEAD_REGISTRY)
 _MASK_HEAD = Part("ROI_MASK_HEAD.NAME", ROI_MASK_HEAD_REGISTRY)
 _SEMANTIC = Part("SEM_SEG_HEAD.NAME", SEM_SEG_HEADS_REGISTRY, "SEM_SEG_HEAD.IN_FEATURES")
+_MASK2FORMER = Part("SEM_SEG_HEAD.NAME", SEM_SEG_HEADS_REGISTRY, "MASK2FORMER.IN_FEATURES")
+_PIXEL_DECODER = Part("MASK2FORMER.PIXEL_DECODER", SEM_SEG_HEADS_REGISTRY)
+_WRAPPED_BACKBONE = Part("SFM.BACKBONE", BACKBONE_REGISTRY)
+_WRAPPED_HEAD = Part("SFM.HEAD", SEM_SEG_HEADS_REGISTRY)
 # Without a registered name of its own.
 _RETINANET = Part("", {}, "RETINANET.IN_FEATURES")
 
@@ -50,6 +62,7 @@ _RPN = (_PROPOSALS, _RPN_HEAD, _ANCHORS)
 _RCNN = (*_RPN, _ROI_HEADS, _BOX_HEAD, _MASK_HEAD)
 _PARTS: dict[str, tuple[Part, ...]] = {
     "GeneralizedRCNN": _RCNN,
+    "Mask2Former": (_MASK2FORMER, _PIXEL_DECODER),
     "PanopticFPN": (*_RCNN, _SEMANTIC),
     "ProposalNetwork": _RPN,
     "RetinaNet": (_ANCHORS, _RETINANET),
@@ -64,7 +77,7 @@ def check_model(cfg: CfgNode, *, build: bool = True) -> list[str]:
     """
     problems = [*_unknown_names(cfg)]
     if not problems:
-        problems = [*_useless_switch(cfg), *_unknown_fusion(cfg)]
+        problems = [*_useless_switches(cfg), *_modulated_maps(cfg), *_unknown_fusion(cfg)]
     if not problems and build:
         problems = [*_build_problems(cfg)]
     return problems
@@ -80,50 +93,85 @@ def _parts(cfg: CfgNode) -> list[Part]:
         without.append(_MASK_HEAD)
     if model.ROI_HEADS.NAME not in ("StandardROIHeads", "CascadeROIHeads"):
         without.append(_BOX_HEAD)
-    used = _PARTS.get(model.META_ARCHITECTURE, ())
-    return [_BACKBONE, *(part for part in used if part not in without)]
+    used = [part for part in _PARTS.get(inner_architecture(cfg), ()) if part not in without]
+    if modulates(model.BACKBONE.NAME):
+        used.insert(0, _WRAPPED_BACKBONE)
+    if _SEMANTIC in used and model.SEM_SEG_HEAD.NAME == "SFMSemSegHead":
+        used.append(_WRAPPED_HEAD)
+    return [_BACKBONE, *used]
 
 
 def _value(cfg: CfgNode, key: str) -> Any:
-    section, name = key.split(".")
-    return cfg.MODEL[section][name]
+    node = cfg.MODEL
+    for name in key.split("."):
+        node = node[name]
+    return node
 
 
 def _unknown_names(cfg: CfgNode) -> Iterator[str]:
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name not in META_ARCH_REGISTRY:
-        yield _unregistered("META_ARCHITECTURE", name, META_ARCH_REGISTRY)
+    key, known = architecture_key(cfg), [name for name, _ in META_ARCH_REGISTRY]
+    if is_supervised(cfg):
+        known.remove(SUPERVISING)
+    if inner_architecture(cfg) not in known:
+        yield _unregistered(key, inner_architecture(cfg), known)
     for part in _parts(cfg):
         if part.key and _value(cfg, part.key) not in part.registry:
-            yield _unregistered(part.key, _value(cfg, part.key), part.registry)
+            names = [name for name, _ in part.registry]
+            yield _unregistered(part.key, _value(cfg, part.key), names)
 
 
-def _unregistered(key: str, name: str, registry: Any) -> str:
-    known = [other for other, _ in registry]
+def _unregistered(key: str, name: str, known: Sequence[str]) -> str:
     if not name:
         return f"MODEL.{key} is empty; there are {listed(known)}"
     hint = did_you_mean(name, known) or f"; there are {listed(known)}"
     return f"MODEL.{key} names {name}, which is not registered{hint}"
 
 
-def _useless_switch(cfg: CfgNode) -> Iterator[str]:
-    """``MODEL.FREQFUSION.ENABLED`` without a part that looks at it."""
-    named = [_BACKBONE, _SEMANTIC] if _SEMANTIC in _parts(cfg) else [_BACKBONE]
-    parts = [part.registry.get(_value(cfg, part.key)) for part in named]
-    known = cfg.MODEL.META_ARCHITECTURE in _PARTS
+def _useless_switches(cfg: CfgNode) -> Iterator[str]:
+    """``ENABLED`` of FreqFusion or of SFM without a part that looks at it."""
+    backbone = cfg.MODEL.BACKBONE.NAME
+    if cfg.MODEL.SFM.ENABLED and not modulates(backbone) and _is_known(_named(cfg, _BACKBONE)):
+        yield (
+            f"MODEL.SFM.ENABLED has no effect with MODEL.BACKBONE.NAME {backbone}, which is not"
+            " modulated: take build_sfm_backbone or build_sfm_freqfusion_fpn_backbone, with the"
+            " backbone's name in MODEL.SFM.BACKBONE, or switch it off"
+        )
+    places = (_BACKBONE, _WRAPPED_BACKBONE, _SEMANTIC, _WRAPPED_HEAD, _PIXEL_DECODER)
+    parts = [_named(cfg, part) for part in _parts(cfg) if part in places]
+    known = inner_architecture(cfg) in _PARTS
     if cfg.MODEL.FREQFUSION.ENABLED and known and not any(_may_fuse(part) for part in parts):
         yield (
-            "MODEL.FREQFUSION.ENABLED has no effect with MODEL.BACKBONE.NAME"
-            f" {cfg.MODEL.BACKBONE.NAME}, which has no FreqFusion: take a backbone such as"
-            " build_resnet_freqfusion_fpn_backbone, or switch it off"
+            f"MODEL.FREQFUSION.ENABLED has no effect with MODEL.BACKBONE.NAME {backbone}, which has"
+            " no FreqFusion: take a backbone such as build_resnet_freqfusion_fpn_backbone, or"
+            " switch it off"
         )
 
 
+def _modulated_maps(cfg: CfgNode) -> Iterator[str]:
+    """Maps that stay modulated need a head that knows it."""
+    node, model = cfg.MODEL.SFM, cfg.MODEL
+    if not node.ENABLED or node.DEMODULATE != "head" or model.BACKBONE.NAME != "build_sfm_backbone":
+        return
+    heads = [part for part in _parts(cfg) if part in (_SEMANTIC, _PIXEL_DECODER)]
+    named = [_named(cfg, part) for part in heads]
+    undone = any("sfm" in part.__name__.lower() or not _is_known(part) for part in named)
+    if inner_architecture(cfg) in _PARTS and not undone:
+        yield NEEDS_A_HEAD
+
+
+def _named(cfg: CfgNode, part: Part) -> Any:
+    return part.registry.get(_value(cfg, part.key))
+
+
+def _is_known(part: Any) -> bool:
+    """Whether a registered part is not one that others wrote."""
+    return part.__module__.partition(".")[0] in ("detectron2", "freqfusion")
+
+
 def _may_fuse(part: Any) -> bool:
-    """Whether a registered part uses FreqFusion, by its name; what others wrote might."""
-    package = part.__module__.partition(".")[0]
-    named = "freqfusion" in part.__name__.lower()
-    return named or package not in ("detectron2", "freqfusion")
+    """Whether a part uses FreqFusion, by its name or a base's; what others wrote might."""
+    names = [kind.__name__.lower() for kind in (part, *getattr(part, "__mro__", ()))]
+    return any("freqfusion" in name for name in names) or not _is_known(part)
 
 
 def _unknown_fusion(cfg: CfgNode) -> Iterator[str]:

@@ -81,9 +81,9 @@ class _Use:
 
 
 def _uses(cfg: Any) -> list[_Use]:
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture == "SFMSegmentor":
-        architecture = cfg.MODEL.SFM.META_ARCHITECTURE
+    from freqfusion.config_check.wrapped import inner_architecture
+
+    architecture = inner_architecture(cfg)
     pairs = COUNTS.get(architecture, ())
     if architecture == "Mask2Former":
         # Its classes are those of the targets; with panoptic ones things and stuff are one list.

@@ -19,6 +19,7 @@ from freqfusion.modeling.sfm.edges import label_edges
 from freqfusion.modeling.sfm.pixel_decoder import SFMPixelDecoder
 from freqfusion.modeling.sfm.recording import Modulations, record_modulations
 from freqfusion.modeling.sfm.semantic_head import SFMSemSegHead
+from freqfusion.modeling.sfm.settings import NEEDS_A_HEAD
 
 
 @META_ARCH_REGISTRY.register()
@@ -64,11 +65,7 @@ class SFMSegmentor(nn.Module):
             )
         heads = (SFMSemSegHead, SFMPixelDecoder)
         if node.DEMODULATE == "head" and not any(isinstance(part, heads) for part in parts):
-            raise ValueError(
-                'MODEL.SFM.DEMODULATE "head" leaves maps modulated, which only SFMSemSegHead'
-                " (MODEL.SEM_SEG_HEAD.NAME) and SFMPixelDecoder (MODEL.MASK2FORMER.PIXEL_DECODER)"
-                ' undo: take one of them, or set it to "exit"'
-            )
+            raise ValueError(NEEDS_A_HEAD)
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Any:
         """What the model gives; in training with ``loss_attention``, if it has a weight."""

@@ -4,13 +4,21 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 
+from freqfusion.config_check.wrapped import modulates
 from freqfusion.modeling.sfm.insertion import Points
+
+# About maps that leave the backbone modulated and reach a plain head.
+NEEDS_A_HEAD = (
+    'MODEL.SFM.DEMODULATE "head" leaves maps modulated, which only SFMSemSegHead'
+    " (MODEL.SEM_SEG_HEAD.NAME) and SFMPixelDecoder (MODEL.MASK2FORMER.PIXEL_DECODER) undo: take"
+    ' one of them, or set it to "exit"'
+)
 
 
 def build_wrapped(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """The backbone that ``MODEL.SFM.BACKBONE`` names."""
     name = cfg.MODEL.SFM.BACKBONE
-    if "_sfm_" in name:
+    if modulates(name):
         raise ValueError(
             f"MODEL.SFM.BACKBONE names the backbone that is modulated, so not {name}: write for "
             "instance build_resnet_backbone"
