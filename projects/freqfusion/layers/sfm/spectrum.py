@@ -50,14 +50,38 @@ def aliasing_ratio(
         ValueError: if the features are no batch of maps, or an argument is out of range.
     """
     check_positive(stride=stride)
-    if features.dim() != 4:
-        raise ValueError(
-            f"features must be (batch, channels, height, width), got {tuple(features.shape)}"
-        )
     if f_nyquist is None:
         f_nyquist = 1 / (2 * stride)
     elif not 0 < f_nyquist <= 0.5:
         raise ValueError(f"f_nyquist must lie in (0, 0.5] cycles per sample, got {f_nyquist}")
+    power = power_spectrum(features, remove_dc=remove_dc, window=window).sum(dim=1)
+    high = (power * _is_above(features, f_nyquist)).sum(dim=(1, 2))
+    total = power.sum(dim=(1, 2))
+    is_silent = total == 0
+    ratio: Tensor = high / total.masked_fill(is_silent, 1)
+    return ratio.clamp(max=1)
+
+
+def power_spectrum(
+    features: Tensor, *, remove_dc: bool = False, window: SpectrumWindow | None = None
+) -> Tensor:
+    """Squared magnitude of the 2-D Fourier transform of each channel, in the order of ``fftfreq``.
+
+    Args:
+        features: (B, C, H, W) of any floating type, or integers.
+        remove_dc: Subtract each channel's mean first.
+        window: ``"hann"`` fades the image out towards its border.
+
+    Returns:
+        (B, C, H, W), float32, or float64 where the features are.
+
+    Raises:
+        ValueError: if the features are no batch of maps.
+    """
+    if features.dim() != 4:
+        raise ValueError(
+            f"features must be (batch, channels, height, width), got {tuple(features.shape)}"
+        )
     # Half precision transforms exist on some devices and for some sizes only.
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     if remove_dc:
@@ -65,12 +89,8 @@ def aliasing_ratio(
     if window is not None:
         check_choice(SpectrumWindow, window=window)
         features = features * _hann(features)
-    power = torch.fft.fft2(features).abs().square().sum(dim=1)
-    high = (power * _is_above(features, f_nyquist)).sum(dim=(1, 2))
-    total = power.sum(dim=(1, 2))
-    is_silent = total == 0
-    ratio: Tensor = high / total.masked_fill(is_silent, 1)
-    return ratio.clamp(max=1)
+    power: Tensor = torch.fft.fft2(features).abs().square()
+    return power
 
 
 def equivalent_sampling_rate(kernel: int, stride: int, c_in: int, c_out: int) -> float:
