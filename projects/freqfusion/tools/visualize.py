@@ -17,8 +17,9 @@ from typing import Any
 
 from freqfusion.drawing import RGB
 from freqfusion.tools._arguments import number_from
+from freqfusion.tools._model import read_model_config
 from freqfusion.tools._visualize.page import Card, render_page
-from freqfusion.tools._visualize.predictor import Predictor, check_weights
+from freqfusion.tools._visualize.predictor import Predictor
 from freqfusion.tools._visualize.scores import MAIN_SCORE
 from freqfusion.tools._visualize.sources import Source, from_dataset, from_files, read_image
 from freqfusion.tools._visualize.strips import Strips, draw_strips
@@ -54,7 +55,9 @@ def run(options: argparse.Namespace) -> tuple[Path, Report]:
     """Draw everything; the page, and what is on it."""
     from tqdm import tqdm
 
-    cfg = _config(options)
+    cfg = read_model_config(
+        options.config_file, options.weights, options.opts, needs_weights=not options.truth_only
+    )
     if options.dataset:
         sources, metadata = from_dataset(options.dataset, options.limit)
     else:
@@ -114,26 +117,6 @@ def _keep(strips: Strips, source: Source, stem: str, output: Path, report: Repor
     if files:
         report.cards.append(Card(source.path.name, files, strips.scores))
         report.classes |= strips.classes
-
-
-def _config(options: argparse.Namespace) -> Any:
-    """The configuration, on a device that is there; registers all data sets."""
-    from freqfusion.data.registration import register_datasets
-    from freqfusion.engine.setup import fit_device, load_config
-
-    if options.config_file and not Path(options.config_file).is_file():
-        raise ValueError(f"there is no configuration {options.config_file}")
-    try:
-        cfg = load_config(options.config_file or "", options.opts)
-    except AssertionError as error:  # yacs, for a key without a value
-        raise ValueError(str(error)) from error
-    if options.weights:
-        cfg.MODEL.WEIGHTS = options.weights
-    if not options.truth_only:
-        check_weights(cfg.MODEL.WEIGHTS)
-    fit_device(cfg)
-    register_datasets(cfg.DATASETS.DECLARED)
-    return cfg
 
 
 def _metadata_of(cfg: Any) -> Any:

@@ -32,6 +32,30 @@ def label_edges(
     return torch.cat([_edges(image, size, device, ignore_value) for image in images])
 
 
+def ignored_pixels(
+    images: Iterable[Mapping[str, Any]],
+    size: tuple[int, int],
+    device: torch.device,
+    *,
+    ignore_value: int,
+) -> Tensor:
+    """Where :func:`label_edges` knows nothing: 1 where all targets ignore a pixel or it is padding.
+
+    (B, 1, height, width), float32; 0 elsewhere.
+    """
+    return torch.cat(
+        [
+            torch.stack(
+                [
+                    _padded(labels, size).to(device) == _IGNORED
+                    for labels in label_maps(image, ignore_value)
+                ]
+            ).all(dim=0)
+            for image in images
+        ]
+    )[:, None].float()
+
+
 def _edges(
     image: Mapping[str, Any], size: tuple[int, int], device: torch.device, ignore_value: int
 ) -> Tensor:

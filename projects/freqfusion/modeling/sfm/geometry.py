@@ -127,6 +127,11 @@ def stride_of(layer: Any) -> int:
     return 2 if merges_patches(layer) else max(_pair(layer.stride))
 
 
+def kernel_of(layer: Any) -> int:
+    """The (greater) side of a strided layer's kernel, in pixels of its input."""
+    return 2 if merges_patches(layer) else max(_pair(layer.kernel_size))
+
+
 def _pair(value: Any) -> tuple[int, int]:
     first, second = (value, value) if isinstance(value, int) else value
     return first, second

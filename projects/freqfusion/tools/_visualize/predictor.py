@@ -33,16 +33,19 @@ class Predictor:
 
     def __call__(self, image: Picture) -> dict[str, Any]:
         """The model's output at the size of the image, height x width x 3 in RGB."""
+        with torch.no_grad():
+            output: dict[str, Any] = self.model([self.inputs(image)])[0]
+        return output
+
+    def inputs(self, image: Picture) -> dict[str, Any]:
+        """What the model takes for an RGB image: its planes, resized, and its size."""
         from detectron2.data.detection_utils import convert_PIL_to_numpy
 
         height, width = image.shape[:2]
         channels = convert_PIL_to_numpy(Image.fromarray(image), self.format)
         resized = self.resize.get_transform(channels).apply_image(channels)
         planes = np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32)
-        inputs = {"image": torch.from_numpy(planes), "height": height, "width": width}
-        with torch.no_grad():
-            output: dict[str, Any] = self.model([inputs])[0]
-        return output
+        return {"image": torch.from_numpy(planes), "height": height, "width": width}
 
 
 def check_weights(weights: str) -> None:

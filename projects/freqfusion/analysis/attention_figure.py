@@ -1,0 +1,74 @@
+"""The attention of each modulated map, drawn over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from freqfusion.analysis.canvas import image_panels, new_figure, panel_size
+from freqfusion.layers.sfm import MappingStack, interpolate_at
+from freqfusion.layers.sfm.coordinates import lattice_points
+from freqfusion.layers.sfm.modulation import spatial_softmax
+
+_PANEL = 4.2
+_OPACITY = 0.72
+
+
+def attention_figure(
+    image: NDArray[np.uint8],
+    stages: Sequence[tuple[str, MappingStack, Tensor]],
+    *,
+    covered: tuple[int, int] | None = None,
+) -> Any:
+    """Draw the image and the attention of each stage over it, one panel each.
+
+    All panels share one scale, from the least to the greatest attention, on which 1 is even
+    attention.
+
+    Args:
+        image: (height, width, 3), RGB.
+        stages: For each its title, the stages before it, and the attention's logits (1, 1, H, W).
+        covered: Height and width of the padded image that the maps cover; by default the image's.
+    """
+    from matplotlib.colors import LogNorm
+
+    size = covered or (image.shape[0], image.shape[1])
+    width, height = panel_size(image.shape, width=_PANEL)
+    figure = new_figure(width * (len(stages) + 1) + 0.7, height)
+    axes = image_panels(figure, len(stages) + 1, len(stages) + 1)
+    axes[0].imshow(image)
+    axes[0].set_title("image", fontsize=9, loc="left")
+    grey = image.astype(np.float32).mean(axis=-1).astype(np.uint8)
+    seen = [attention_in_image(logits, before, size).numpy() for _, before, logits in stages]
+    seen = [one[: image.shape[0], : image.shape[1]] for one in seen]
+    # Even attention still needs a scale with an extent.
+    low, high = min(one.min() for one in seen), max(one.max() for one in seen)
+    low, high = min(low, 0.9), max(high, 1.1)
+    for axis, (title, _, logits), attention in zip(axes[1:], stages, seen, strict=True):
+        axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
+        drawn = axis.imshow(attention, cmap="inferno", norm=LogNorm(low, high), alpha=_OPACITY)
+        rows, columns = logits.shape[-2:]
+        axis.set_title(f"{title}: {rows} × {columns}", fontsize=9, loc="left")
+    bar = figure.colorbar(drawn, ax=axes[-1], fraction=0.05, pad=0.03)
+    bar.set_label("attention (1: even)", fontsize=8)
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10) if low <= tick <= high]
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks], fontsize=8)
+    bar.minorticks_off()
+    return figure
+
+
+@torch.no_grad()
+def attention_in_image(logits: Tensor, before: MappingStack, size: tuple[int, int]) -> Tensor:
+    """Attention of mean one at each pixel of an image of ``size``: (height, width).
+
+    Read where the pixel has gone in the attention's own space; for the first image of the batch.
+    """
+    attention = spatial_softmax(logits[:1])
+    align = before[0].align_corners if before else False
+    points = lattice_points(size, align, dtype=attention.dtype, device=attention.device)[None]
+    return interpolate_at(attention, before.inverse(points), align_corners=align)[0, 0].cpu()
