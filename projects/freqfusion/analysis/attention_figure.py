@@ -38,7 +38,7 @@ def attention_figure(
     from matplotlib.colors import LogNorm
 
     size = covered or (image.shape[0], image.shape[1])
-    width, height = panel_size(image.shape, width=_PANEL)
+    width, height = panel_size(image.shape, longest=_PANEL)
     figure = new_figure(width * (len(stages) + 1) + 0.7, height)
     axes = image_panels(figure, len(stages) + 1, len(stages) + 1)
     axes[0].imshow(image)

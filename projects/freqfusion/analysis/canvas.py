@@ -44,6 +44,8 @@ def quiet(axis: Any) -> None:
     axis.set_axisbelow(True)
 
 
-def panel_size(shape: Sequence[int], *, width: float) -> tuple[float, float]:
-    """Inches of a panel for an image (height, width, ...) with room for its title."""
-    return width, width * shape[0] / shape[1] + 0.35
+def panel_size(shape: Sequence[int], *, longest: float) -> tuple[float, float]:
+    """Width and height in inches of a panel for an image (height, width, ...) and its title."""
+    scale = longest / max(shape[0], shape[1])
+    # Narrower than this, titles do not fit.
+    return max(shape[1] * scale, 2.2), shape[0] * scale + 0.35

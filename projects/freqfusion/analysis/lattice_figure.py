@@ -41,7 +41,7 @@ def lattice_figure(
     from matplotlib.collections import LineCollection
 
     size = covered or (image.shape[0], image.shape[1])
-    width, height = panel_size(image.shape, width=_PANEL)
+    width, height = panel_size(image.shape, longest=_PANEL)
     figure = new_figure(width * len(stages), height)
     axes = image_panels(figure, len(stages), len(stages))
     for axis, (title, before, mapping) in zip(axes, stages, strict=True):

@@ -83,14 +83,17 @@ def _draw(axis: Any, stage: StageSpectra) -> None:
     quiet(axis)
     axis.axvspan(stage.f_nyquist, 0.5, color="#f3efe6", zorder=0)
     axis.axvline(stage.f_nyquist, color=SOFT, linewidth=0.9, linestyle=":")
+    # On the side that has room.
+    is_high = stage.f_nyquist > 0.3
     axis.text(
-        stage.f_nyquist + 0.006,
+        stage.f_nyquist + (-0.006 if is_high else 0.006),
         0.97,
         f"folded above {stage.f_nyquist:.3g}",
         transform=axis.get_xaxis_transform(),
         fontsize=7.5,
         color=SOFT,
         va="top",
+        ha="right" if is_high else "left",
     )
 
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -39,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, KeyError, RuntimeError) as error:
         print(f"aliasing: {error}", file=sys.stderr)
         return 2
-    print(table(meter), *footer(meter, equivalent=options.equivalent_sampling_rate), sep="\n")
-    print(f"{meter.images} image{'s' * (meter.images != 1)}; wrote {len(files)} files to", end=" ")
-    print(options.output)
+    notes = footer(meter, equivalent=options.equivalent_sampling_rate)
+    print(table(meter), *(textwrap.fill(note, 100) for note in notes), sep="\n")
+    plural = "" if meter.images == 1 else "s"
+    print(f"{meter.images} image{plural}; wrote {len(files)} files to {options.output}")
     return 0
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from toy_configs import change
 
 from freqfusion.modeling import TimmBackbone
-from freqfusion.modeling.sfm.geometry import geometry_of
+from freqfusion.modeling.sfm.geometry import geometry_of, kernel_of
 from freqfusion.modeling.sfm.insertion import find_points
 from freqfusion.modeling.sfm.maps import to_channels_first
 from freqfusion.modeling.swin.blocks import PatchMerging
@@ -69,6 +69,12 @@ def test_pooling(layer, phase):
     for size in range(4, 25):
         shape = layer(torch.zeros(1, 1, size, size + 1)).shape[-2:]
         assert geometry.out_size((size, size + 1)) == tuple(shape)
+
+
+def test_greater_side_of_a_kernel():
+    assert kernel_of(nn.Conv2d(1, 1, (3, 5), 2)) == 5
+    assert kernel_of(nn.MaxPool2d(3, 2)) == 3
+    assert kernel_of(PatchMerging(channels=2)) == 2
 
 
 def test_merging_of_patches():

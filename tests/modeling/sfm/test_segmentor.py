@@ -22,7 +22,7 @@ from sfm_models import (
 from freqfusion.layers.sfm import Mapping, MappingStack
 from freqfusion.modeling.sfm import SFMSegmentor
 from freqfusion.modeling.sfm.backbone import ModulatedBackbone
-from freqfusion.modeling.sfm.edges import label_edges, label_maps
+from freqfusion.modeling.sfm.edges import ignored_pixels, label_edges, label_maps
 from freqfusion.modeling.sfm.recording import Modulations
 
 CPU = torch.device("cpu")
@@ -245,6 +245,18 @@ def test_ignored_and_padded_pixels_make_no_edges():
     crowd = [{"id": 1, "iscrowd": 1}, {"id": 2}]
     panoptic = {"pan_seg": half_plane(8, 8, 4) + 1, "segments_info": crowd}
     assert not label_edges([panoptic], (8, 8), CPU, ignore_value=255).any()
+
+
+def test_pixels_that_all_targets_ignore():
+    """Half of 8 x 8 pixels is ignored, and what the batch is padded by; unless things are known."""
+    labels = half_plane(8, 8, 4)
+    labels[:, 4:] = 255
+    found = ignored_pixels([{"sem_seg": labels}], (8, 12), CPU, ignore_value=255)
+    assert found.shape == (1, 1, 8, 12)
+    assert found[0, 0].tolist() == [[0.0] * 4 + [1.0] * 8] * 8
+    both = {"sem_seg": labels, "instances": box_instances(8, 8)}
+    found = ignored_pixels([both], (8, 12), CPU, ignore_value=255)
+    assert found[0, 0].tolist() == [[0.0] * 8 + [1.0] * 4] * 8
 
 
 def test_small_masks_lie_on_large_ones():

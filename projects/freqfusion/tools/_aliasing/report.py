@@ -49,8 +49,8 @@ def footer(meter: AliasingMeter, *, equivalent: bool) -> list[str]:
     mean = "each channel's mean left out" if options.remove_dc else "with each channel's mean"
     spread = " (mean ± standard deviation over the images)" if meter.images > 1 else ""
     lines = [
-        f"Share of the power above {limit} cycles per sample in the map that enters the"
-        f" downsampling, {mean}{spread}."
+        f"Share of the power in frequencies above {limit} in the map that enters the downsampling,"
+        f" {mean}{spread}."
     ]
     if meter.places.modulated is None:
         return [*lines, "The model does not modulate its maps: there is nothing else to compare."]

@@ -1,0 +1,325 @@
+"""The aliasing tool: models with and without modulation, attention that is known, and messages."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from freqfusion.data.synthetic import write_coco
+from freqfusion.tools import aliasing
+
+pytestmark = pytest.mark.detectron2
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs/synthetic/semantic-segmentation"
+SFM, BASELINE = str(CONFIGS / "sfm_semantic_fpn_r18.yaml"), str(CONFIGS / "semantic_fpn_r18.yaml")
+DATASET = "synthetic_panoptic_val_separated"
+SMALL = ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "80", "MODEL.DEVICE", "cpu"]
+STEPS = [("res2", "res3"), ("res3", "res4"), ("res4", "res5")]
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Three scenes of 64 x 80, registered as the synthetic data set for this test."""
+    root = write_coco(
+        tmp_path / "data" / "synthetic",
+        num_train=0, num_val=3, size=(64, 80), workers=1, progress=False,
+    )  # fmt: skip
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root.parent))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def forget_synthetic():
+    """A registered name keeps its folder, so none is left before a test nor after it."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    def forget():
+        for name in list(DatasetCatalog.list()):
+            if name.startswith("synthetic_"):
+                DatasetCatalog.remove(name)
+                MetadataCatalog.remove(name)
+
+    forget()
+    yield
+    forget()
+
+
+def new_model(config):
+    import torch
+    from detectron2.modeling import build_model
+
+    from freqfusion.engine.setup import load_config
+
+    torch.manual_seed(0)
+    return build_model(load_config(config, ["MODEL.DEVICE", "cpu"]))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A modulated model whose attention says something at random, and the same without."""
+    import torch
+    from sfm_models import shake_attention
+
+    folder, files = tmp_path_factory.mktemp("weights"), {}
+    for name, model in (
+        ("shaken", shake_attention(new_model(SFM))),
+        ("even", new_model(SFM)),
+        ("plain", new_model(BASELINE)),
+    ):
+        files[name] = str(folder / f"{name}.pth")
+        torch.save({"model": model.state_dict()}, files[name])
+    return files
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """An image that is detail all over, of a size that the model pads."""
+    path = tmp_path / "noise.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return str(path)
+
+
+def run(config, weights, *arguments):
+    return aliasing.main(["--config-file", config, "--weights", weights, *arguments])
+
+
+def read_json(folder):
+    return json.loads((folder / "aliasing.json").read_text(encoding="utf-8"))
+
+
+def test_data_set(data, weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--dataset", DATASET, "--output", str(out), "--figures", "2", *SMALL]
+    assert run(SFM, weights["shaken"], *arguments) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[2].startswith("res2 → res3  16x20")
+    assert all(head in text for head in ("plain", "mod / control", "attention-edges", "rolls", "±"))
+    assert "Bilinear interpolation is itself" not in text
+    assert "bilinear interpolation (--interpolation" in " ".join(text.split())
+    assert "3 images; wrote 6 files" in text
+    found = read_json(out)
+    assert found["images"] == 3
+    assert [(stage["feature"], stage["becomes"]) for stage in found["stages"]] == STEPS
+    assert [stage["sizes"] for stage in found["stages"]] == [[[16, 20]], [[8, 10]], [[4, 5]]]
+    for stage in found["stages"]:
+        assert stage["is_modulated"]
+        assert stage["f_nyquist"] == 0.25
+        assert 0.01 < stage["largest_displacement"] <= 5
+        assert -1 <= stage["attention_edge_correlation"]["mean"] <= 1
+        assert stage["attention_edge_correlation"]["images"] == 3
+        for version in ("plain", "modulated", "control"):
+            assert 0 < stage[version]["mean"] < 1
+            assert stage[version]["images"] == 3
+            assert len(stage["spectrum"][version]) == len(stage["spectrum"]["frequencies"])
+        assert stage["plain"]["mean"] != stage["modulated"]["mean"] != stage["control"]["mean"]
+    pictures = sorted(path.name.split("_")[-1] for path in out.glob("*.png"))
+    assert pictures == ["attention.png"] * 2 + ["lattice.png"] * 2 + ["spectra.png"]
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("RGB")).std() > 5
+
+
+def test_even_attention_changes_nothing_and_is_said(noise, weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--input", noise, "--output", str(out), "--figures", "0"]
+    assert run(SFM, weights["even"], *arguments) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "moves no sample: it is untrained" in text
+    assert "attention-edges" not in text
+    assert "1 image; wrote 2 files" in text
+    for stage in read_json(out)["stages"]:
+        plain = stage["plain"]["mean"]
+        assert stage["modulated"]["mean"] == pytest.approx(plain, rel=1e-3)
+        assert stage["control"]["mean"] == pytest.approx(plain, rel=1e-3)
+        assert stage["plain"]["deviation"] is None
+        assert stage["attention_edge_correlation"] is None
+
+
+def test_baseline_has_the_same_places(noise, weights, tmp_path, capsys):
+    """Even attention leaves the maps as they are, so both models have the same ratios."""
+    outs = tmp_path / "baseline", tmp_path / "modulated"
+    assert run(BASELINE, weights["plain"], "--input", noise, "--output", str(outs[0])) == 0
+    text = capsys.readouterr().out
+    assert "does not modulate" in text
+    assert "control" not in text
+    assert run(SFM, weights["plain"], "--input", noise, "--output", str(outs[1])) == 0
+    assert [path.name for path in outs[0].glob("*.png")] == ["spectra.png"]
+    for bare, modulated in zip(*(read_json(out)["stages"] for out in outs), strict=True):
+        assert (bare["feature"], bare["module"]) == (modulated["feature"], modulated["module"])
+        assert not bare["is_modulated"]
+        assert bare["plain"]["mean"] == pytest.approx(modulated["plain"]["mean"], rel=1e-3)
+        assert list(bare["spectrum"]) == ["frequencies", "plain"]
+
+
+def test_options(noise, weights, tmp_path, capsys):
+    """Bilinear is said to be a filter; the mean, a window and a higher limit change numbers."""
+    found = {}
+    for name, arguments in {
+        "default": [],
+        "bilinear": ["--interpolation", "bilinear"],
+        "mean": ["--keep-dc"],
+        "window": ["--window", "hann"],
+        "rate": ["--equivalent-sampling-rate"],
+    }.items():
+        out = tmp_path / name
+        arguments = ["--input", noise, "--output", str(out), "--figures", "0", *arguments]
+        assert run(SFM, weights["shaken"], *arguments) == 0
+        found[name] = read_json(out)["stages"][0]
+        text = " ".join(capsys.readouterr().out.split())
+        assert ("Bilinear interpolation is itself a low-pass filter" in text) == (
+            name == "bilinear"
+        )
+        assert ("equivalent sampling rate" in text) == (name == "rate")
+    default = found["default"]
+    assert found["bilinear"]["modulated"]["mean"] < 0.95 * default["modulated"]["mean"]
+    assert found["bilinear"]["control"]["mean"] < 0.95 * default["control"]["mean"]
+    assert found["bilinear"]["plain"] == default["plain"]
+    assert found["mean"]["plain"]["mean"] < 0.9 * default["plain"]["mean"]
+    assert found["window"]["plain"]["mean"] != default["plain"]["mean"]
+    # 3 x 3 with a stride of 2, from 64 to 128 channels: sqrt(2) / 2 / 2.
+    assert found["rate"]["f_nyquist"] == pytest.approx(math.sqrt(2) / 4)
+    assert found["rate"]["plain"]["mean"] < default["plain"]["mean"]
+
+
+def test_nothing_stays_on_the_model(noise):
+    import torch
+
+    from freqfusion.tools._aliasing.places import find_places, recorded
+
+    model = new_model(SFM).eval()
+    places = find_places(model)
+    image = {"image": torch.rand(3, 64, 96) * 255, "height": 64, "width": 96}
+    hooks = [len(place.module._forward_pre_hooks) for place in places.steps]
+    with recorded(places) as seen, torch.no_grad():
+        expected = model([image])[0]["sem_seg"]
+    assert [len(place.module._forward_pre_hooks) for place in places.steps] == hooks
+    assert list(seen.maps) == list(seen.own) == ["res2", "res3", "res4"]
+    assert [len(seen.stacks[name]) for name in seen.own] == [0, 1, 2]
+    with torch.no_grad():
+        assert torch.equal(model([image])[0]["sem_seg"], expected)
+
+
+def test_known_attention_is_measured(data, tmp_path, weights):
+    """Attention made of the label edges themselves: its correlation with them is nearly one."""
+    import torch
+    from torch import nn
+
+    from freqfusion.analysis import MeasureOptions
+    from freqfusion.tools._aliasing.inputs import Reader, edges_of
+    from freqfusion.tools._aliasing.measuring import AliasingMeter
+    from freqfusion.tools._aliasing.places import find_places
+    from freqfusion.tools._model import read_model_config
+    from freqfusion.tools._visualize.predictor import Predictor
+    from freqfusion.tools._visualize.sources import from_dataset
+
+    class Taught(nn.Module):
+        """Logits whose softmax is affine in given edges."""
+
+        def forward(self, features):
+            target = torch.nn.functional.adaptive_avg_pool2d(edges, features.shape[-2:])
+            return (1 + 3 * target).log()
+
+    cfg = read_model_config(SFM, weights["even"], SMALL, needs_weights=True)
+    predictor = Predictor(cfg)
+    places = find_places(predictor.model)
+    item = Reader(cfg, predictor, with_truth=True)(from_dataset(DATASET, 1)[0][0])
+    edges, ignored = edges_of(item, (64, 96), 255)
+    assert edges.shape == ignored.shape == (1, 1, 64, 96)
+    assert ignored[..., 80:].all(), "padding"
+    assert 0.02 < edges.mean() < 0.9
+    places.modulated.sfm["res2"].attention = Taught()
+    meter = AliasingMeter(predictor.model, places, options=MeasureOptions())
+    seen, covered = meter(item)
+    assert covered == (64, 96)
+    assert meter.stages["res2"].values["edges"].mean.item() == pytest.approx(1, abs=1e-4)
+    assert meter.stages["res3"].values["edges"].mean.isnan(), "even attention has none"
+    assert meter.stages["res2"].sizes == {(16, 20)}, "the padding is not measured"
+    assert seen.maps["res2"].shape[-2:] == (16, 24)
+    assert not meter.is_still
+
+
+@pytest.mark.parametrize("kind", ["convnext", "timm_swin", "swin", "internimage"])
+def test_other_backbones(kind):
+    """Maps come to the steps in several layouts; each is measured with and without modulation."""
+    import torch
+    from sfm_backbones import build_pair, disturb
+
+    from freqfusion.analysis import MeasureOptions
+    from freqfusion.tools._aliasing.inputs import Item
+    from freqfusion.tools._aliasing.measuring import AliasingMeter
+    from freqfusion.tools._aliasing.places import find_places
+
+    class Model(torch.nn.Module):
+        def __init__(self, backbone):
+            super().__init__()
+            self.backbone = backbone
+
+        def forward(self, inputs):
+            return self.backbone(inputs[0]["image"][None])
+
+    modulated, bare = build_pair(kind)
+    item = Item({"image": torch.rand(3, 64, 96)}, None, lambda: None)
+    plain = []
+    for backbone in (bare, disturb(modulated)):
+        model = Model(backbone)
+        meter = AliasingMeter(model, find_places(model), options=MeasureOptions())
+        meter(item)
+        assert [stage.place.title for stage in meter.stages.values()] == [
+            f"{one} → {other}" for one, other in STEPS
+        ]
+        assert [stage.sizes for stage in meter.stages.values()] == [{(16, 24)}, {(8, 12)}, {(4, 6)}]
+        plain.append(meter.stages["res2"].values["plain"].mean.item())
+        versions = 3 if backbone is modulated else 1
+        assert all(len(stage.spectra) == versions for stage in meter.stages.values())
+    assert plain[0] == pytest.approx(plain[1], rel=1e-5), "the first map is not modulated yet"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--weights": "nowhere.pth"}, "there is no file of weights nowhere.pth"),
+        ({"--weights": None}, "there are no weights to predict with"),
+        ({"--config-file": "nowhere.yaml"}, "there is no configuration nowhere.yaml"),
+        ({"--input": "nowhere.png"}, "there is no file or folder nowhere.png"),
+        ({"--input": None, "--dataset": "synthetic_x"}, "no data set 'synthetic_x' is registered"),
+        ({"--output": __file__}, "is a file; name a folder"),
+        ({"--input": __file__}, "none of the 1 images could be used, see above"),
+    ],
+)
+def test_wrong_input_is_one_sentence(change, message, noise, weights, tmp_path, capsys):
+    arguments = {
+        "--config-file": SFM,
+        "--weights": weights["even"],
+        "--input": noise,
+        "--output": str(tmp_path / "out"),
+    } | change
+    words = [word for pair in arguments.items() if pair[1] is not None for word in pair]
+    assert aliasing.main(words) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("aliasing: ")
+    assert message in error
+
+
+def test_backbone_without_steps_is_one_sentence(noise, weights, tmp_path, capsys):
+    """A backbone that returns stride 4 only has nothing to measure."""
+    settings = [
+        "MODEL.RESNETS.OUT_FEATURES", "['res2']",
+        "MODEL.FPN.IN_FEATURES", "['res2']", "MODEL.SEM_SEG_HEAD.IN_FEATURES", "['p2']",
+    ]  # fmt: skip
+    out = str(tmp_path / "out")
+    assert run(BASELINE, weights["plain"], "--input", noise, "--output", out, *settings) == 2
+    assert "returns no map coarser than stride 4" in capsys.readouterr().err
+
+
+def test_model_without_backbone():
+    from torch import nn
+
+    from freqfusion.tools._aliasing.places import find_places
+
+    with pytest.raises(ValueError, match="Sequential has no backbone of Detectron2's kind"):
+        find_places(nn.Sequential())
