@@ -204,12 +204,15 @@ def test_nothing_stays_on_the_model(noise):
         assert torch.equal(model([image])[0]["sem_seg"], expected)
 
 
-def test_known_attention_is_measured(data, tmp_path, weights):
-    """Attention made of the label edges themselves: its correlation with them is nearly one."""
-    import torch
+def test_known_attention_is_measured(data, weights):
+    """Attention made of the label edges themselves: its correlation with them is one.
+
+    Images of 64 x 80 are padded to 64 x 96, where the attention says something else.
+    """
     from torch import nn
 
     from freqfusion.analysis import MeasureOptions
+    from freqfusion.layers.sfm import aliasing_ratio, warp_edge_target
     from freqfusion.tools._aliasing.inputs import Reader, edges_of
     from freqfusion.tools._aliasing.measuring import AliasingMeter
     from freqfusion.tools._aliasing.places import find_places
@@ -218,11 +221,16 @@ def test_known_attention_is_measured(data, tmp_path, weights):
     from freqfusion.tools._visualize.sources import from_dataset
 
     class Taught(nn.Module):
-        """Logits whose softmax is affine in given edges."""
+        """Logits whose softmax is affine in the target, but in the padding."""
+
+        def __init__(self, target):
+            super().__init__()
+            self.logits = (1 + 3 * target).log()
+            self.logits[..., -(target.shape[-1] // 6) :] = 1.3
 
         def forward(self, features):
-            target = torch.nn.functional.adaptive_avg_pool2d(edges, features.shape[-2:])
-            return (1 + 3 * target).log()
+            assert features.shape[-2:] == self.logits.shape[-2:]
+            return self.logits
 
     cfg = read_model_config(SFM, weights["even"], SMALL, needs_weights=True)
     predictor = Predictor(cfg)
@@ -232,15 +240,27 @@ def test_known_attention_is_measured(data, tmp_path, weights):
     assert edges.shape == ignored.shape == (1, 1, 64, 96)
     assert ignored[..., 80:].all(), "padding"
     assert 0.02 < edges.mean() < 0.9
-    places.modulated.sfm["res2"].attention = Taught()
-    meter = AliasingMeter(predictor.model, places, options=MeasureOptions())
-    seen, covered = meter(item)
+
+    def measured():
+        meter = AliasingMeter(predictor.model, places, options=MeasureOptions())
+        return meter, *meter(item)
+
+    heads = places.modulated.sfm
+    heads["res2"].attention = Taught(warp_edge_target(edges, (16, 24)))
+    meter, seen, covered = measured()
     assert covered == (64, 96)
     assert meter.stages["res2"].values["edges"].mean.item() == pytest.approx(1, abs=1e-4)
     assert meter.stages["res3"].values["edges"].mean.isnan(), "even attention has none"
-    assert meter.stages["res2"].sizes == {(16, 20)}, "the padding is not measured"
-    assert seen.maps["res2"].shape[-2:] == (16, 24)
     assert not meter.is_still
+    assert seen.maps["res2"].shape[-2:] == (16, 24)
+    assert meter.stages["res2"].sizes == {(16, 20)}
+    shown = aliasing_ratio(seen.maps["res2"][..., :20], remove_dc=True).item()
+    assert meter.stages["res2"].values["plain"].mean.item() == pytest.approx(shown)
+    # The second map lies in the space that the first step has made.
+    there = warp_edge_target(edges, (8, 12), seen.stacks["res3"])
+    assert (there - warp_edge_target(edges, (8, 12))).abs().max() > 0.05
+    heads["res3"].attention = Taught(there)
+    assert measured()[0].stages["res3"].values["edges"].mean.item() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["convnext", "timm_swin", "swin", "internimage"])
