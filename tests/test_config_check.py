@@ -163,8 +163,8 @@ def test_nothing_is_wrong_with_a_sound_configuration():
         ({"SOLVER__MAX_ITER": 0, "SOLVER__STEPS": ()}, "SOLVER.MAX_ITER must be at least 1"),
         ({"SOLVER__CHECKPOINT_PERIOD": 0}, "SOLVER.CHECKPOINT_PERIOD must be at least 1"),
         ({"SOLVER__IMS_PER_BATCH": 0}, "SOLVER.IMS_PER_BATCH must be at least 1"),
-        ({"SOLVER__IMS_PER_BATCH": 15}, "a multiple of the 8 processes (--num-gpus): take 8 or 16"),
-        ({"SOLVER__IMS_PER_BATCH": 4}, "a multiple of the 8 processes (--num-gpus): take 8"),
+        ({"SOLVER__IMS_PER_BATCH": 15}, "a multiple of the 8 processes: take 8 or 16"),
+        ({"SOLVER__IMS_PER_BATCH": 4}, "a multiple of the 8 processes: take 8"),
         (
             {"SOLVER__REFERENCE_WORLD_SIZE": 5},
             "a multiple of SOLVER.REFERENCE_WORLD_SIZE 5: take 15 or 20",

@@ -296,6 +296,9 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.POLY_LR_POWER = 0.9
     # Mixed precision (SOLVER.AMP.ENABLED) in "float16", on a GPU, or "bfloat16", anywhere.
     cfg.SOLVER.AMP.DTYPE = "float16"
+    # For training in several processes: look in each iteration for parameters without a gradient,
+    # as models have that leave parts of them out. It takes time.
+    cfg.SOLVER.FIND_UNUSED_PARAMETERS = False
 
 
 def _add_training_keys(cfg: CfgNode) -> None:

@@ -251,12 +251,31 @@ def test_resumed_run_needs_no_weights(small_cfg, tmp_path):
     assert problems(cfg)
 
 
-def test_processes_need_gpus_and_share_the_batch(small_cfg):
+def test_processes_share_the_batch_and_the_gpus(small_cfg, monkeypatch):
+    assert preflight(small_cfg, world_size=2) is None
     cfg = change(small_cfg, {"SOLVER__IMS_PER_BATCH": 3})
-    lines = problems(cfg, world_size=2)
-    assert "must be a multiple of the 2 processes" in lines[1]
-    assert "2 processes (--num-gpus) need as many GPUs" in lines[2]
+    assert "must be a multiple of the 2 processes: take 2 or 4" in problems(cfg, world_size=2)[1]
     assert preflight(cfg, world_size=2, eval_only=True) is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cfg = change(small_cfg, {"MODEL__DEVICE": "cuda:0", "SOLVER__IMS_PER_BATCH": 2})
+    assert preflight(cfg) is None
+    [_, line] = problems(cfg, world_size=2)
+    assert "MODEL.DEVICE cuda:0 is one GPU for all 2 processes: set MODEL.DEVICE cuda" in line
+    assert preflight(change(cfg, {"MODEL__DEVICE": "cuda"}), world_size=2) is None
+
+
+def test_normalisation_over_several_processes_needs_gpus(small_cfg, monkeypatch):
+    """torch's; Detectron2's own runs anywhere."""
+    cfg = change(small_cfg, {"MODEL__RESNETS__NORM": "SyncBN", "MODEL__FPN__NORM": "naiveSyncBN"})
+    assert preflight(cfg) is None
+    assert preflight(cfg, world_size=2, eval_only=True) is None
+    [_, line] = problems(cfg, world_size=2)
+    assert line == (
+        "1. MODEL.RESNETS.NORM SyncBN needs GPUs where there are several processes: take"
+        " naiveSyncBN, which does the same on CPUs, or GN"
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert preflight(change(cfg, {"MODEL__DEVICE": "cuda"}), world_size=2) is None
 
 
 def test_switch_works_through_the_head_too(small_cfg):

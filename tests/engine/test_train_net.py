@@ -5,11 +5,13 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch.multiprocessing import ProcessExitedException
 
 from freqfusion.engine.command_line import argument_parser, explain_errors, run
+from freqfusion.engine.launch import processes
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train_net.py"
@@ -55,7 +57,9 @@ def test_debug_shows_where(main):
 
 
 def test_processes_count_in_the_check(main, capsys, datasets):
-    assert "multiple of the 3 processes" in call(main, capsys, "--num-gpus", "3")
+    keys = ("MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", "4")
+    assert "multiple of the 3 processes" in call(main, capsys, "--num-processes", "3", *keys)
+    assert "take --num-processes 3" in call(main, capsys, "--num-gpus", "3", *keys)
 
 
 def test_errors_of_training_keep_their_trace():
@@ -101,13 +105,26 @@ def test_program_ends_with_the_sentence_and_code_2():
     assert answer.stdout == ""
 
 
+def test_variables_that_do_not_fit_are_a_sentence_of_the_first_process(main, capsys, monkeypatch):
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "x"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RANK", "0")
+    assert "LOCAL_WORLD_SIZE is 'x', which is no number" in call(main, capsys)
+    monkeypatch.setenv("RANK", "1")
+    assert call(main, capsys) == ""
+
+
 @pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, None)])
 def test_sentence_of_one_of_several_processes_ends_all(main, datasets, monkeypatch, code, expected):
-    def launch(*_, **__):
-        raise ProcessExitedException("it ended", 0, 1, code)
+    class Started:
+        processes = (SimpleNamespace(exitcode=-15), SimpleNamespace(exitcode=code))
 
-    monkeypatch.setitem(main.__globals__, "launch", launch)
-    arguments = ["--config-file", str(ROOT / CONFIG)]
+        def join(self):
+            raise ProcessExitedException("it ended", 0, 1, code)
+
+    monkeypatch.setattr(processes, "spawn", lambda *_, **__: Started())
+    arguments = ["--num-processes", "2", "--config-file", str(ROOT / CONFIG)]
+    arguments += ["MODEL.DEVICE", "cpu"]
     if expected is None:
         with pytest.raises(ProcessExitedException):
             main(arguments)

@@ -105,7 +105,7 @@ def batch_rules(cfg: CfgNode, world_size: int) -> Iterator[str]:
     if batch < 1:
         yield f"SOLVER.IMS_PER_BATCH must be at least 1; got {batch}"
     elif batch % count:
-        whose = f"{key} {count}" if key else f"the {count} processes (--num-gpus)"
+        whose = f"{key} {count}" if key else f"the {count} processes"
         lower = batch - batch % count
         near = f"{lower} or {lower + count}" if lower else str(count)
         yield (

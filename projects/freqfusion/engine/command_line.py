@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +13,17 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 
+from freqfusion.engine.launch import (
+    Finding,
+    Meeting,
+    check_nothing_asked,
+    gpu_of,
+    place_in_environment,
+    start_processes,
+    work_in_group,
+)
 from freqfusion.engine.results import write_results
-from freqfusion.engine.setup import setup
+from freqfusion.engine.setup import check, setup
 from freqfusion.engine.trainer import Trainer
 from freqfusion.modeling.tta import with_augmentation
 
@@ -21,8 +31,14 @@ USER_ERROR = 2
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's arguments, and ``--debug``."""
+    """Detectron2's arguments, ``--num-processes`` and ``--debug``."""
     parser: argparse.ArgumentParser = default_argument_parser(epilog=description)
+    parser.add_argument(
+        "--num-processes",
+        type=int,
+        metavar="N",
+        help="number of processes on the CPU of this machine, where there is no GPU",
+    )
     parser.add_argument(
         "--debug",
         action="store_true",
@@ -31,29 +47,89 @@ def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def main(options: argparse.Namespace) -> int:
+    """Check, then run in every process; returns the exit code.
+
+    The processes are those that ``torchrun`` or SLURM has started, or those that ``--num-gpus`` or
+    ``--num-processes`` asks for.
+    """
+    with explain_errors(debug=options.debug, may_speak=_is_first):
+        place = place_in_environment(os.environ)
+        if place:
+            check_nothing_asked(options, place)
+    if place:
+        return _run_as_started(Meeting(place), options)
+    with explain_errors(debug=options.debug):
+        device, count = check(options)
+    machines = options.num_machines
+    return start_processes(
+        run,
+        options,
+        count=count,
+        device=device,
+        machines=machines,
+        machine=options.machine_rank,
+        url="auto" if machines == 1 else options.dist_url,
+        user_error=USER_ERROR,
+    )
+
+
+def _run_as_started(meeting: Meeting, options: argparse.Namespace) -> int:
+    def found() -> Finding:
+        try:
+            device, _ = check(options, meeting.place.world_size)
+            if device.startswith("cuda"):
+                gpu_of(meeting.place)
+        except (ValueError, OSError) as error:
+            if options.debug:
+                raise
+            return Finding(USER_ERROR, str(error), "")
+        return Finding(0, "", device)
+
+    finding = meeting.agree(found, _say)
+    if not finding.code:
+        work_in_group(meeting, run, options, finding.device)
+    return finding.code
+
+
+def _say(sentence: object) -> None:
+    sys.stderr.write(f"train_net.py: {sentence}\n")
+    sys.stderr.flush()
+
+
+def _is_first() -> bool:
+    """Whether this is the first process, as far as one knows before its place is read."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
 @contextmanager
-def explain_errors(*, debug: bool) -> Iterator[None]:
+def explain_errors(*, debug: bool, may_speak: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """End the program with a sentence and exit code 2 for what the user can mend.
 
     That is a ValueError or OSError of the preparation. Put it around nothing else: what goes wrong
     in training needs its trace.
+
+    Args:
+        debug: Let the error pass, with its trace.
+        may_speak: Asked before the sentence is written; of several processes one does.
     """
     try:
         yield
     except (ValueError, OSError) as error:
         if debug:
             raise
-        sys.stderr.write(f"train_net.py: {error}\n")
+        if may_speak():
+            _say(error)
         raise SystemExit(USER_ERROR) from None
 
 
-def run(arguments: argparse.Namespace) -> Any:
+def run(arguments: argparse.Namespace, may_speak: Callable[[], bool] = lambda: True) -> Any:
     """Train or evaluate in one process; the configuration has been checked."""
-    with explain_errors(debug=arguments.debug):
+    with explain_errors(debug=arguments.debug, may_speak=may_speak):
         cfg = setup(arguments, checked=True)
     if arguments.eval_only:
         return evaluate(cfg, resume=arguments.resume, config_file=arguments.config_file)
-    with explain_errors(debug=arguments.debug):
+    with explain_errors(debug=arguments.debug, may_speak=may_speak):
         trainer = Trainer(cfg, config_file=arguments.config_file)
         trainer.resume_or_load(resume=arguments.resume)
     return trainer.train()

@@ -43,13 +43,28 @@ def preflight(
 
 
 def _check_machine(cfg: CfgNode, world_size: int, eval_only: bool) -> Iterator[str]:
-    if world_size > 1 and not eval_only and cfg.MODEL.DEVICE == "cpu":
+    if world_size > 1 and cfg.MODEL.DEVICE.startswith("cuda:"):
         yield (
-            f"{world_size} processes (--num-gpus) need as many GPUs, but training runs on the CPU:"
-            " leave --num-gpus out"
+            f"MODEL.DEVICE {cfg.MODEL.DEVICE} is one GPU for all {world_size} processes: set"
+            " MODEL.DEVICE cuda, and each takes its own"
         )
+    if world_size > 1 and cfg.MODEL.DEVICE == "cpu" and not eval_only:
+        for key in _gpu_norms(cfg.MODEL, "MODEL."):
+            yield (
+                f"{key} SyncBN needs GPUs where there are several processes: take naiveSyncBN,"
+                " which does the same on CPUs, or GN"
+            )
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         yield f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but there is no GPU: set MODEL.DEVICE cpu"
+
+
+def _gpu_norms(node: CfgNode, prefix: str) -> Iterator[str]:
+    """Keys that name torch's normalisation over all processes, which runs on GPUs only."""
+    for name, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _gpu_norms(value, f"{prefix}{name}.")
+        elif name == "NORM" and value in ("SyncBN", "nnSyncBN"):
+            yield f"{prefix}{name}"
 
 
 def _check_weights(cfg: CfgNode, resume: bool) -> Iterator[str]:

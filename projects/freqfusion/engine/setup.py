@@ -17,6 +17,7 @@ from freqfusion.config_check import config_warnings
 from freqfusion.data.registration import register_datasets
 from freqfusion.engine.config_file import read_config_file
 from freqfusion.engine.config_merge import merge_file, merge_overrides
+from freqfusion.engine.launch.request import processes_here
 from freqfusion.engine.preflight import preflight
 
 logger = logging.getLogger(__name__)
@@ -44,11 +45,20 @@ def setup(arguments: argparse.Namespace, *, checked: bool = False) -> CfgNode:
     return cfg
 
 
-def check(arguments: argparse.Namespace) -> None:
-    """Read and check the configuration for all processes of a run, before they are started."""
-    # Detectron2 takes no GPUs for one process.
-    world_size = max(1, arguments.num_gpus * arguments.num_machines)
-    _preflight(_read(arguments)[1], arguments, world_size)
+def check(arguments: argparse.Namespace, world_size: int | None = None) -> tuple[str, int]:
+    """Read and check the configuration for all processes of a run, before they work.
+
+    Args:
+        arguments: Of the command line.
+        world_size: Number of processes, where these have been started already.
+
+    Returns:
+        ``MODEL.DEVICE`` on this machine, and how many processes to start here.
+    """
+    _, cfg = _read(arguments)
+    here = 1 if world_size else processes_here(arguments, cfg.MODEL.DEVICE)
+    _preflight(cfg, arguments, world_size or here * arguments.num_machines)
+    return str(cfg.MODEL.DEVICE), here
 
 
 def load_config(path: str, overrides: Sequence[Any] | None = None) -> CfgNode:

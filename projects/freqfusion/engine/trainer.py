@@ -3,17 +3,20 @@
 import os
 from collections.abc import Mapping
 from typing import Any
+from weakref import proxy
 
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from freqfusion.data.mapper import build_mapper
+from freqfusion.engine.data_parallel import EveryParameterLearns, data_parallel, unwrapped
 from freqfusion.engine.hooks import BestCheckpoint, finished_iterations
 from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
 from freqfusion.engine.results import write_results
@@ -35,21 +38,31 @@ class Trainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode, *, config_file: str = "") -> None:
+        # Not Detectron2's: that cannot train on CPUs in several processes, nor in bfloat16.
+        TrainerBase.__init__(self)
         self.config_file = config_file
-        full_precision = cfg.clone()
-        full_precision.defrost()
-        full_precision.SOLVER.AMP.ENABLED = False
-        super().__init__(full_precision)
-        self.cfg = cfg
-        if cfg.SOLVER.AMP.ENABLED:
-            parts: Any = self._trainer
-            self._trainer: Any = MixedPrecisionTrainer(
-                parts.model,
-                parts.data_loader,
-                parts.optimizer,
-                device=torch.device(cfg.MODEL.DEVICE).type,
-                precision=cfg.SOLVER.AMP.DTYPE,
-            )
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        model = data_parallel(cfg, model)
+        self._trainer: Any = self._build_steps(cfg, model, loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=proxy(self))
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
+
+    @staticmethod
+    def _build_steps(
+        cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
+    ) -> SimpleTrainer:
+        """What does one iteration."""
+        if not cfg.SOLVER.AMP.ENABLED:
+            return SimpleTrainer(model, loader, optimizer)
+        device = torch.device(cfg.MODEL.DEVICE).type
+        return MixedPrecisionTrainer(
+            model, loader, optimizer, device=device, precision=cfg.SOLVER.AMP.DTYPE
+        )
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
@@ -86,13 +99,14 @@ class Trainer(DefaultTrainer):
         place = next(at for at, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         evaluation = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
         hooks[place : place + 1] = [evaluation, *self._evaluation_hooks()]
+        if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
+            hooks.insert(0, EveryParameterLearns())
         return hooks
 
     def _evaluation_hooks(self) -> list[HookBase]:
         """The validation loss before the best checkpoint, which may be judged by it."""
         cfg, node, period = self.cfg, self.cfg.TEST, self.cfg.TEST.EVAL_PERIOD
-        parallel = isinstance(self.model, DistributedDataParallel)
-        model = self.model.module if parallel else self.model
+        model = unwrapped(self.model)
         hooks: list[HookBase] = []
         if not cfg.DATASETS.TEST:
             return hooks

@@ -14,6 +14,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
+from freqfusion.config_check.wrapped import is_supervised
 from freqfusion.layers.checks import check_choice
 from freqfusion.layers.sfm import (
     AdaptiveResampling,
@@ -42,8 +43,6 @@ from freqfusion.modeling.timm_backbone import TimmBackbone
 __all__ = ["Demodulate", "ModulatedBackbone", "Modulations", "record_modulations"]
 
 Demodulate = Literal["exit", "head"]
-
-
 _PREFIX = "sfm"
 
 
@@ -60,8 +59,7 @@ class ModulatedBackbone(WrappingBackbone):
 
     Args:
         backbone: Any backbone without a pyramid; it belongs to this module afterwards.
-        points: See :func:`~freqfusion.modeling.sfm.insertion.find_points`; an empty mapping wraps
-            without modulating.
+        points: See :func:`~freqfusion.modeling.sfm.insertion.find_points`; {} modulates nothing.
         phases: Phases of some features' modules, where the layers do not tell.
         demodulate: What :meth:`forward` returns. ``"exit"``: every map brought back to the pixels
             that the bare backbone makes, for any head. ``"head"``: maps as they are, in spaces of
@@ -69,6 +67,7 @@ class ModulatedBackbone(WrappingBackbone):
         fwhm: Of the Gaussian that draws samples, ``radius`` of its window; in pixels of each map.
         strength: In [0, 1]: how far samples move.
         detach_grid: Let only the supervision of the attention teach it.
+        frozen: Nothing teaches the attention: several processes must not wait for its gradients.
         ratio: The attention's pyramid has 1 / ratio of the map's channels.
         highpass: Give the attention a learnable high-pass filter.
         logit_bound: Of the attention; above 2 the samples' order is not guaranteed.
@@ -94,6 +93,7 @@ class ModulatedBackbone(WrappingBackbone):
         radius: int = 5,
         strength: float = 1.0,
         detach_grid: bool = False,
+        frozen: bool = False,
         ratio: int = 16,
         highpass: bool = True,
         logit_bound: float = 2.0,
@@ -135,7 +135,7 @@ class ModulatedBackbone(WrappingBackbone):
         # Without parameters, and not in the tree: its keys would not be the wrapped backbone's.
         self.__dict__["upsample"] = upsample
         if heads:
-            self.add_module(_PREFIX, nn.ModuleDict(heads))
+            self.add_module(_PREFIX, nn.ModuleDict(heads).requires_grad_(not frozen))
         for point in found:
             module = backbone.get_submodule(point.path)
             module.register_forward_pre_hook(partial(self._resample, point))
@@ -145,9 +145,8 @@ class ModulatedBackbone(WrappingBackbone):
         """Arguments from ``MODEL.SFM``."""
         node = cfg.MODEL.SFM
         points, phases = parse_points(node.POINTS)
-        # Without displacement nor supervision the attention would never get a gradient, which
-        # training on several processes takes for an error.
         is_idle = node.STRENGTH == 0 and node.EDGE_LOSS_WEIGHT == 0
+        supervised = is_supervised(cfg) and node.EDGE_LOSS_WEIGHT > 0
         return {
             "backbone": build_wrapped(cfg, input_shape),
             "points": {} if is_idle else points,
@@ -157,6 +156,7 @@ class ModulatedBackbone(WrappingBackbone):
             "radius": node.RADIUS,
             "strength": node.STRENGTH,
             "detach_grid": node.DETACH_GRID,
+            "frozen": not supervised and (node.DETACH_GRID or node.STRENGTH == 0),
             "ratio": node.PSP_RATIO,
             "highpass": node.HIGHPASS,
             "logit_bound": node.LOGIT_BOUND,

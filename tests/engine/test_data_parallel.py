@@ -1,0 +1,107 @@
+"""Gradients of several processes: what must be there for them to be averaged."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from sfm_models import ARCHITECTURES, built, example, sfm_cfg
+from torch import nn
+
+from freqfusion.engine import data_parallel
+from freqfusion.engine.data_parallel import EveryParameterLearns, unwrapped
+
+
+def without_gradient(model, inputs):
+    with EventStorage():
+        losses = model.train()([inputs])
+    sum(losses.values()).backward()
+    return [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"MODEL__SFM__STRENGTH": 0.0},
+        {"MODEL__SFM__EDGE_LOSS_WEIGHT": 0.0},
+        {"MODEL__SFM__DETACH_GRID": True},
+        {"MODEL__SFM__STRENGTH": 0.0, "MODEL__SFM__EDGE_LOSS_WEIGHT": 0.0},
+        {"MODEL__SFM__DETACH_GRID": True, "MODEL__SFM__EDGE_LOSS_WEIGHT": 0.0},
+    ],
+    ids=lambda keys: "-".join(name.rpartition("__")[2] for name in keys) or "default",
+)
+def test_every_parameter_of_sfm_gets_a_gradient(architecture, keys):
+    model = built(sfm_cfg(architecture, **keys))
+    assert without_gradient(model, example(architecture)) == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("STRENGTH", 0.0), ("DETACH_GRID", True)])
+def test_attention_without_a_teacher_is_frozen(key, value):
+    """No SFMSegmentor, hence no supervision: the attention keeps the values that it has."""
+    cfg = sfm_cfg("SemanticSegmentor", **{f"MODEL__SFM__{key}": value})
+    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+    model = built(cfg)
+    attention = [p for n, p in model.named_parameters() if ".sfm." in n]
+    assert attention
+    assert not any(parameter.requires_grad for parameter in attention)
+    assert without_gradient(model, example("SemanticSegmentor")) == []
+
+
+def test_labels_that_are_all_ignored_leave_no_parameter_out():
+    model = built(sfm_cfg("SemanticSegmentor"))
+    inputs = example("SemanticSegmentor")
+    inputs["sem_seg"] = torch.full_like(inputs["sem_seg"], 255)
+    assert without_gradient(model, inputs) == []
+
+
+class Parts(nn.Module):
+    def __init__(self, used):
+        super().__init__()
+        self.used = nn.Linear(1, 1)
+        self.rest = nn.ModuleList(nn.Linear(1, 1) for _ in range(used))
+        self.frozen = nn.Linear(1, 1).requires_grad_(False)
+
+
+def test_parameters_without_a_gradient_are_named():
+    model = Parts(4)
+    model.used(torch.ones(1, 1)).sum().backward()
+    hook = EveryParameterLearns()
+    hook.trainer = SimpleNamespace(model=model, iter=7, start_iter=7)
+    with pytest.raises(RuntimeError) as caught:
+        hook.after_step()
+    assert "no gradient reached rest.0.weight, rest.0.bias, rest.1" in str(caught.value)
+    assert "rest.2.weight and 3 more, for which several processes wait" in str(caught.value)
+    assert "set SOLVER.FIND_UNUSED_PARAMETERS True" in str(caught.value)
+    hook.trainer.iter = 8
+    hook.after_step()
+    hook.trainer = SimpleNamespace(model=Parts(0), iter=0, start_iter=0)
+    hook.trainer.model.used(torch.ones(1, 1)).sum().backward()
+    hook.after_step()
+
+
+@pytest.mark.parametrize("unused", [False, True])
+def test_wrapper_takes_the_key(unused, semantic_cfg, monkeypatch):
+    """On a CPU without device ids, with which torch refuses."""
+    given = {}
+
+    class Wrapper(nn.Module):
+        def __init__(self, module, **options):
+            super().__init__()
+            self.module = module
+            given.update(options)
+
+    monkeypatch.setattr(data_parallel, "DistributedDataParallel", Wrapper)
+    model = nn.Linear(1, 1)
+    semantic_cfg.SOLVER.FIND_UNUSED_PARAMETERS = unused
+    assert data_parallel.data_parallel(semantic_cfg, model) is model
+    monkeypatch.setattr(data_parallel.comm, "get_world_size", lambda: 2)
+    wrapped = data_parallel.data_parallel(semantic_cfg, model)
+    assert given == {
+        "device_ids": None,
+        "broadcast_buffers": False,
+        "find_unused_parameters": unused,
+    }
+    assert unwrapped(wrapped) is model
+    assert unwrapped(model) is model

@@ -1,0 +1,96 @@
+"""What the processes of a test do; a module of its own, since each of them imports it."""
+
+import json
+from pathlib import Path
+
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+
+from freqfusion.data.registration import register_datasets
+from freqfusion.engine import Trainer
+from freqfusion.engine.command_line import explain_errors
+from freqfusion.engine.data_parallel import unwrapped
+
+ONE_IMAGE = "one_panoptic_image"
+LABELLED = "semantic_images_without_ignored_pixels"
+
+
+def register():
+    """The data sets of the environment, and parts of two of them."""
+    register_datasets()
+    if ONE_IMAGE not in DatasetCatalog:
+        register_part(ONE_IMAGE, "synthetic_panoptic_train_separated", lambda dicts: dicts[:1])
+        register_part(LABELLED, "synthetic_semantic_train", labelled_throughout)
+
+
+def register_part(name, whole, choose):
+    DatasetCatalog.register(name, lambda: choose(DatasetCatalog.get(whole)))
+    entries = MetadataCatalog.get(whole).as_dict()
+    MetadataCatalog.get(name).set(**{k: v for k, v in entries.items() if k != "name"})
+
+
+def labelled_throughout(dicts):
+    kept = [one for one in dicts if (read_image(one["sem_seg_file_name"]) != 255).all()]
+    assert len(kept) > 1
+    return kept
+
+
+def record_runs(runs, may_speak):
+    """Train each configuration and write what happened to the file beside it."""
+    register()
+    for cfg, path in runs:
+        record_run(cfg, path)
+    Path(f"{runs[0][1]}.{comm.get_rank()}").write_text(json.dumps(torch.get_num_threads()))
+
+
+def record_run(cfg, path):
+    """The first gradients, weights, losses and scores, and the images that were evaluated.
+
+    The scores are those of the weights before training, which are the same in all runs; further
+    steps make more and more of the differences by rounding.
+    """
+    seed_all_rng(cfg.SEED + comm.get_rank())
+    trainer = Trainer(cfg)
+    model = unwrapped(trainer.model)
+    record = {"before": copied(model.state_dict())}
+    step = trainer._trainer.run_step
+
+    def watched():
+        step()
+        if "gradients" not in record:
+            found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+            record.update(gradients=copied(found), after_a_step=copied(model.state_dict()))
+        if trainer.iter == cfg.SOLVER.MAX_ITER - 1:
+            model.load_state_dict(record["before"])
+
+    trainer._trainer.run_step = watched
+    trainer.train()
+    images = comm.gather(evaluated(cfg))
+    if comm.is_main_process():
+        losses = [value for value, _ in trainer.storage.history("total_loss").values()]
+        record |= {"losses": losses, "images": images}
+        record["results"] = {k: dict(v) for k, v in trainer._last_eval_results.items()}
+        torch.save(record, path)
+
+
+def evaluated(cfg):
+    """The images that this process evaluates."""
+    loaders = [Trainer.build_test_loader(cfg, name) for name in cfg.DATASETS.TEST]
+    return [image["file_name"] for loader in loaders for batch in loader for image in batch]
+
+
+def copied(tensors):
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def fail(how, may_speak):
+    """End as it is told; where one process fails, the other waits for it in vain."""
+    if how == "all of them" or comm.get_rank() == 1:
+        if how == "a defect":
+            raise TypeError("a defect")
+        with explain_errors(debug=False, may_speak=may_speak):
+            raise ValueError(f"{how} cannot work so")
+    comm.synchronize()
