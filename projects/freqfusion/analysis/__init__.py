@@ -9,15 +9,21 @@ from freqfusion.analysis.aliasing import (
     measure_stage,
 )
 from freqfusion.analysis.attention_figure import attention_figure
+from freqfusion.analysis.feature_similarity import ClassValues, FeatureSimilarity, SimilarityResult
 from freqfusion.analysis.lattice_figure import lattice_figure
 from freqfusion.analysis.running import RunningMean
+from freqfusion.analysis.similarity_maps import SimilarityMaps, similarity_maps
 from freqfusion.analysis.spectra import radial_power_spectrum
 from freqfusion.analysis.spectrum_figure import StageSpectra, spectrum_figure
 
 __all__ = [
+    "ClassValues",
+    "FeatureSimilarity",
     "MeasureOptions",
     "Modulation",
     "RunningMean",
+    "SimilarityMaps",
+    "SimilarityResult",
     "StageMeasure",
     "StageSpectra",
     "attention_edge_correlation",
@@ -26,5 +32,6 @@ __all__ = [
     "lattice_figure",
     "measure_stage",
     "radial_power_spectrum",
+    "similarity_maps",
     "spectrum_figure",
 ]
