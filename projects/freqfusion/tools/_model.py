@@ -1,4 +1,4 @@
-"""The configuration that a tool's command line names, for a model that looks at images."""
+"""A configuration and its weights as a model, for the tools that run one."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from freqfusion.tools._visualize.predictor import check_weights
 
+def load_model(
+    config_file: str, weights: str | None, overrides: Sequence[str] = ()
+) -> tuple[Any, Any]:
+    """The configuration and its model, in evaluation mode with its weights.
 
-def read_model_config(
-    config_file: str | None, weights: str | None, overrides: Sequence[str], *, needs_weights: bool
-) -> Any:
-    """The configuration, on a device that is there; registers all data sets.
-
-    Args:
-        config_file: YAML file; without one, the defaults.
-        weights: Take the place of ``MODEL.WEIGHTS``.
-        overrides: ``KEY VALUE`` pairs.
-        needs_weights: Whether there must be weights.
+    ``weights`` come before ``MODEL.WEIGHTS``.
 
     Raises:
-        ValueError: for what the user can mend.
+        ValueError: for a configuration or weights that cannot be read.
+    """
+    cfg = read_config(config_file, weights, overrides)
+    return cfg, build_model(cfg)
+
+
+def read_config(config_file: str, weights: str | None, overrides: Sequence[str] = ()) -> Any:
+    """The configuration on a device that is there; registers all data sets.
+
+    Raises:
+        ValueError: if the file is not there, or has keys or values that do not exist.
     """
     from freqfusion.data.registration import register_datasets
     from freqfusion.engine.setup import fit_device, load_config
@@ -29,13 +33,37 @@ def read_model_config(
     if config_file and not Path(config_file).is_file():
         raise ValueError(f"there is no configuration {config_file}")
     try:
-        cfg = load_config(config_file or "", overrides)
+        cfg = load_config(config_file, overrides)
     except AssertionError as error:  # yacs, for a key without a value
         raise ValueError(str(error)) from error
     if weights:
         cfg.MODEL.WEIGHTS = weights
-    if needs_weights:
-        check_weights(cfg.MODEL.WEIGHTS)
     fit_device(cfg)
     register_datasets(cfg.DATASETS.DECLARED)
     return cfg
+
+
+def build_model(cfg: Any) -> Any:
+    """The model of a configuration with the weights of ``MODEL.WEIGHTS``, in evaluation mode.
+
+    Raises:
+        ValueError: if there are no weights, or no such file.
+    """
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.modeling import build_model
+
+    check_weights(cfg.MODEL.WEIGHTS)
+    model = build_model(cfg.clone()).eval()
+    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def check_weights(weights: str) -> None:
+    """ValueError where no weights are named, or a file that is not there."""
+    if not weights:
+        raise ValueError(
+            "there are no weights to predict with; give --weights FILE, or MODEL.WEIGHTS FILE at"
+            " the end of the command line"
+        )
+    if "://" not in weights and not Path(weights).is_file():
+        raise ValueError(f"there is no file of weights {weights}; give another with --weights")

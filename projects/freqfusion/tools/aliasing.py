@@ -23,7 +23,7 @@ from freqfusion.tools._aliasing.figures import write_image_figures, write_spectr
 from freqfusion.tools._aliasing.measuring import AliasingMeter
 from freqfusion.tools._aliasing.report import footer, summary, table
 from freqfusion.tools._arguments import number_from
-from freqfusion.tools._model import read_model_config
+from freqfusion.tools._model import check_weights, read_config
 from freqfusion.tools._visualize.predictor import Predictor
 from freqfusion.tools._visualize.sources import Source, from_dataset, from_files
 
@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> tuple[AliasingMeter, list[Path]]:
     from freqfusion.tools._aliasing.inputs import Reader
     from freqfusion.tools._aliasing.places import find_places
 
-    cfg = read_model_config(options.config_file, options.weights, options.opts, needs_weights=True)
+    cfg = read_config(options.config_file, options.weights, options.opts)
+    check_weights(cfg.MODEL.WEIGHTS)
     sources = _sources(options)
     predictor = Predictor(cfg)
     places = find_places(predictor.model, cfg.MODEL.SFM.POINTS)

@@ -17,7 +17,7 @@ from typing import Any
 
 from freqfusion.drawing import RGB
 from freqfusion.tools._arguments import number_from
-from freqfusion.tools._model import read_model_config
+from freqfusion.tools._model import check_weights, read_config
 from freqfusion.tools._visualize.page import Card, render_page
 from freqfusion.tools._visualize.predictor import Predictor
 from freqfusion.tools._visualize.scores import MAIN_SCORE
@@ -55,9 +55,7 @@ def run(options: argparse.Namespace) -> tuple[Path, Report]:
     """Draw everything; the page, and what is on it."""
     from tqdm import tqdm
 
-    cfg = read_model_config(
-        options.config_file, options.weights, options.opts, needs_weights=not options.truth_only
-    )
+    cfg = _config(options)
     if options.dataset:
         sources, metadata = from_dataset(options.dataset, options.limit)
     else:
@@ -117,6 +115,14 @@ def _keep(strips: Strips, source: Source, stem: str, output: Path, report: Repor
     if files:
         report.cards.append(Card(source.path.name, files, strips.scores))
         report.classes |= strips.classes
+
+
+def _config(options: argparse.Namespace) -> Any:
+    """The configuration; the weights are looked for before any data."""
+    cfg = read_config(options.config_file or "", options.weights, options.opts)
+    if not options.truth_only:
+        check_weights(cfg.MODEL.WEIGHTS)
+    return cfg
 
 
 def _metadata_of(cfg: Any) -> Any:

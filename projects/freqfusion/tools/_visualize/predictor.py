@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,24 +9,23 @@ import torch
 from PIL import Image
 
 from freqfusion.drawing import Picture
+from freqfusion.tools._model import build_model
 
 
 class Predictor:
     """Runs a model on one RGB image at a time, resized as in Detectron2's evaluation.
 
+    ``model`` is built from the configuration unless it is given.
+
     Raises:
         ValueError: if there are no weights, or no such file.
     """
 
-    def __init__(self, cfg: Any) -> None:
-        from detectron2.checkpoint import DetectionCheckpointer
+    def __init__(self, cfg: Any, model: Any | None = None) -> None:
         from detectron2.data.transforms import ResizeShortestEdge
-        from detectron2.modeling import build_model
 
-        check_weights(cfg.MODEL.WEIGHTS)
+        self.model = build_model(cfg) if model is None else model
         self.format: str = cfg.INPUT.FORMAT
-        self.model = build_model(cfg.clone()).eval()
-        DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         shortest = [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST]
         self.resize = ResizeShortestEdge(shortest, cfg.INPUT.MAX_SIZE_TEST)
 
@@ -38,7 +36,7 @@ class Predictor:
         return output
 
     def inputs(self, image: Picture) -> dict[str, Any]:
-        """What the model takes for an RGB image: its planes, resized, and its size."""
+        """What the model takes of an image, height x width x 3 in RGB."""
         from detectron2.data.detection_utils import convert_PIL_to_numpy
 
         height, width = image.shape[:2]
@@ -46,14 +44,3 @@ class Predictor:
         resized = self.resize.get_transform(channels).apply_image(channels)
         planes = np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32)
         return {"image": torch.from_numpy(planes), "height": height, "width": width}
-
-
-def check_weights(weights: str) -> None:
-    """ValueError where no weights are named, or a file that is not there."""
-    if not weights:
-        raise ValueError(
-            "there are no weights to predict with; give --weights FILE, or MODEL.WEIGHTS FILE at"
-            " the end of the command line"
-        )
-    if "://" not in weights and not Path(weights).is_file():
-        raise ValueError(f"there is no file of weights {weights}; give another with --weights")
