@@ -12,6 +12,7 @@ from freqfusion.analysis.attention_figure import attention_figure
 from freqfusion.analysis.feature_similarity import ClassValues, FeatureSimilarity, SimilarityResult
 from freqfusion.analysis.lattice_figure import lattice_figure
 from freqfusion.analysis.running import RunningMean
+from freqfusion.analysis.similarity_figure import similarity_figure
 from freqfusion.analysis.similarity_maps import SimilarityMaps, similarity_maps
 from freqfusion.analysis.spectra import radial_power_spectrum
 from freqfusion.analysis.spectrum_figure import StageSpectra, spectrum_figure
@@ -32,6 +33,7 @@ __all__ = [
     "lattice_figure",
     "measure_stage",
     "radial_power_spectrum",
+    "similarity_figure",
     "similarity_maps",
     "spectrum_figure",
 ]

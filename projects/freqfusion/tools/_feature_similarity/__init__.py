@@ -1,0 +1,1 @@
+"""The parts of ``freqfusion.tools.feature_similarity``."""

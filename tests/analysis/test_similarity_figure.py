@@ -1,0 +1,100 @@
+"""The figure of similarity maps: panels, scales and captions."""
+
+import numpy as np
+import pytest
+import torch
+
+from freqfusion.analysis import similarity_figure, similarity_maps
+
+LABELS = np.repeat([[0] * 6 + [1] * 6], 8, axis=0)
+PICTURE = np.zeros((8, 12, 3), dtype=np.uint8)
+CLASSES = {"sky": (0, 0, 255), "road": (90, 90, 90)}
+
+
+def maps(seed, labels=LABELS):
+    features = torch.randn(4, 4, 6, generator=torch.Generator().manual_seed(seed))
+    features[0, :, :3] += 2
+    features[1, :, 3:] += 2
+    return similarity_maps(features, labels)
+
+
+def draw(models, **settings):
+    figure = similarity_figure(PICTURE, PICTURE, models, **settings)
+    figure.canvas.draw()
+    return figure
+
+
+def panels(figure):
+    """The drawn axes by the first line of their titles and their place."""
+    return [axis for axis in figure.axes if axis.images and axis.get_title()]
+
+
+def test_panels_and_captions():
+    one = maps(0)
+    figure = draw({"A": {"coarse": one, "p2": maps(1)}, "B": {"p2": maps(2)}}, classes=CLASSES)
+    titles = [axis.get_title() for axis in panels(figure)]
+    assert titles[:2] == ["image", f"coarse\nmean {np.nanmean(one.own):.2f}"]
+    wrong = 100 * (one.margin < 0).mean()
+    assert f"coarse\n{wrong:.1f} % nearer to another" in titles
+    assert sorted(t.split("\n")[0] for t in titles) == sorted(
+        ["image", "truth", *["coarse"] * 2, *["p2"] * 4]
+    )
+    assert {axis.get_ylabel() for axis in figure.axes} >= {"A", "B", "similarity to the own class"}
+    names = [text.get_text() for axis in figure.axes if axis.get_legend()
+             for text in axis.get_legend().get_texts()]  # fmt: skip
+    assert names == ["sky", "road"]
+
+
+def test_one_scale_for_a_kind_and_zero_in_the_middle():
+    figure = draw({"A": {"x": maps(0), "y": maps(1)}, "B": {"x": maps(2)}})
+    drawn = {axis.get_title(): axis.images[0].get_clim() for axis in panels(figure)}
+    own = {limits for title, limits in drawn.items() if "mean" in title}
+    margin = {limits for title, limits in drawn.items() if "nearer" in title}
+    assert len(own) == len(margin) == 1
+    low, high = margin.pop()
+    assert low == -high < 0
+    assert own.pop()[1] == 1
+
+
+def test_ignored_pixels_are_grey():
+    labels = LABELS.copy()
+    labels[0] = 255
+    figure = draw({"A": {"x": maps(0, labels)}}, classes=CLASSES)
+    panel = next(axis for axis in panels(figure) if "mean" in axis.get_title())
+    color = panel.images[0].to_rgba(panel.images[0].get_array())[0, 0, :3]
+    assert color == pytest.approx([128 / 255] * 3)
+    assert panel.images[0].get_array().mask[0].all()
+
+
+@pytest.mark.parametrize("labels", [np.full((8, 12), 255), np.zeros((8, 12), dtype=int)])
+def test_nothing_to_show(labels):
+    """All ignored, and one class without a margin, are drawn without a warning."""
+    with np.errstate(all="raise"):
+        figure = draw({"A": {"x": maps(0, labels)}})
+    notes = [axis.get_title() for axis in panels(figure)]
+    assert ("x\nno pixel" in notes) == (labels.min() == 255)
+
+
+def test_long_names_stay_in_their_panels():
+    """No caption reaches into the next panel, whatever a layer or a model is called."""
+    name = "sem_seg_head.pixel_decoder.adapter_1.something_long@lr_feat"
+    models = {"a_model_with_quite_a_long_name_in_it": {name: maps(0), name + "2": maps(1)}}
+    figure = draw(models, title="scene.jpg")
+    boxes = [axis.title.get_window_extent() for axis in panels(figure)]
+    boxes += [axis.yaxis.label.get_window_extent() for axis in panels(figure)]
+    boxes = [box for box in boxes if box.width > 0]
+    for at, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[at + 1 :])
+
+
+def test_no_maps():
+    with pytest.raises(ValueError, match="no maps to draw"):
+        similarity_figure(PICTURE, PICTURE, {"A": {}})
+
+
+def test_no_global_state():
+    import sys
+
+    draw({"A": {"x": maps(0)}})
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()

@@ -1,0 +1,463 @@
+"""The tool that measures features: layers, padding, truth, a whole run, and its messages."""
+
+import json
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from freqfusion.analysis import FeatureSimilarity, similarity_maps
+from freqfusion.data.synthetic import write_coco
+from freqfusion.tools import feature_similarity
+from freqfusion.tools._feature_similarity.layers import (
+    Layer,
+    default_layers,
+    parse_layer,
+    pick,
+    resolve_layers,
+)
+from freqfusion.tools._feature_similarity.recording import record_maps
+from freqfusion.tools._feature_similarity.report import Row, class_table, content, table
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = str(ROOT / "configs/synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r18.yaml")
+PLAIN = str(ROOT / "configs/synthetic/panoptic-segmentation/panoptic_fpn_r18.yaml")
+DATASET = "synthetic_panoptic_val_separated"
+JOINT = "synthetic_panoptic_val"
+SMALL = ["INPUT.MIN_SIZE_TEST", "60", "INPUT.MAX_SIZE_TEST", "75", "MODEL.DEVICE", "cpu"]
+DECODER = "sem_seg_head.pixel_decoder."
+SIZE = (64, 80)
+
+
+class Pooling(nn.Module):
+    """A backbone whose maps are means of the image: at stride 4, 8 and 16."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.ModuleList(nn.AvgPool2d(stride, ceil_mode=True) for stride in (4, 8, 16))
+        self.after = nn.ReLU(inplace=True)
+
+    def output_shape(self):
+        return {"c2": None, "c3": None, "c4": None}
+
+    def forward(self, image):
+        maps = [pool(image) for pool in self.body]
+        return {"c2": self.after(-maps[0]), "c3": maps[1], "c4": maps[2], "all": maps}
+
+
+class Padded(nn.Module):
+    """A model in Detectron2's manner: pads the image to a multiple of 32, and keeps count."""
+
+    def __init__(self, divisor=32):
+        super().__init__()
+        self.backbone, self.head, self.divisor = Pooling(), nn.Identity(), divisor
+        self.heads = 0
+
+    def forward(self, inputs):
+        image = inputs[0]["image"].float()
+        more = [-size % self.divisor for size in image.shape[-2:]]
+        padded = nn.functional.pad(image, (0, more[1], 0, more[0]))
+        maps = self.backbone(padded[None])
+        self.heads += 1
+        return self.head(maps["all"][0])
+
+
+def layers_of(*texts, model=None):
+    return resolve_layers(model or Padded(), [parse_layer(text) for text in texts])
+
+
+def record(*texts, size=(40, 72), model=None):
+    model = model or Padded()
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    return record_maps(model, {"image": image}, layers_of(*texts, model=model)), image
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("p2", Layer("p2", "p2")),
+        ("a.b.0:1+2", Layer("a.b.0:1+2", "a.b.0", "output", "1+2")),
+        ("a.b@lr_feat", Layer("a.b@lr_feat", "a.b", "input", "lr_feat")),
+        ("my map=a.b:-1", Layer("my map", "a.b", "output", "-1")),
+    ],
+)
+def test_reading_layers(text, wanted):
+    assert parse_layer(text) == wanted
+    assert str(wanted) == text.removeprefix("my map=")
+
+
+@pytest.mark.parametrize("text", ["", "=x", "a:", "a@", "a:b@c", "a=b=c", ":1"])
+def test_no_layers(text):
+    with pytest.raises(ValueError, match="cannot read the layer"):
+        parse_layer(text)
+
+
+Pair = namedtuple("Pair", "first second")
+
+
+def test_parts():
+    one, two = torch.ones(2), torch.full((2,), 2.0)
+    for value in ([one, two], (one, two), Pair(one, two), {"first": one, "second": two}):
+        assert pick(Layer("", "x", part="1"), value) is two
+        assert pick(Layer("", "x", part="-1"), value) is two
+        assert pick(Layer("", "x", part="0+1"), value).tolist() == [3, 3]
+    for value in (Pair(one, two), {"first": one, "second": two}):
+        assert pick(Layer("", "x", part="first"), value) is one
+    assert pick(Layer("", "x"), one) is one
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("", {"a": 1, "b": 2}, "x is a dict of a, b, not a tensor; choose a part"),
+        ("c", {"a": 1}, "x:c: there is no part 'c'; output is a dict of a"),
+        ("2", [1, 2], "no part '2'; output is a list of 2"),
+        ("0", [None], "x:0 is a NoneType, not a tensor"),
+        ("0", torch.zeros(3), "no part '0'; output is a Tensor"),
+    ],
+)
+def test_wrong_parts(part, value, message):
+    with pytest.raises(ValueError, match=message):
+        pick(Layer("x", "x", part=part), value)
+
+
+def test_names():
+    found = layers_of("c3", "deep=backbone.body.1", "backbone:all")
+    assert [(one.label, str(one)) for one in found] == [
+        ("c3", "backbone:c3"), ("deep", "backbone.body.1"), ("backbone:all", "backbone:all"),
+    ]  # fmt: skip
+    for texts, message in (
+        (["c5"], r"no module 'c5' .* \(it has c2, c3, c4\); did you mean c"),
+        (["backbone.bodie.1"], "did you mean backbone.body.1"),
+        (["c3:0"], "c3 is an output of the backbone, which has no parts"),
+        (["c3", "c3=c2"], "the layer c3 is named twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layers_of(*texts)
+
+
+def test_recording():
+    """Outputs, parts, and inputs by name and place; the head is run only where it is used."""
+    model = Padded()
+    maps, image = record(
+        "c3", "last=backbone.body.2", "in=backbone@image", "in0=backbone@0", "pair=backbone:c3",
+        model=model,
+    )  # fmt: skip
+    assert model.heads == 0
+    assert {name: tuple(one.features.shape) for name, one in maps.items()} == {
+        "c3": (3, 8, 12), "last": (3, 4, 6), "in": (3, 64, 96), "in0": (3, 64, 96),
+        "pair": (3, 8, 12),
+    }  # fmt: skip
+    assert torch.equal(maps["in"].features[:, :40, :72], image)
+    assert maps["c3"].covered == (40 / 64, 72 / 96)
+    record("head", model=model)
+    assert model.heads == 1
+    assert not model.backbone._forward_hooks, "hooks are removed"
+    assert not model.backbone._forward_pre_hooks
+
+
+def test_what_is_changed_in_place_later_is_recorded_as_it_was():
+    maps, _ = record("before=backbone.after@0", "backbone.after")
+    assert maps["before"].features.min() < 0
+    assert maps["backbone.after"].features.min() == 0
+
+
+@pytest.mark.parametrize("size", [(40, 72), (64, 96), (61, 77), (33, 95)])
+@pytest.mark.parametrize("divisor", [1, 32])
+def test_covered_part(size, divisor):
+    """Cells that show padding, or lie across the border, are known by the stride: 4, 8 and 16."""
+    maps, _ = record("c2", "c3", "c4", size=size, model=Padded(divisor))
+    for stride, one in zip((4, 8, 16), maps.values(), strict=True):
+        cells = one.features.shape[-2:]
+        assert one.covered == tuple(s / (c * stride) for s, c in zip(size, cells, strict=True))
+
+
+def test_features_lie_on_their_labels():
+    """The pooled colours of a two-coloured image are right but for a cell around the boundary."""
+    labels = np.zeros((61, 90), dtype=int)
+    labels[:, 41:] = 1
+    image = torch.zeros(3, 61, 90)
+    image[0], image[1] = torch.from_numpy(labels == 0), torch.from_numpy(labels == 1)
+    one = record_maps(Padded(), {"image": image}, layers_of("c3"))["c3"]
+    maps = similarity_maps(one.features, labels, covered=one.covered)
+    assert set(np.flatnonzero(maps.nearer_to_another.any(0)).tolist()) <= set(range(37, 45))
+    wrong = similarity_maps(one.features, labels)
+    assert wrong.nearer_to_another.mean() > 3 * maps.nearer_to_another.mean()
+
+
+def test_recording_what_is_no_map():
+    class Flat(Padded):
+        def forward(self, inputs):
+            return self.head(torch.zeros(100, 7))
+
+    with pytest.raises(ValueError, match=r"head has the shape \(100, 7\); a map of one image is 1"):
+        record("head", model=Flat())
+    with pytest.raises(ValueError, match="the model does not run backbone@0 on an image"):
+        record("backbone@0", model=Flat())
+
+
+def result(edge_width=0):
+    """Class 0 all right, class 1 alone in an image, class 2 absent."""
+    scores = FeatureSimilarity(3, edge_width=edge_width)
+    features = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    for labels in (np.zeros((4, 4), int), np.repeat([[0, 0, 1, 1]], 4, 0)):
+        scores.update(features, labels)
+    return scores.result()
+
+
+def test_report():
+    rows = [Row("A", "p2", "backbone:p2", 3, result(3)), Row("A", "p2", "backbone:p2", 0, result())]
+    lines = table(rows, 2).splitlines()
+    assert lines[0] == "2 images"
+    assert [line.split()[:4] for line in lines[3:]] == [
+        ["A", "p2", "all", f"{rows[1].result.intra.overall:.3f}"], ["A", "p2", "band", "3"],
+    ]  # fmt: skip
+    assert lines[3].split()[4] == "-", "one pair only"
+    text = class_table(rows[1], ["sky", "road", "sea"])
+    assert "(road)" in text
+    assert "sea" not in text
+    written = content(rows, ["sky", "road", "sea"], {"dataset": "d"})
+    assert json.loads(json.dumps(written, allow_nan=False)) == written
+    sea = written["rows"][1]["per_class"]["sea"]
+    assert (sea["pixels"], sea["intra"], sea["error_rate"]) == (0, None, None)
+    road = written["rows"][1]["per_class"]["road"]
+    assert road["intra"] == pytest.approx(rows[1].result.intra.mean[1])
+    assert not road["error_counts"]
+    assert written["rows"][1]["overall"]["inter"] is None
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Three scenes, registered as the synthetic data sets for this test."""
+    pytest.importorskip("detectron2")
+    from rehearsed import registered_at
+
+    root = write_coco(
+        tmp_path / "data" / "synthetic",
+        num_train=0, num_val=3, size=SIZE, workers=1, progress=False,
+    )  # fmt: skip
+    with registered_at(root.parent, monkeypatch):
+        yield root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Of a model that has learnt nothing; the plain one takes what it knows of them."""
+    from detectron2.modeling import build_model
+
+    from freqfusion.engine.setup import load_config
+
+    torch.manual_seed(0)
+    model = build_model(load_config(CONFIG, ["MODEL.DEVICE", "cpu"]))
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    torch.save({"model": model.state_dict()}, path)
+    return str(path)
+
+
+def run(tmp_path, *arguments, dataset=DATASET):
+    out = tmp_path / "out"
+    code = feature_similarity.main(["--dataset", dataset, "--output", str(out), *arguments, *SMALL])
+    assert code == 0
+    return json.loads((out / "similarity.json").read_text(encoding="utf-8")), out
+
+
+@pytest.mark.detectron2
+def test_two_models(data, weights, tmp_path, capsys):
+    """Before and after the finest hop of both, on all pixels and on a band; a figure of two."""
+    models = ["--model", "ours", CONFIG, weights, "--model", "plain", PLAIN, weights]
+    scores, out = run(tmp_path, *models, "--figures", "1", "--limit", "2", "--per-class")
+    places = {(r["model"], r["layer"], r["edge_width"]): r for r in scores["rows"]}
+    assert set(places) == {
+        (model, layer, width)
+        for model in ("ours", "plain")
+        for layer in ("coarse", "fused", "p2")
+        for width in (0, 3)
+    }
+    labels = [np.asarray(Image.open(p)) for p in sorted((data / "panoptic_stuff_val").iterdir())][
+        :2
+    ]
+    labelled = sum(int((one != 255).sum()) for one in labels)
+    for (_, _, width), row in places.items():
+        assert row["images"] == 2
+        assert row["pixels"] == labelled if not width else 0 < row["pixels"] < labelled
+        assert -1 <= row["overall"]["intra"] <= 1
+    assert scores["classes"][0] == "things"
+    figures = sorted(out.glob("*.png"))
+    assert [path.name for path in figures] == ["similarity_00000_000000000001.png"]
+    with Image.open(figures[0]) as picture:
+        assert picture.width > 1000
+    printed = capsys.readouterr().out
+    assert "2 images" in printed
+    assert "ours, fused, pixels: band 3" in printed
+
+
+@pytest.mark.detectron2
+def test_layer_is_what_the_model_gives(data, weights, tmp_path):
+    """The scores of p2, of res4 and of a hop's sum are those of the maps taken by hand."""
+    from freqfusion.tools._model import load_model
+    from freqfusion.tools._visualize.predictor import Predictor
+    from freqfusion.tools._visualize.sources import read_image
+
+    names = ["p2", "res4", "joined=backbone.fpn_fusion2:1+2", "taken=backbone.fpn_output2@0"]
+    settings = ["--limit", "1", "--figures", "0", "--edge-width", "0", "--labels", "semantic"]
+    scores, out = run(
+        tmp_path, "--config-file", CONFIG, "--weights", weights, *settings, "--layers", *names,
+        "--",
+    )  # fmt: skip
+    assert not list(out.glob("*.png"))
+    found = {row["layer"]: row["overall"] for row in scores["rows"]}
+    assert found["joined"] == pytest.approx(found["taken"])
+    cfg, model = load_model(CONFIG, weights, SMALL)
+    inputs = Predictor(cfg, model).inputs(read_image(sorted((data / "val").iterdir())[0]))
+    image = model.preprocess_image([inputs]).tensor
+    assert inputs["image"].shape[-2:] == (60, 75)
+    with torch.no_grad():
+        maps = {"res4": model.backbone.bottom_up(image)["res4"], "p2": model.backbone(image)["p2"]}
+    label = np.asarray(Image.open(sorted((data / "panoptic_stuff_val").iterdir())[0]))
+    for name, stride in (("p2", 4), ("res4", 16)):
+        covered = tuple(
+            s / (c * stride) for s, c in zip((60, 75), maps[name].shape[-2:], strict=True)
+        )
+        own = FeatureSimilarity(len(scores["classes"]))
+        own.update(maps[name][0], label, covered)
+        assert found[name]["intra"] == pytest.approx(own.result().intra.overall)
+        assert found[name]["pixel_error_rate"] == pytest.approx(own.result().pixel_error_rate)
+
+
+@pytest.mark.detectron2
+def test_truth_from_panoptic_pictures(data, weights, tmp_path):
+    """Things get classes of their own, where the semantic labels of the data set have but one."""
+    one = ["--config-file", CONFIG, "--weights", weights, "--figures", "0", "--layers", "p2"]
+    semantic, _ = run(tmp_path, *one, "--labels", "semantic", "--edge-width", "0", "--")
+    panoptic, _ = run(tmp_path, *one, "--labels", "panoptic", "--edge-width", "0", "--")
+    assert panoptic["rows"][0]["pixels"] == semantic["rows"][0]["pixels"]
+    by_class = panoptic["rows"][0]["per_class"]
+    things = panoptic["classes"][: panoptic["classes"].index("things")]
+    count = sum(by_class[name]["pixels"] for name in things)
+    assert count == semantic["rows"][0]["per_class"]["things"]["pixels"] > 0
+    joint, _ = run(tmp_path, *one, "--edge-width", "0", "--", dataset=JOINT)
+    assert joint["rows"][0]["overall"] == pytest.approx(panoptic["rows"][0]["overall"])
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ("panoptic-segmentation/freqfusion_panoptic_fpn_r18",
+         ["backbone.fpn_output3@0", "backbone.fpn_output2@0", "backbone.fpn_output2"]),
+        ("semantic-segmentation/sfm_semantic_fpn_r18",
+         ["backbone.fpn_output3@0", "backbone.fpn_output2@0", "backbone.fpn_output2"]),
+        ("panoptic-segmentation/freqfusion_mask2former_r18",
+         [DECODER + "transformer:-1", DECODER + "layer_1@0", DECODER + "mask_features"]),
+        ("semantic-segmentation/fcn_r18",
+         ["backbone:res5", "backbone:res4", "backbone:res3", "backbone:res2"]),
+    ],
+)  # fmt: skip
+def test_default_layers_run(config, wanted, data):
+    """They are those of the design, run, and get finer; a head that concatenates has its own."""
+    from detectron2.data import DatasetCatalog
+    from detectron2.modeling import build_model
+
+    from freqfusion.engine.setup import load_config
+
+    cfg = load_config(str(ROOT / f"configs/synthetic/{config}.yaml"), ["MODEL.DEVICE", "cpu"])
+    for name in cfg.DATASETS.TEST:
+        DatasetCatalog.get(name)  # fills the metadata, which Mask2Former reads
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST
+    model = build_model(cfg).eval()
+    layers = default_layers(model)
+    assert [str(layer) for layer in layers] == wanted
+    maps = record_maps(model, {"image": torch.zeros(3, 64, 96), "height": 64, "width": 96}, layers)
+    sizes = [one.features.shape[-1] for one in maps.values()]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
+def test_default_layers_of_a_concatenation():
+    from freqfusion.layers import FreqFusionConcat
+
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            fusion = {"feature_resample": False}
+            self.join = FreqFusionConcat(in_channels=[8, 8, 8], compress_ratio=2, fusion=fusion)
+
+        def forward(self, inputs):
+            return self.join([torch.rand(1, 8, size, size) for size in (16, 8, 4)])
+
+    model = nn.ModuleDict({"sem_seg_head": Head()})
+    layers = default_layers(model)
+    assert [str(layer) for layer in layers] == [
+        "sem_seg_head.join.fusions.1@lr_feat", "sem_seg_head.join",
+    ]  # fmt: skip
+    alone = Head()
+    maps = record_maps(alone, {"image": torch.zeros(3, 64, 64)}, default_layers(alone))
+    assert [tuple(one.features.shape) for one in maps.values()] == [(16, 8, 8), (24, 16, 16)]
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there is no model; give --config-file FILE --weights FILE, or --model NAME"),
+        (["--weights", "a.pth"], "--weights belongs to --config-file"),
+        (["--config-file", "absent.yaml"], "there is no configuration absent.yaml"),
+        (["--config-file", CONFIG], "there are no weights"),
+        (["--model", "a", CONFIG, "a.pth"], "there is no file of weights a.pth"),
+        (["--model", "a", CONFIG, "a", "--model", "a", CONFIG, "b"], "two models are called a"),
+        (["--config-file", CONFIG, "--layers", "a:"], "cannot read the layer 'a:'"),
+    ],
+)
+def test_messages(arguments, message, tmp_path, capsys):
+    out = ["--dataset", DATASET, "--output", str(tmp_path / "out")]
+    assert feature_similarity.main([*out, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("feature_similarity: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.detectron2
+def test_messages_with_a_model(data, weights, tmp_path, capsys):
+    model = ["--config-file", CONFIG, "--weights", weights, "--output", str(tmp_path / "out")]
+    for arguments, message in (
+        (["--dataset", "synthetic_panoptic_vall"], "is registered; did you mean synthetic"),
+        (["--dataset", DATASET, "--layers", "p9"], "no module 'p9'"),
+        (["--dataset", "synthetic_instances_val"], "has no semantic or panoptic truth"),
+        (["--dataset", "synthetic_semantic_val", "--labels", "panoptic"], "has no panoptic truth"),
+    ):
+        assert feature_similarity.main([*model, *arguments, "--", *SMALL]) == 2
+        assert message in capsys.readouterr().err
+    truth = sorted((data / "panoptic_stuff_val").iterdir())[0]
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(truth)
+    semantic = ["--dataset", DATASET, "--labels", "semantic"]
+    assert feature_similarity.main([*model, *semantic, *SMALL]) == 2
+    assert "is 64 x 80 (height x width), but its truth is 5 x 5" in capsys.readouterr().err
+
+
+def test_output_that_is_a_file(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert feature_similarity.main(["--dataset", "x", "--output", str(file)]) == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--edge-width", "-1"], "'-1' is not a whole number from 0 on"),
+        (["--edge-width", "x"], "'x' is not a whole number from 0 on"),
+        (["--min-images", "0"], "not a whole number from 1 on"),
+        (["--labels", "boxes"], "invalid choice: 'boxes'"),
+        (["--model", "a", "b"], "expected 3 arguments"),
+    ],
+)
+def test_wrong_arguments(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        feature_similarity.main(["--dataset", "x", "--output", "out", *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
