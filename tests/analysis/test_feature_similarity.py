@@ -290,21 +290,30 @@ def test_turned_and_mirrored_features_are_the_same(seed):
     piece=st.sampled_from([1, 30, 2**22]),
 )
 def test_resizing_is_that_of_torch(before, after, mode, piece):
-    """For any sizes, and in pieces of any number of rows."""
-    features = torch.randn(2, *before, dtype=torch.float64)
+    """For any sizes, and in pieces of any number of rows and channels."""
+    features = torch.randn(3, *before, dtype=torch.float64)
     wanted = F.interpolate(features[None], size=after, mode=mode)[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resized_module, "_PIECE", piece)
-        parts = [part for _, part in ResizedMap(features, after, mode=mode).pieces()]
-    torch.testing.assert_close(torch.cat(parts, dim=1).view_as(wanted), wanted)
+        check_resized(ResizedMap(features, after, mode=mode), wanted)
+
+
+def check_resized(found, wanted):
+    """Its products with the axes are its channels; so are lengths and sums those of the map."""
+    axes = torch.eye(len(wanted), dtype=torch.float64)
+    _, products, lengths = zip(*found.products(axes), strict=True)
+    torch.testing.assert_close(torch.cat(products, dim=1), wanted)
+    torch.testing.assert_close(torch.cat(lengths), wanted.norm(dim=0))
+    place = torch.randint(-1, 2, wanted.shape[1:])
+    sums = [wanted[:, place == number].sum(1) for number in (0, 1)]
+    torch.testing.assert_close(found.sums(place, 2), torch.stack(sums))
 
 
 def test_covered_part_is_that_before_padding():
     """What an image padded to twice its height and 4/3 of its width has in its corner."""
     features = torch.randn(2, 4, 8, dtype=torch.float64)
     wanted = F.interpolate(features[None], size=(12, 16), mode="bilinear")[0, :, :6, :12]
-    parts = [part for _, part in ResizedMap(features, (6, 12), (0.5, 0.75)).pieces()]
-    torch.testing.assert_close(torch.cat(parts, dim=1).view_as(wanted), wanted)
+    check_resized(ResizedMap(features, (6, 12), (0.5, 0.75)), wanted)
 
 
 @settings(max_examples=50)
@@ -348,21 +357,25 @@ def test_moments_keep_their_digits():
     assert math.isnan(moments.mean()[2])
 
 
-def test_memory_is_that_of_an_image():
-    """The map of 64 channels at the size of the labels, 128 MiB in float64, is never whole."""
-    random = np.random.default_rng(0)
-    labels = np.repeat(np.repeat(random.integers(0, 4, (8, 8)), 64, 0), 64, 1)
-    seen, lerp = [], torch.lerp
-    with pytest.MonkeyPatch.context() as patch:
+def test_work_is_that_of_the_map_not_of_the_labels():
+    """64 channels at the size of the labels, 128 MiB in float64, are never made."""
+    import torch.utils._python_dispatch as dispatch
 
-        def watched(first, *others):
-            seen.append(first.numel())
-            return lerp(first, *others)
+    largest = 0
 
-        patch.setattr(torch, "lerp", watched)
-        maps = similarity_maps(torch.randn(64, 64, 64), labels)
-    assert max(seen) <= 2**22 < 64 * labels.size
+    class Watch(dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            nonlocal largest
+            out = function(*arguments, **(keywords or {}))
+            if isinstance(out, torch.Tensor):
+                largest = max(largest, out.numel())
+            return out
+
+    labels = np.kron(np.random.default_rng(0).integers(0, 4, (8, 8)), np.ones((64, 64), dtype=int))
+    with Watch():
+        maps = similarity_maps(torch.randn(64, 32, 32), labels)
     assert maps.own.shape == labels.shape
+    assert 0 < largest <= 2**22 < 64 * labels.size
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def similarity_maps(
 ) -> SimilarityMaps:
     """Similarity of each pixel of one image to the centres of its classes.
 
-    The features are resized to the labels piece by piece, on their device and in float64.
+    The features are compared as resized to the labels, in float64 and on their device.
 
     Args:
         features: (C, h, w), of any floating type.
@@ -99,14 +99,12 @@ def similarity_maps(
 
 
 def _centres(resized: ResizedMap, place: Tensor, count: int) -> Tensor:
-    """Unit vectors (K, C) of the mean features of the classes."""
-    features = resized.features
-    total = features.new_zeros((len(features), count), dtype=torch.float64)
-    numbers = torch.arange(count, device=place.device)
-    for rows, piece in resized.pieces():
-        total += piece @ (place[rows].reshape(-1, 1) == numbers).double()
-    pixels = (place.reshape(-1, 1) == numbers).sum(0)
-    return _unit(total / pixels).T
+    """Unit vectors (K, C) along the mean features of the classes."""
+    pixels = torch.bincount(place[place >= 0], minlength=count)
+    centres = resized.sums(place, count) / pixels[:, None]
+    norms = torch.linalg.vector_norm(centres, dim=1, keepdim=True)
+    unit: Tensor = centres / norms.clamp_min(_SMALLEST_NORM)
+    return unit
 
 
 def _nearest(resized: ResizedMap, place: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,22 +113,14 @@ def _nearest(resized: ResizedMap, place: Tensor, centres: Tensor) -> tuple[Tenso
     other = own.clone()
     if not len(centres):
         return own, other
-    for rows, piece in resized.pieces():
-        cosines = centres @ _unit(piece)
-        at = place[rows].reshape(1, -1)
-        mine = cosines.gather(0, at.clamp_min(0))[0]
-        rest = cosines.scatter(0, at.clamp_min(0), -torch.inf).amax(0)
-        shape = own[rows].shape
-        own[rows] = mine.masked_fill(at[0] < 0, torch.nan).view(shape)
-        other[rows] = rest.masked_fill((at[0] < 0) | rest.isinf(), torch.nan).view(shape)
+    for rows, products, lengths in resized.products(centres):
+        cosines = products / lengths.clamp_min(_SMALLEST_NORM)
+        at = place[rows]
+        first = at.clamp_min(0)[None]
+        rest = cosines.scatter(0, first, -torch.inf).amax(0)
+        own[rows] = cosines.gather(0, first)[0].masked_fill(at < 0, torch.nan)
+        other[rows] = rest.masked_fill((at < 0) | rest.isinf(), torch.nan)
     return own, other
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Columns (C, n) of length 1."""
-    norms = torch.linalg.vector_norm(vectors, dim=0, keepdim=True)
-    unit: Tensor = vectors / norms.clamp_min(_SMALLEST_NORM)
-    return unit
 
 
 def _checked(features: Tensor, labels: LabelMap) -> Tensor:
