@@ -18,8 +18,8 @@ def maps(seed, labels=LABELS):
     return similarity_maps(features, labels)
 
 
-def draw(models, **settings):
-    figure = similarity_figure(PICTURE, PICTURE, models, **settings)
+def draw(models, picture=PICTURE, **settings):
+    figure = similarity_figure(picture, picture, models, **settings)
     figure.canvas.draw()
     return figure
 
@@ -75,13 +75,16 @@ def test_nothing_to_show(labels):
     assert ("x\nno pixel" in notes) == (labels.min() == 255)
 
 
-def test_long_names_stay_in_their_panels():
+@pytest.mark.parametrize("size", [(8, 12), (8, 16), (12, 8)])
+def test_long_names_stay_in_their_panels(size):
     """No caption reaches into the next panel, whatever a layer or a model is called."""
     name = "sem_seg_head.pixel_decoder.adapter_1.something_long@lr_feat"
-    models = {"a_model_with_quite_a_long_name_in_it": {name: maps(0), name + "2": maps(1)}}
-    figure = draw(models, title="scene.jpg")
+    labels = np.arange(size[0] * size[1]).reshape(size) % 2
+    one = {name: maps(0, labels), name + "2": maps(1, labels)}
+    models = {"a_model_with_quite_a_long_name_in_it": one}
+    figure = draw(models, np.zeros((*size, 3), dtype=np.uint8), title="scene.jpg")
     boxes = [axis.title.get_window_extent() for axis in panels(figure)]
-    boxes += [axis.yaxis.label.get_window_extent() for axis in panels(figure)]
+    boxes += [axis.yaxis.label.get_window_extent() for axis in figure.axes if axis.get_ylabel()]
     boxes = [box for box in boxes if box.width > 0]
     for at, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[at + 1 :])

@@ -76,7 +76,7 @@ def similarity_figure(
         part = axes[kind * len(maps) : (kind + 1) * len(maps), 1:]
         drawn = _show_kind(part, maps, layers, height, top, style)
         bar = figure.colorbar(drawn, ax=list(part.flat), fraction=0.05, pad=0.01, aspect=30)
-        bar.set_label(top, fontsize=9)
+        bar.set_label(_wrapped(top, height * len(maps)), fontsize=9)
         bar.ax.tick_params(labelsize=8)
     if title:
         figure.suptitle(title, fontsize=11)
