@@ -220,6 +220,22 @@ def test_min_images():
     assert result.class_error_rate == result.error_rates[0]
 
 
+def test_errors_count_images_with_a_centre():
+    """Class 2 lies on a boundary in one image of two only, but has a centre in both."""
+    images = [scene(0)[0]] * 2
+    labels = [np.full((9, 11), 2), np.full((9, 11), 2)]
+    labels[0][:, :5] = 0
+    result = measure(list(zip(images, labels, strict=True)), edge_width=3).result()
+    assert result.images == 1
+    features, other = scene(1)[0], np.zeros((9, 11), dtype=int)
+    other[:, 5:] = 1
+    three = [*zip(images, labels, strict=True), (features, other)]
+    result = measure(three, edge_width=3).result()
+    assert result.images == 2
+    assert result.intra.counts.tolist() == [True, False, False, False]
+    assert result.error_counts.tolist() == [True, False, True, False]
+
+
 def test_ties_are_no_errors():
     """Where all features are the same no class is nearer, and rounding decides nothing."""
     features = torch.full((3, 5, 6), 0.1)
@@ -227,6 +243,10 @@ def test_ties_are_no_errors():
     result = measure([(features, scene(0)[1])]).result()
     assert result.errors.sum() == 0
     assert result.margin.overall == pytest.approx(0, abs=1e-12)
+    random = torch.Generator().manual_seed(0)
+    for seed in range(20):  # means of other numbers of pixels, which round in other ways
+        same = torch.rand(7, 1, 1, generator=random).expand(7, 5, 6)
+        assert measure([(same, scene(seed)[1])]).result().errors.sum() == 0
     zeros = measure([(torch.zeros(3, 5, 6), scene(0)[1])]).result()
     assert zeros.intra.overall == 0
     assert zeros.errors.sum() == 0

@@ -12,6 +12,7 @@ from torch import nn
 
 from freqfusion.analysis import FeatureSimilarity, similarity_maps
 from freqfusion.data.synthetic import write_coco
+from freqfusion.drawing import PanopticMap, Segment
 from freqfusion.tools import feature_similarity
 from freqfusion.tools._feature_similarity.layers import (
     Layer,
@@ -22,6 +23,7 @@ from freqfusion.tools._feature_similarity.layers import (
 )
 from freqfusion.tools._feature_similarity.recording import record_maps
 from freqfusion.tools._feature_similarity.report import Row, class_table, content, table
+from freqfusion.tools._feature_similarity.truth import categories
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r18.yaml")
@@ -187,6 +189,29 @@ def test_features_lie_on_their_labels():
     assert set(np.flatnonzero(maps.nearer_to_another.any(0)).tolist()) <= set(range(37, 45))
     wrong = similarity_maps(one.features, labels)
     assert wrong.nearer_to_another.mean() > 3 * maps.nearer_to_another.mean()
+
+
+def test_a_module_that_runs_twice_gives_its_first_map():
+    class Twice(Padded):
+        def forward(self, inputs):
+            first, second = torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
+            return self.backbone(self.head(first) + self.head(second))
+
+    maps, _ = record("head", "backbone:c2", model=Twice())
+    assert maps["head"].features.min() == 1
+
+
+def test_crowds_are_void():
+    """Of a panoptic truth: things are 0.., stuff comes after them."""
+    red = (255, 0, 0)
+    segments = (
+        Segment(1, 1, "cat", red), Segment(2, 1, "cat", red, is_crowd=True),
+        Segment(3, 2, "sky", red, is_thing=False),
+    )  # fmt: skip
+    metadata = {"thing_classes": ["dog", "cat"], "stuff_classes": ["sky"]}
+    found = categories(PanopticMap(np.array([[0, 1, 2, 3]]), segments), metadata)
+    assert found.labels.tolist() == [[-1, 1, -1, 2]]
+    assert found.names == ("dog", "cat", "sky")
 
 
 def test_recording_what_is_no_map():

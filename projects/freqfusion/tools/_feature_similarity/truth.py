@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from freqfusion.drawing import VOID, LabelMap, PanopticMap
+from freqfusion.drawing import VOID, Classes, LabelMap, PanopticMap
 
 LabelSource = Literal["semantic", "panoptic"]
 
@@ -29,7 +29,7 @@ def true_labels(
     content = truth_content(entry, metadata, size)
     found = content.semantic if source != "panoptic" else None
     if found is None and source != "semantic" and content.panoptic is not None:
-        found = _categories(content.panoptic, metadata)
+        found = categories(content.panoptic, metadata)
     if found is None:
         raise ValueError(
             f"{entry.get('file_name', 'the image')} has no {source or 'semantic or panoptic'}"
@@ -43,9 +43,8 @@ def true_labels(
     return found
 
 
-def _categories(panoptic: PanopticMap, metadata: Any) -> LabelMap:
-    from freqfusion.drawing import Classes
-
+def categories(panoptic: PanopticMap, metadata: Any) -> LabelMap:
+    """The category of each pixel's segment, the things before the stuff; crowds are void."""
     classes = Classes(metadata)
     labels = np.full(panoptic.ids.shape, VOID, dtype=np.int64)
     for segment in panoptic.segments:
