@@ -216,7 +216,7 @@ def test_known_attention_is_measured(data, weights):
     from freqfusion.tools._aliasing.inputs import Reader, edges_of
     from freqfusion.tools._aliasing.measuring import AliasingMeter
     from freqfusion.tools._aliasing.places import find_places
-    from freqfusion.tools._model import read_model_config
+    from freqfusion.tools._model import read_config
     from freqfusion.tools._visualize.predictor import Predictor
     from freqfusion.tools._visualize.sources import from_dataset
 
@@ -232,7 +232,7 @@ def test_known_attention_is_measured(data, weights):
             assert features.shape[-2:] == self.logits.shape[-2:]
             return self.logits
 
-    cfg = read_model_config(SFM, weights["even"], SMALL, needs_weights=True)
+    cfg = read_config(SFM, weights["even"], SMALL)
     predictor = Predictor(cfg)
     places = find_places(predictor.model)
     item = Reader(cfg, predictor, with_truth=True)(from_dataset(DATASET, 1)[0][0])
