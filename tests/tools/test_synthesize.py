@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from freqfusion.tools.synthesize import main, parse_size
+from freqfusion.tools._arguments import parse_size
+from freqfusion.tools.synthesize import main
 
 
 def arguments(folder, *more):

@@ -1,6 +1,7 @@
 """Types of command-line arguments that several tools share."""
 
 import argparse
+import re
 from collections.abc import Callable, Iterable
 
 
@@ -25,3 +26,13 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
         return text
 
     return name
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``"256x512"`` -> (256, 512), height first."""
+    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size; write HEIGHTxWIDTH, for instance 256x512"
+        )
+    return int(match[1]), int(match[2])

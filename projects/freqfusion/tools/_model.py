@@ -12,17 +12,25 @@ def load_model(
 ) -> tuple[Any, Any]:
     """The configuration and its model, in evaluation mode with its weights.
 
-    ``weights`` come before ``MODEL.WEIGHTS``.
+    Args:
+        config_file: YAML file.
+        weights: A file or address; None takes ``MODEL.WEIGHTS``; the empty string leaves the model
+            as it was initialised, and downloads nothing.
+        overrides: ``KEY VALUE`` pairs that change the configuration.
 
     Raises:
         ValueError: for a configuration or weights that cannot be read.
     """
     cfg = read_config(config_file, weights, overrides)
-    return cfg, build_model(cfg)
+    if weights == "":
+        cfg.MODEL.TIMM.PRETRAINED = False
+    return cfg, build_model(cfg, needs_weights=weights != "")
 
 
 def read_config(config_file: str, weights: str | None, overrides: Sequence[str] = ()) -> Any:
     """The configuration on a device that is there; registers all data sets.
+
+    ``weights``, unless None, come before ``MODEL.WEIGHTS``.
 
     Raises:
         ValueError: if the file is not there, or has keys or values that do not exist.
@@ -36,25 +44,27 @@ def read_config(config_file: str, weights: str | None, overrides: Sequence[str] 
         cfg = load_config(config_file, overrides)
     except AssertionError as error:  # yacs, for a key without a value
         raise ValueError(str(error)) from error
-    if weights:
+    if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     fit_device(cfg)
     register_datasets(cfg.DATASETS.DECLARED)
     return cfg
 
 
-def build_model(cfg: Any) -> Any:
+def build_model(cfg: Any, *, needs_weights: bool = True) -> Any:
     """The model of a configuration with the weights of ``MODEL.WEIGHTS``, in evaluation mode.
 
     Raises:
-        ValueError: if there are no weights, or no such file.
+        ValueError: if there are no weights though they are needed, or no such file.
     """
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.modeling import build_model
 
-    check_weights(cfg.MODEL.WEIGHTS)
+    if needs_weights or cfg.MODEL.WEIGHTS:
+        check_weights(cfg.MODEL.WEIGHTS)
     model = build_model(cfg.clone()).eval()
-    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if cfg.MODEL.WEIGHTS:
+        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model
 
 

@@ -8,13 +8,13 @@ under one folder, with which every configuration runs (see ``freqfusion.data.reh
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from freqfusion.data.synthetic import DETAILS, MASK_FORMATS, write_cityscapes, write_coco
+from freqfusion.tools._arguments import parse_size
 
 LAYOUTS = ("coco", "cityscapes", "rehearsal")
 
@@ -31,16 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = time.perf_counter() - started
     print(_summary(options, root, seconds))
     return 0
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``"256x512"`` -> (256, 512), height first."""
-    match = re.fullmatch(r"(\d+)[xX](\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a size; write HEIGHTxWIDTH, for instance 256x512"
-        )
-    return int(match[1]), int(match[2])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -119,7 +119,7 @@ def _keep(strips: Strips, source: Source, stem: str, output: Path, report: Repor
 
 def _config(options: argparse.Namespace) -> Any:
     """The configuration; the weights are looked for before any data."""
-    cfg = read_config(options.config_file or "", options.weights, options.opts)
+    cfg = read_config(options.config_file or "", options.weights or None, options.opts)
     if not options.truth_only:
         check_weights(cfg.MODEL.WEIGHTS)
     return cfg
