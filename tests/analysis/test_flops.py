@@ -1,0 +1,360 @@
+"""FLOPs against formulas by hand, against torch's own counter, and for what must not be hidden.
+
+Symbols: N fine and n coarse pixels, C compressed channels, k low-pass and h high-pass taps, e taps
+of the encoders, G groups of the sampler. A multiply-add counts once.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from freqfusion.analysis import count_flops
+from freqfusion.analysis.flop_formulas import formula_of
+from freqfusion.layers import FreqFusion, local_similarity, reassemble
+from freqfusion.layers.deformable import sampled
+from freqfusion.layers.deformable_attention import (
+    MultiScaleDeformableAttention,
+    deformable_attention,
+)
+from freqfusion.layers.deformable_convolution import DeformableConvolutionV3
+
+
+class Calls(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
+
+def flops_of(function, *inputs):
+    return count_flops(Calls(function), *inputs).total
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_reassemble(scale, groups):
+    """Each of B * C * Ho * Wo values is a sum over k * k taps; groups share kernels, not work.
+
+    2 images of 6 channels at 7x5, taps 5x5: 2 * 6 * 7s * 5s * 25.
+    """
+    features = torch.randn(2, 6, 7, 5)
+    kernels = torch.randn(2, 25 * groups, 7 * scale, 5 * scale)
+
+    def call(features, kernels):
+        return reassemble(features, kernels, kernel_size=5, scale=scale, groups=groups)
+
+    assert flops_of(call, features, kernels) == 2 * 6 * 7 * 5 * scale**2 * 25
+
+
+def test_local_similarity():
+    """A dot product over C = 6 with each of 9 taps, the centre included: 2 * 35 * 9 * 6."""
+    assert flops_of(local_similarity, torch.randn(2, 6, 7, 5)) == 2 * 35 * 9 * 6
+
+
+def test_gradients_of_reassembly_cost_as_much_as_itself():
+    """The gradient in the features is ``scatter``, in the kernels ``correlate``: B*C*Ho*Wo*k*k."""
+    features = torch.randn(1, 4, 3, 5, requires_grad=True)
+    kernels = torch.randn(1, 9, 6, 10, requires_grad=True)
+
+    def backward():
+        with torch.enable_grad():
+            output = reassemble(features, kernels, kernel_size=3, scale=2)
+            torch.autograd.grad(output.sum(), (features, kernels))
+
+    once = 4 * 6 * 10 * 9
+    counted = count_flops(Calls(backward)).by_operator
+    names = ("gather", "scatter", "correlate")
+    assert {name: counted[f"freqfusion::{name}"] for name in names} == dict.fromkeys(names, once)
+
+
+def freqfusion_by_hand(*, fine, coarse, hr, lr, compressed, groups):
+    """The whole module with all its parts, semi_conv and comp_feat_upsample on, k=25, h=9, e=9.
+
+    compressors          N Ch C + n Cl C
+    high-pass generator  N C e h on the fine guide; it is sharpened by reassembly, N C h
+    low-pass generator   N C e k on the fine guide
+    both on the coarse   n C e (k + h)
+    their logits         upsampled with k taps: N k k and N h k
+    the maps             coarse upsampled N Cl k, fine filtered N Ch h
+    sampler, coarse      similarity n C 9, 8G offsets and 8G scales: n (C + 8) e 16G
+    sampler, fine        similarity N C 9, 2G offsets and 2G scales: N (C + 8) e 4G
+    sampling             bilinear, four pixels for each value: N Cl 4
+    """
+    k, h, e = 25, 9, 9
+    return (
+        fine * hr * compressed
+        + coarse * lr * compressed
+        + fine * compressed * (e * h + h + e * k)
+        + coarse * compressed * e * (k + h)
+        + fine * (k * k + h * k)
+        + fine * (lr * k + hr * h)
+        + coarse * (compressed * 9 + (compressed + 8) * e * 16 * groups)
+        + fine * (compressed * 9 + (compressed + 8) * e * 4 * groups)
+        + fine * lr * 4
+    )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_freqfusion(training):
+    module = FreqFusion(
+        hr_channels=24, lr_channels=32, compressed_channels=16, feature_resample=True
+    ).train(training)
+    count = count_flops(module, torch.randn(1, 24, 11, 13), torch.randn(1, 32, 6, 7))
+    expected = freqfusion_by_hand(fine=11 * 13, coarse=6 * 7, hr=24, lr=32, compressed=16, groups=4)
+    assert count.total == expected == sum(count.by_operator.values())
+    assert not count.unknown
+    # What runs inside a part is the part's.
+    assert count.by_module["hr_compressor"] == 11 * 13 * 24 * 16
+    sampler = 42 * (16 * 9 + 24 * 9 * 64) + 143 * (16 * 9 + 24 * 9 * 16) + 143 * 32 * 4
+    assert count.by_module["sampler"] == sampler
+
+
+def test_deformable_attention():
+    """Q queries, S positions, C = 16 channels, 4 heads, 2 levels, 3 points.
+
+    value S C C, offsets Q C 2*24, weights Q C 24, samples Q C L P 4, output Q C C.
+    """
+    shapes, queries, positions, channels = [(4, 5), (2, 3)], 7, 26, 16
+    module = MultiScaleDeformableAttention(
+        embed_dim=channels, num_levels=2, num_heads=4, num_points=3
+    )
+    inputs = (
+        torch.randn(2, queries, channels),
+        torch.rand(2, queries, 2, 2),
+        torch.randn(2, positions, channels),
+        shapes,
+    )
+    count = count_flops(module, *inputs)
+    samples = queries * channels * 2 * 3 * 4
+    expected = (positions + queries) * channels**2 + queries * channels * 3 * 24 + samples
+    assert count.total == 2 * expected
+    assert count.by_operator["freqfusion::deformable_attention"] == 2 * samples
+    assert not count.unknown
+
+
+def test_deformable_attention_costs_the_same_by_grid_sample():
+    """The form of other devices has the same samples: counts do not depend on the device."""
+    shapes = [(4, 5), (2, 3)]
+    inputs = torch.randn(2, 26, 4, 8), shapes, torch.rand(2, 7, 4, 2, 3, 2)
+    weights = torch.rand(2, 7, 4, 2, 3)
+    ours = flops_of(deformable_attention, *inputs, weights)
+    assert ours == flops_of(sampled.attend, *inputs, weights) == 2 * 7 * 32 * 6 * 4
+
+
+def test_deformable_convolution():
+    """N = 30 pixels, C = 8, G = 2 groups of 9 taps.
+
+    depthwise N C 9, offsets N C 2*18, weights N C 18, samples N C 9 * 4, projections 2 N C C.
+    """
+    module = DeformableConvolutionV3(channels=8, groups=2)
+    expected = 30 * 8 * (9 + 3 * 18 + 9 * 4 + 2 * 8)
+    assert count_flops(module, torch.randn(1, 5, 6, 8)).total == expected
+
+
+def test_deformops_is_counted_alike():
+    """Its operators are only there with a GPU: the formula alone, on arguments of its schema."""
+    value, weights = torch.empty(2, 26, 4, 8), torch.empty(2, 7, 4, 6)
+    sizes, starts = torch.empty(2, 2), torch.empty(2)
+    arguments = {"value": value, "spatial_shapes": sizes, "level_start_index": starts}
+    arguments |= {"loc": torch.empty(2, 7, 4, 2, 3, 2), "attn": weights}
+    for name in ("deformops::msda", "deformops_cuda::msda_fp32acc_forward"):
+        formula = formula_of(name)
+        assert formula(arguments, torch.empty(2, 7, 32)) == 2 * 7 * 32 * 6 * 4
+    assert formula_of("deformops_cuda::msda_fp32acc_backward") is None
+
+
+@pytest.mark.parametrize(("mode", "read"), [("nearest", 0), ("bilinear", 4), ("bicubic", 16)])
+def test_sampling_reads_its_pixels(mode, read):
+    image, grid = torch.randn(2, 3, 5, 6), torch.rand(2, 4, 7, 2)
+    assert flops_of(lambda i, g: F.grid_sample(i, g, mode, align_corners=False), image, grid) == (
+        read * 2 * 3 * 4 * 7
+    )
+    assert flops_of(lambda i: F.interpolate(i, (4, 7), mode=mode), image) == read * 2 * 3 * 4 * 7
+
+
+def test_embedding_bag():
+    """Nine rows of four numbers with weights; without weights they are only added."""
+    table, rows, weights = torch.randn(6, 4), torch.zeros(3, 3, dtype=torch.long), torch.rand(3, 3)
+    assert flops_of(lambda: F.embedding_bag(rows, table, mode="sum")) == 0
+    assert (
+        flops_of(lambda: F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")) == 36
+    )
+
+
+def test_fourier_transforms():
+    """2.5 N log2 N: 2.5 * 8 * 3 = 60, half of it for real numbers; an image of 4x8 has N = 32."""
+    real = torch.randn(8)
+    assert flops_of(torch.fft.fft, real.to(torch.complex64)) == 60
+    assert flops_of(torch.fft.rfft, real) == 30
+    assert flops_of(lambda x: torch.fft.irfft(x, 8), torch.fft.rfft(real)) == 30
+    assert flops_of(torch.fft.fft2, torch.randn(4, 8, dtype=torch.complex64)) == 2.5 * 32 * 5
+
+
+def test_roi_align():
+    """4 channels, 5x5 bins, four pixels for each sample.
+
+    With 2x2 samples: 3 boxes * 4 * 25 * 4 * 4. Without a number, a box of 23 wide and 10 high at
+    half size has bins of 2.3 by 1 pixels, three samples.
+    """
+    ops = pytest.importorskip("torchvision.ops", reason="needs torchvision")
+    image = torch.randn(1, 4, 16, 16)
+    boxes = torch.tensor([[0.0, 1, 1, 24, 11]])
+    fixed = flops_of(lambda: ops.roi_align(image, boxes.repeat(3, 1), 5, 0.5, 2, True))
+    adaptive = flops_of(lambda: ops.roi_align(image, boxes, 5, 0.5, 0, True))
+    assert (fixed, adaptive) == (3 * 4 * 25 * 4 * 4, 4 * 25 * 3 * 4)
+
+
+def test_deformable_convolution_of_torchvision():
+    """9 taps of 4 channels, four pixels each, then 4 * 9 products for each of 6 channels."""
+    ops = pytest.importorskip("torchvision.ops", reason="needs torchvision")
+    image, offset = torch.randn(1, 4, 5, 5), torch.zeros(1, 18, 3, 3)
+    weight = torch.randn(6, 4, 3, 3)
+    assert flops_of(lambda: ops.deform_conv2d(image, offset, weight)) == 9 * (36 * 4 + 6 * 36)
+
+
+PRODUCTS = {
+    "convolution": (nn.Conv2d(4, 6, 3, stride=2, padding=1), (2, 4, 9, 8)),
+    "grouped": (nn.Conv2d(4, 8, 3, groups=4, dilation=2), (1, 4, 9, 8)),
+    "transposed": (nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), (2, 4, 5, 4)),
+    "one axis": (nn.Conv1d(4, 6, 5), (2, 4, 9)),
+    "linear": (nn.Linear(5, 7), (3, 2, 5)),
+    "without bias": (nn.Linear(5, 7, bias=False), (3, 5)),
+    "attention": (Calls(lambda x: F.scaled_dot_product_attention(x, x, x)), (2, 3, 6, 8)),
+    "batched": (Calls(lambda x: x @ x.mT), (2, 3, 4, 5)),
+    "sum of products": (Calls(lambda x: torch.einsum("bij,bkj->bik", x, x)), (2, 3, 4)),
+    "encoder layer": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (2, 5, 8)),
+}
+
+
+@pytest.mark.parametrize("inference_mode", [False, True])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_half_of_what_torch_counts(name, inference_mode):
+    """Torch counts a multiply-add twice."""
+    module, shape = PRODUCTS[name]
+    image = torch.randn(shape)
+    with FlopCounterMode(display=False) as theirs:
+        module.train()(image)
+    with torch.inference_mode(inference_mode):
+        ours = count_flops(module.eval(), image)
+    assert 2 * ours.total == theirs.get_total_flops() > 0
+    assert not ours.unknown
+
+
+def test_vectors():
+    """A matrix of 3x4 times a vector, added to one, and a dot product of 4."""
+    matrix, vector = torch.randn(3, 4), torch.randn(4)
+    assert flops_of(torch.mv, matrix, vector) == 12
+    assert flops_of(torch.addmv, torch.randn(3), matrix, vector) == 12
+    assert flops_of(torch.dot, vector, vector) == 4
+
+
+@pytest.mark.parametrize("rows", [3, 30])
+def test_distances(rows):
+    """Four coordinates for each pair; torch has another operator for more than 25 rows."""
+    assert flops_of(torch.cdist, torch.randn(rows, 4), torch.randn(5, 4)) == rows * 5 * 4
+
+
+class Tree(nn.Module):
+    """A part that is called twice, one in a list, a shared one, and work of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 3, bias=False)
+        self.parts = nn.ModuleList([nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU())])
+        self.alias = self.first
+
+    def forward(self, x):
+        x = self.alias(self.first(x))
+        return self.parts[0](x) @ self.first.weight
+
+
+def test_work_belongs_to_the_innermost_part_and_all_around_it():
+    """Each product is 2 * 3 * 3 = 18; the last is done by the module itself."""
+    assert count_flops(Tree(), torch.randn(2, 3)).by_module == {
+        "": 72,
+        "first": 36,
+        "parts": 18,
+        "parts.0": 18,
+        "parts.0.0": 18,
+        "parts.0.1": 0,
+    }
+
+
+def test_a_part_that_fails_is_left_nevertheless():
+    """The product of 2 * 3 * 3 that the module does instead is its own."""
+
+    class Careful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.Linear(4, 4)
+
+        def forward(self, x):
+            try:
+                return self.part(x)
+            except RuntimeError:
+                return x @ torch.eye(3)
+
+    assert count_flops(Careful(), torch.randn(2, 3)).by_module == {"": 18, "part": 0}
+
+
+@torch.library.custom_op("freqfusion_test::mystery", mutates_args=())
+def mystery(x: torch.Tensor) -> torch.Tensor:
+    return x @ x
+
+
+def test_what_is_not_counted_is_named():
+    def call(x):
+        return mystery(x.relu().add_(1).t().contiguous()).softmax(0)
+
+    count = count_flops(Calls(call), torch.randn(3, 3))
+    assert count.total == 0
+    assert count.unknown == {"freqfusion_test::mystery": 1}
+    assert count.elementwise == {"aten::relu": 1, "aten::add_": 1, "aten::_softmax": 1}
+    assert count.moving == {"aten::t": 1, "aten::clone": 1}
+
+
+def test_operators_of_others_are_unknown_whatever_their_name():
+    """``freqfusion_test::gather`` is no copy because torch has one of that name."""
+    with torch.library._scoped_library("freqfusion_test", "FRAGMENT") as library:
+        library.define("gather(Tensor x) -> Tensor")
+        library.impl("gather", lambda x: x + 1, "CPU")
+        count = count_flops(Calls(torch.ops.freqfusion_test.gather), torch.randn(3))
+    assert set(count.unknown) == {"freqfusion_test::gather"}
+
+
+def test_leaves_everything_as_it_was():
+    def fail(x):
+        raise RuntimeError("broken")
+
+    module = nn.Sequential(nn.Linear(3, 3), Calls(fail))
+    with pytest.raises(RuntimeError, match="broken"):
+        count_flops(module, torch.randn(2, 3))
+    for part in module.modules():
+        assert not part._forward_hooks
+        assert not part._forward_pre_hooks
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert module[0](torch.randn(2, 3)).requires_grad
+
+
+@pytest.mark.gpu
+def test_counts_on_a_gpu_are_those_of_the_cpu():
+    module = FreqFusion(
+        hr_channels=24, lr_channels=32, compressed_channels=16, feature_resample=True
+    )
+    attention = MultiScaleDeformableAttention(embed_dim=16, num_levels=1, num_heads=4, num_points=3)
+    query, points = torch.randn(1, 7, 16), torch.rand(1, 7, 1, 2)
+    for part, inputs in (
+        (module, (torch.randn(1, 24, 11, 13), torch.randn(1, 32, 6, 7))),
+        (attention, (query, points, torch.randn(1, 20, 16))),
+    ):
+        rest = [[(4, 5)]] if part is attention else []
+        there = count_flops(part.cuda(), *(tensor.cuda() for tensor in inputs), *rest)
+        here = count_flops(part.cpu(), *inputs, *rest)
+        assert there.by_module == here.by_module
+        assert not there.unknown
