@@ -1,0 +1,1 @@
+"""Parts of ``freqfusion.tools.analyze``."""
