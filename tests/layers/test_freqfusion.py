@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import unfold
 
-from freqfusion.layers import FreqFusion, FreqFusionConcat
+from freqfusion.layers import FreqFusion, FreqFusionConcat, reassemble, sample_at_offsets
 
 SMALL = {"hr_channels": 4, "lr_channels": 8, "compressed_channels": 8}
 
@@ -415,3 +415,28 @@ def test_concatenation_checks_its_arguments():
     assert module(maps).shape == (1, 48, 13, 13)
     with pytest.raises(ValueError, match="expected 3 feature maps"):
         module(maps[:2])
+
+
+@pytest.mark.parametrize("options", [{}, {"semi_conv": False}, {"use_high_pass": False}])
+def test_steps_are_those_of_the_forward_pass(options):
+    """Same numbers; kernels sum to one; sampling the upsampled map by its offsets gives the map."""
+    module = build(**options)
+    hr, lr = inputs(dtype=torch.float32)
+    steps = module.steps(hr, lr)
+    for ours, expected in zip((steps.lowpass, steps.hr, steps.lr), module(hr, lr), strict=True):
+        assert torch.equal(ours, expected)
+    offsets = module.sampler.predict_offsets(steps.hr_guide, steps.lr_guide)
+    assert torch.equal(sample_at_offsets(steps.upsampled, offsets), steps.lr)
+    if steps.highpass is None:
+        assert options == {"use_high_pass": False}
+        assert torch.equal(steps.hr, hr)
+        return
+    torch.testing.assert_close(steps.highpass.sum(dim=1), torch.ones(2, 8, 10))
+    smooth = reassemble(hr, steps.highpass, kernel_size=3)
+    torch.testing.assert_close(steps.hr, 2 * hr - smooth)
+
+
+def test_steps_refuse_maps_that_do_not_fit():
+    hr, lr = inputs(dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"lr_feat must have shape"):
+        build().steps(hr, lr[:, :4])

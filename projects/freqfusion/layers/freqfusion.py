@@ -4,7 +4,7 @@ Chen, Fu, Gu, Yan, Harada, Huang: Frequency-aware Feature Fusion for Dense Image
 TPAMI 2024. Symbols: hr (B, Ch, Ho, Wo) is the fine map, lr (B, Cl, H, W) the coarse one.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,24 @@ ORIGINAL_BUFFERS = {
     "hamming_highpass": "highpass_window",
 }
 _GENERATOR_INIT_STD = 0.001
+
+
+class FusionSteps(NamedTuple):
+    """What :meth:`FreqFusion.steps` computes on its way, in the shapes of the module's docstring.
+
+    ``hr_guide`` (B, C, Ho, Wo) and ``lr_guide`` (B, C, H, W) are what the offsets are predicted
+    from; ``lowpass`` and ``highpass`` (B, k * k, Ho, Wo) are kernels that sum to one, the latter
+    those of the smoothing whose result is taken from the fine map. ``upsampled`` is the coarse map
+    at the fine size before it is resampled; ``hr`` and ``lr`` are the module's results.
+    """
+
+    hr_guide: Tensor
+    lr_guide: Tensor
+    lowpass: Tensor
+    highpass: Tensor | None
+    upsampled: Tensor
+    hr: Tensor
+    lr: Tensor
 
 
 class FreqFusion(nn.Module):
@@ -199,23 +217,33 @@ class FreqFusion(nn.Module):
             return maps
         return self._fuse(hr_feat, lr_feat)
 
+    def steps(self, hr_feat: Tensor, lr_feat: Tensor) -> FusionSteps:
+        """The same computation with what it computes on its way, for analysis; nothing is kept."""
+        self._check_inputs(hr_feat, lr_feat)
+        return self._steps(hr_feat, lr_feat)
+
     def _fuse(self, hr: Tensor, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        steps = self._steps(hr, lr)
+        return steps.lowpass, steps.hr, steps.lr
+
+    def _steps(self, hr: Tensor, lr: Tensor) -> FusionSteps:
         size = (hr.shape[-2], hr.shape[-1])
         hr_guide, lr_guide = self.hr_compressor(hr), self.lr_compressor(lr)
         if self.semi_conv:
             hr_guide, lowpass, highpass = self._semi_conv_kernels(hr_guide, lr_guide)
-            lr = self._upsample(lr, lowpass)
+            upsampled = self._upsample(lr, lowpass)
         else:
             lowpass, highpass = self._joint_kernels(hr_guide, lr_guide)
             corners = None if self.upsample_mode == "nearest" else self.align_corners
             lr = F.interpolate(lr, size=size, mode=self.upsample_mode, align_corners=corners)
-            lr = self._filter(lr, lowpass, self.lowpass_kernel)
+            upsampled = self._filter(lr, lowpass, self.lowpass_kernel)
         if highpass is not None:
             smooth = self._filter(hr, highpass, self.highpass_kernel)
             hr = _sharpen(hr, smooth) if self.hr_residual else hr - smooth
+        resampled = upsampled
         if self.sampler is not None:
-            lr = self.sampler(hr_guide, lr_guide, lr)
-        return lowpass, hr, lr
+            resampled = self.sampler(hr_guide, lr_guide, upsampled)
+        return FusionSteps(hr_guide, lr_guide, lowpass, highpass, upsampled, hr, resampled)
 
     def _semi_conv_kernels(
         self, hr_guide: Tensor, lr_guide: Tensor

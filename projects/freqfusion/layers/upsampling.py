@@ -71,8 +71,7 @@ class CarafeUpsampling(nn.Module):
     def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[None, Tensor, Tensor]:
         """Upsample ``lr_feat``; ``hr_feat`` gives the size and is returned as it came."""
         size = (hr_feat.shape[-2], hr_feat.shape[-1])
-        logits = F.pixel_shuffle(self.generator(self.compressor(lr_feat)), _SCALE)
-        kernels = normalize_kernels(resize_nearest(logits, size))
+        kernels = self.predict_kernels(lr_feat, size)
         upsampled = reassemble(
             lr_feat,
             kernels,
@@ -82,6 +81,11 @@ class CarafeUpsampling(nn.Module):
             out_size=size,
         )
         return None, hr_feat, upsampled
+
+    def predict_kernels(self, lr_feat: Tensor, size: tuple[int, int]) -> Tensor:
+        """Kernels (B, kernel_size ** 2, Ho, Wo) for an output of this size."""
+        logits = F.pixel_shuffle(self.generator(self.compressor(lr_feat)), _SCALE)
+        return normalize_kernels(resize_nearest(logits, size))
 
 
 class DySampleUpsampling(nn.Module):
@@ -105,7 +109,11 @@ class DySampleUpsampling(nn.Module):
 
     def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[None, Tensor, Tensor]:
         """Upsample ``lr_feat``; ``hr_feat`` gives the size and is returned as it came."""
-        size = (hr_feat.shape[-2], hr_feat.shape[-1])
-        coarse_pixels = self.scope * F.pixel_shuffle(self.offset(lr_feat), _SCALE)
-        offsets = (_SCALE * resize_nearest(coarse_pixels, size)).unflatten(1, (2, self.groups))
+        offsets = self.predict_offsets(lr_feat, (hr_feat.shape[-2], hr_feat.shape[-1]))
         return None, hr_feat, sample_at_offsets(lr_feat, offsets)
+
+    def predict_offsets(self, lr_feat: Tensor, size: tuple[int, int]) -> Tensor:
+        """Offsets in output pixels, (B, 2, groups, Ho, Wo), for an output of this size."""
+        coarse_pixels = self.scope * F.pixel_shuffle(self.offset(lr_feat), _SCALE)
+        offsets = _SCALE * resize_nearest(coarse_pixels, size)
+        return offsets.unflatten(1, (2, self.groups))
