@@ -116,4 +116,5 @@ class DySampleUpsampling(nn.Module):
         """Offsets in output pixels, (B, 2, groups, Ho, Wo), for an output of this size."""
         coarse_pixels = self.scope * F.pixel_shuffle(self.offset(lr_feat), _SCALE)
         offsets = _SCALE * resize_nearest(coarse_pixels, size)
-        return offsets.unflatten(1, (2, self.groups))
+        grouped: Tensor = offsets.unflatten(1, (2, self.groups))
+        return grouped

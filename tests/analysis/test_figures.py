@@ -1,0 +1,109 @@
+"""Figures hold what they were given: lines, colours by name, ranges, arrows that point right."""
+
+import numpy as np
+import pytest
+import torch
+
+from freqfusion.analysis import (
+    Response,
+    Spectrum,
+    maps_figure,
+    offsets_figure,
+    responses_figure,
+    spectra_figure,
+)
+
+FREQUENCIES = torch.linspace(0, 0.5, 5, dtype=torch.float64)
+IMAGE = np.zeros((40, 60, 3), np.uint8)
+
+
+def spectrum(power):
+    return Spectrum(FREQUENCIES, torch.full((5,), power, dtype=torch.float64))
+
+
+def response(mean):
+    full = torch.full((5,), mean, dtype=torch.float64)
+    return Response(FREQUENCIES, full, full / 10, torch.zeros(2, 2), 1)
+
+
+def test_spectra_figure():
+    """A name keeps its colour, though one panel lacks another; a power of zero is not drawn."""
+    panels = {"p3": {"before": spectrum(1), "after": spectrum(2)}, "p2": {"after": spectrum(0.0)}}
+    figure = spectra_figure(panels, title="spectra")
+    first, second = figure.axes[:2]
+    assert [axis.get_title(loc="left") for axis in (first, second)] == ["p3", "p2"]
+    assert first.get_yscale() == "log"
+    lines = {line.get_label(): line for line in first.lines}
+    np.testing.assert_array_equal(lines["after"].get_ydata(), np.full(5, 2.0))
+    (alone,) = second.lines
+    assert alone.get_color() == lines["after"].get_color() != lines["before"].get_color()
+    assert np.isnan(alone.get_ydata()).all()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["before", "after"]
+    figure.canvas.draw()
+
+
+def test_responses_figure():
+    figure = responses_figure({"p2": {"low-pass": response(0.5)}})
+    curve = next(line for line in figure.axes[0].lines if line.get_label() == "low-pass")
+    np.testing.assert_array_equal(curve.get_ydata(), np.full(5, 0.5))
+    figure.canvas.draw()
+
+
+def test_maps_figure():
+    """All maps have one range of colours, or each its own; a map of one value, nan or not, too."""
+    maps = {"a": torch.linspace(0, 1, 100).view(10, 10), "b": 3 + torch.zeros(5, 7)}
+    figure = maps_figure(maps, image=IMAGE, label="response")
+    pictures = [axis.images[0] for axis in figure.axes if axis.images]
+    assert len(pictures) == 3
+    assert pictures[1].get_clim() == pictures[2].get_clim()
+    assert pictures[1].get_extent() == [-0.5, 59.5, 39.5, -0.5]
+    figure = maps_figure(maps | {"c": torch.full((2, 2), torch.nan)}, shared=False)
+    limits = [axis.images[0].get_clim() for axis in figure.axes if axis.images]
+    assert limits[0] == pytest.approx((0.01, 0.99))
+    assert limits[1] == (2.5, 3.5)
+    figure.canvas.draw()
+
+
+def test_offsets_figure():
+    """Left half reads two pixels to the right, right half one pixel up: the arrows point there.
+
+    The map is half as large as the image, so that an arrow is twice as long on it, times the
+    factor that the title names.
+    """
+    offsets = torch.zeros(2, 3, 20, 30)
+    offsets[0, :, :, :15] = 2
+    offsets[1, :, :, 15:] = -1
+    figure = offsets_figure(IMAGE, {"p2": offsets}, arrows=10)
+    left, right = (axis for axis in figure.axes if axis.images)
+    field = left.collections[0]
+    factor = 0.9 * 3 / 2
+    assert f"× {factor:.2g}" in left.get_title(loc="left")
+    is_left = field.X < 29
+    assert is_left.any()
+    assert not is_left.all()
+    np.testing.assert_allclose(field.U[is_left], 2 * 2 * factor, rtol=1e-6)
+    np.testing.assert_allclose(field.V[is_left], 0)
+    np.testing.assert_allclose(field.V[~is_left], -1 * 2 * factor, rtol=1e-6)
+    assert len(field.X) == 7 * 10
+    assert left.get_ylim() == (39.5, -0.5)
+    np.testing.assert_allclose(right.images[0].get_array()[:, :15], 2)
+    np.testing.assert_allclose(right.images[0].get_array()[:, 15:], 1)
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (3, 2)])
+def test_offsets_of_small_maps_and_of_zero(size):
+    offsets_figure(IMAGE, {"p5": torch.zeros(2, 1, *size)}).canvas.draw()
+
+
+def test_nothing_to_draw():
+    for call in (
+        lambda: spectra_figure({}),
+        lambda: responses_figure({"p2": {}}),
+        lambda: maps_figure({}),
+        lambda: offsets_figure(IMAGE, {}),
+    ):
+        with pytest.raises(ValueError, match="nothing to draw"):
+            call()
+    with pytest.raises(ValueError, match="x first"):
+        offsets_figure(IMAGE, {"p2": torch.zeros(2, 4, 4)})
