@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ def build_model(cfg: Any, *, needs_weights: bool = True) -> Any:
     if cfg.MODEL.WEIGHTS:
         DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model
+
+
+@contextmanager
+def padded_sizes(model: Any) -> Iterator[list[tuple[int, int]]]:
+    """Within the block, the list fills with height and width of what the backbone is given.
+
+    It stays empty for a model without a backbone.
+    """
+    sizes: list[tuple[int, int]] = []
+    backbone = getattr(model, "backbone", None)
+    if backbone is None or not hasattr(backbone, "register_forward_pre_hook"):
+        yield sizes
+        return
+    hook = backbone.register_forward_pre_hook(
+        lambda _, given: sizes.append((given[0].shape[-2], given[0].shape[-1]))
+    )
+    try:
+        yield sizes
+    finally:
+        hook.remove()
 
 
 def check_weights(weights: str) -> None:

@@ -21,8 +21,8 @@ from freqfusion.tools._model import check_weights, read_config
 from freqfusion.tools._visualize.page import Card, render_page
 from freqfusion.tools._visualize.predictor import Predictor
 from freqfusion.tools._visualize.scores import MAIN_SCORE
-from freqfusion.tools._visualize.sources import Source, from_dataset, from_files, read_image
-from freqfusion.tools._visualize.strips import Strips, draw_strips
+from freqfusion.tools._visualize.sources import Source, from_dataset, from_files
+from freqfusion.tools._visualize.strips import Strips, draw_source
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,9 @@ def run(options: argparse.Namespace) -> tuple[Path, Report]:
     bar = tqdm(sources, desc="drawing", unit="image", disable=None)
     for number, source in enumerate(bar):
         try:
-            strips = draw(source, predict, metadata, options)
+            strips = draw_source(
+                source, predict, metadata, options.tasks, score_threshold=options.score_threshold
+            )
         except ValueError as error:
             logger.warning("skipped: %s", error)
             report.skipped += 1
@@ -79,29 +81,6 @@ def run(options: argparse.Namespace) -> tuple[Path, Report]:
     text = render_page(_title(options), _notes(options, report), report.cards, report.classes)
     page.write_text(text, encoding="utf-8")
     return page, report
-
-
-def draw(
-    source: Source, predict: Predictor | None, metadata: Any, options: argparse.Namespace
-) -> Strips:
-    """Predict and draw one image.
-
-    Raises:
-        ValueError: if the image or its truth cannot be read, or do not fit each other.
-    """
-    from freqfusion.evaluation.pictures import output_content, truth_content
-
-    image = read_image(source.path)
-    truth = prediction = None
-    try:
-        if source.truth is not None:
-            truth = truth_content(source.truth, metadata, image.shape[:2])
-        if predict is not None:
-            output, threshold = predict(image), options.score_threshold
-            prediction = output_content(output, metadata, score_threshold=threshold)
-        return draw_strips(image, prediction, truth, options.tasks)
-    except ValueError as error:
-        raise ValueError(f"{source.path}: {error}") from error
 
 
 def _keep(strips: Strips, source: Source, stem: str, output: Path, report: Report) -> None:

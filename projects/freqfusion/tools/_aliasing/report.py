@@ -24,13 +24,19 @@ _NAMES = {
 }
 
 
-def table(meter: AliasingMeter) -> str:
-    """One line for each stage: mean and standard deviation over the images."""
+def rows_of(meter: AliasingMeter) -> list[list[str]]:
+    """A head, and a row for each stage: mean and standard deviation over the images."""
     shown = [name for name in QUANTITIES if _has(meter, name)]
     rows = [["stage", "size", *(_HEADS[name] for name in shown)]]
     for stage in meter.stages.values():
         cells = [_cell(stage.values[name]) for name in shown]
         rows.append([stage.place.title, _sizes(stage), *cells])
+    return rows
+
+
+def table(meter: AliasingMeter) -> str:
+    """The rows as text, one line for each."""
+    rows = rows_of(meter)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

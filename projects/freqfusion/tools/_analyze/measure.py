@@ -18,6 +18,7 @@ from freqfusion.analysis import (
     saved_for_backward,
 )
 from freqfusion.tools._analyze.inputs import random_image, with_targets
+from freqfusion.tools._model import padded_sizes
 
 _FLOPS = (
     "a multiply-add counts once; matrix products, convolutions, attention, reassembly, local"
@@ -95,18 +96,8 @@ def _times(latency: Latency | None, name: str) -> dict[str, float] | None:
 
 def _padded_size(model: nn.Module, inputs: Any) -> tuple[int, int] | None:
     """Height and width of what the backbone gets, by looking; None where there is no backbone."""
-    seen: list[tuple[int, int]] = []
-    backbone = getattr(model, "backbone", None)
-    if backbone is None:
-        return None
-    hook = backbone.register_forward_pre_hook(
-        lambda part, given: seen.append((given[0].shape[-2], given[0].shape[-1]))
-    )
-    try:
-        with torch.no_grad():
-            model(inputs)
-    finally:
-        hook.remove()
+    with padded_sizes(model) as seen, torch.no_grad():
+        model(inputs)
     return seen[0] if seen else None
 
 

@@ -12,12 +12,18 @@ _NOTHING = "-"
 
 def render(result: dict[str, Any], depth: int) -> str:
     """Header, the tree of modules down to ``depth``, and what was not counted."""
+    lines = [*header(result), "", *_aligned(rows_of(result, depth)), "", *footer(result)]
+    return "\n".join(lines)
+
+
+def rows_of(result: dict[str, Any], depth: int) -> list[tuple[str, ...]]:
+    """A head, and a row for each part down to ``depth``; names are indented by two spaces."""
     shown = [part for part in result["modules"] if _level(part) <= depth and _has_numbers(part)]
-    rows = [_row(part, result) for part in shown]
-    return "\n".join([*_header(result), "", *_aligned([_COLUMNS, *rows]), "", *_footer(result)])
+    return [_COLUMNS, *(_row(part, result) for part in shown)]
 
 
-def _header(result: dict[str, Any]) -> list[str]:
+def header(result: dict[str, Any]) -> list[str]:
+    """What was measured, and the sums, in lines."""
     model = result["model"]
     size = "x".join(map(str, result["size"]))
     if result["padded_size"] not in (None, result["size"]):
@@ -58,7 +64,8 @@ def _row(part: dict[str, Any], result: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _footer(result: dict[str, Any]) -> list[str]:
+def footer(result: dict[str, Any]) -> list[str]:
+    """What the numbers mean, and what is not in them, in sentences."""
     operators = result["operators"]
     counted = (f"{_bare(name)} {_number(n)}" for name, n in operators["by_operator"].items())
     lines = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,22 +13,33 @@ from freqfusion.drawing import LabelMap, Picture
 from freqfusion.drawing.colors import RGB, VOID_COLOR
 from freqfusion.tools._feature_similarity.measuring import Drawing
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def save_figures(drawings: Mapping[str, Sequence[Drawing]], folder: Path) -> list[Path]:
     """Write the figures; drawings by model, each of the same images in the same order."""
     paths = []
-    for number, parts in enumerate(zip(*drawings.values(), strict=True)):
-        scene = parts[0].scene
-        figure = similarity_figure(
-            scene.image,
-            colored(scene.truth),
-            {name: part.maps for name, part in zip(drawings, parts, strict=True)},
-            classes=_legend(scene.truth),
-            title=scene.name,
-        )
-        paths.append(folder / f"similarity_{number:05d}_{Path(scene.name).stem}.png")
+    for number, (name, figure) in enumerate(build_figures(drawings)):
+        paths.append(folder / f"similarity_{number:05d}_{Path(name).stem}.png")
         figure.savefig(paths[-1], dpi=130)
     return paths
+
+
+def build_figures(drawings: Mapping[str, Sequence[Drawing]]) -> Iterator[tuple[str, Figure]]:
+    """The name of each image, and its figure."""
+    for parts in zip(*drawings.values(), strict=True):
+        scene = parts[0].scene
+        yield (
+            scene.name,
+            similarity_figure(
+                scene.image,
+                colored(scene.truth),
+                {name: part.maps for name, part in zip(drawings, parts, strict=True)},
+                classes=_legend(scene.truth),
+                title=scene.name,
+            ),
+        )
 
 
 def colored(truth: LabelMap) -> Picture:

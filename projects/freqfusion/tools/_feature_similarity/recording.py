@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from freqfusion.tools._feature_similarity.layers import Layer, pick
+from freqfusion.tools._model import padded_sizes
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ def record_maps(
     """
     found: dict[str, Tensor] = {}
     image = (int(inputs["image"].shape[-2]), int(inputs["image"].shape[-1]))
-    padded = [image]
-    with _hooks(model, layers, found, padded), suppress(_EnoughError):
+    with padded_sizes(model) as padded, _hooks(model, layers, found), suppress(_EnoughError):
         model([inputs])
+    whole = padded[-1] if padded else image
     absent = [str(layer) for layer in layers if layer.label not in found]
     if absent:
         raise ValueError(f"the model does not run {', '.join(absent)} on an image")
@@ -56,7 +57,7 @@ def record_maps(
                 f"{layer} has the shape {tuple(features.shape)}; a map of one image is 1 x channels"
                 " x height x width. Choose another layer or part"
             )
-        maps[layer.label] = RecordedMap(features.float(), _covered(features, image, padded[-1]))
+        maps[layer.label] = RecordedMap(features.float(), covered_part(features, image, whole))
     return maps
 
 
@@ -65,15 +66,8 @@ def _hooks(
     model: nn.Module,
     layers: Sequence[Layer],
     found: dict[str, Tensor],
-    padded: list[tuple[int, int]],
 ) -> Iterator[None]:
     with ExitStack() as stack:
-        backbone = getattr(model, "backbone", None)
-        if isinstance(backbone, nn.Module):
-            handle = backbone.register_forward_pre_hook(
-                lambda _, args: padded.append((args[0].shape[-2], args[0].shape[-1]))
-            )
-            stack.callback(handle.remove)
         for layer in layers:
             hook = _hook(layer, found, len(layers))
             module = model.get_submodule(layer.name)
@@ -108,7 +102,7 @@ def _inputs(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         return {**{str(place): value for place, value in enumerate(args)}, **kwargs}
 
 
-def _covered(
+def covered_part(
     features: Tensor, image: tuple[int, int], padded: tuple[int, int]
 ) -> tuple[float, float]:
     """Part of a map that shows the image, given that the map shows all of the padded one."""

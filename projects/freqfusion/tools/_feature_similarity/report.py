@@ -28,15 +28,19 @@ class Row:
         return f"band {self.edge_width}" if self.edge_width else "all"
 
 
-def table(rows: Sequence[Row], images: int) -> str:
-    """One line for each row; "-" where there is nothing to average."""
-    head = ("model", "layer", "pixels", *_COLUMNS)
+def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """A head, and a line for each row; "-" where there is nothing to average."""
     lines = [
         (row.model, row.layer, row.pixels, *_overall(row.result))
         for row in sorted(rows, key=lambda row: row.edge_width)
     ]
+    return [("model", "layer", "pixels", *_COLUMNS), *lines]
+
+
+def table(rows: Sequence[Row], images: int) -> str:
+    """The cells as text."""
     count = f"{images} image{'s' if images > 1 else ''}"
-    return "\n".join([count, "", *_aligned([head, *lines], 3)])
+    return "\n".join([count, "", *_aligned(cells(rows), 3)])
 
 
 def class_table(row: Row, names: Sequence[str]) -> str:

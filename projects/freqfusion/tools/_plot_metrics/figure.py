@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from freqfusion.analysis.canvas import new_figure
 from freqfusion.tools._plot_metrics.choosing import Group, is_smoothed
 from freqfusion.tools._plot_metrics.reading import FloatArray, Run
 
@@ -21,40 +22,42 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def draw_figure(runs: Sequence[Run], groups: Sequence[Group], output: Path, smooth: int) -> int:
-    """Write the figure; returns the number of panels. A metric has lines for the runs that have it.
-
-    Losses are smoothed over ``smooth`` records, with the records themselves faint behind.
-    """
+    """Write the figure of ``build_figure``; returns the number of panels."""
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, max(len(group.metrics) for group in groups))
-    rows = [math.ceil(len(group.metrics) / columns) for group in groups]
     # Text stays text in SVG and PDF, and the SVG of the same runs is the same file.
     settings: Any = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "freqfusion"}
     with mpl.rc_context(settings):
-        size = (max(3.3 * columns, 5.0), 2.15 * sum(rows) + 0.32 * len(groups) + 0.6)
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        parts = figure.subfigures(len(groups), 1, height_ratios=rows, squeeze=False)[:, 0]
-        for part, group, high in zip(parts, groups, rows, strict=True):
-            _draw_group(part, group, (high, columns), runs, smooth)
-        last = _last_iteration(runs, groups)
-        for axis in figure.axes:
-            axis.set_xlim(-0.03 * last, 1.03 * last)
-        parts[-1].supxlabel("iteration", fontsize=8, color=_SOFT)
-        if len(runs) > 1:
-            figure.legend(
-                handles=_handles(runs),
-                loc="outside upper left",
-                ncols=min(len(runs), columns),
-                frameon=False,
-                fontsize=9,
-            )
+        figure = build_figure(runs, groups, smooth)
         output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(output, dpi=150)
     return sum(len(group.metrics) for group in groups)
+
+
+def build_figure(runs: Sequence[Run], groups: Sequence[Group], smooth: int) -> Any:
+    """A panel for each metric, with lines for the runs that have it: a matplotlib Figure.
+
+    Losses are smoothed over ``smooth`` records, with the records themselves faint behind.
+    """
+    columns = min(COLUMNS, max(len(group.metrics) for group in groups))
+    rows = [math.ceil(len(group.metrics) / columns) for group in groups]
+    figure = new_figure(max(3.3 * columns, 5.0), 2.15 * sum(rows) + 0.32 * len(groups) + 0.6)
+    parts = figure.subfigures(len(groups), 1, height_ratios=rows, squeeze=False)[:, 0]
+    for part, group, high in zip(parts, groups, rows, strict=True):
+        _draw_group(part, group, (high, columns), runs, smooth)
+    last = _last_iteration(runs, groups)
+    for axis in figure.axes:
+        axis.set_xlim(-0.03 * last, 1.03 * last)
+    parts[-1].supxlabel("iteration", fontsize=8, color=_SOFT)
+    if len(runs) > 1:
+        figure.legend(
+            handles=_handles(runs),
+            loc="outside upper left",
+            ncols=min(len(runs), columns),
+            frameon=False,
+            fontsize=9,
+        )
+    return figure
 
 
 def smoothed(values: FloatArray, window: int) -> FloatArray:

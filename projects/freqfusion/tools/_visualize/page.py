@@ -1,4 +1,4 @@
-"""The contact sheet: one HTML file that needs nothing but the pictures beside it."""
+"""HTML pages that need no network: the shell of all, and the contact sheet of pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from freqfusion.drawing import RGB
-from freqfusion.tools._visualize.page_parts import SCRIPT, STYLE
+from freqfusion.tools._visualize.page_parts import READING, SORTING, STYLE
 from freqfusion.tools._visualize.scores import MAIN_SCORE, Scores
 from freqfusion.tools._visualize.strips import ERRORS
 
@@ -29,8 +29,36 @@ def render_page(
     """The whole page; it can be read without its script, which sorts, filters and enlarges."""
     tasks = list(dict.fromkeys(task for card in cards for task in card.files))
     scored = {task for card in cards for task in card.scores}
+    return document(
+        title,
+        notes,
+        "\n".join(_card(number, card) for number, card in enumerate(cards)),
+        controls=_controls(tasks, scored),
+        before=legends(classes, [task for task in tasks if task in scored]),
+        after='<p id="nothing" hidden>No image has this in its name.</p>',
+        keys="<kbd>/</kbd> find <kbd>j</kbd> <kbd>k</kbd> next, previous image",
+        script=READING + SORTING,
+    )
+
+
+def document(
+    title: str,
+    notes: Sequence[str],
+    body: str,
+    *,
+    keys: str,
+    script: str = READING,
+    style: str = "",
+    controls: str = "",
+    before: str = "",
+    after: str = "",
+) -> str:
+    """A page of ``article`` elements (the body) whose figures can be enlarged; all but texts HTML.
+
+    ``controls`` stand in the header, ``before`` and ``after`` around the body; ``keys`` says which
+    keys there are beside those of enlarged figures.
+    """
     said = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    body = "\n".join(_card(number, card) for number, card in enumerate(cards))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -38,26 +66,26 @@ def render_page(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title>
 <link rel="icon" href="data:,">
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <header>
 <div class="head"><h1>{html.escape(title)}</h1>
 <button id="theme" type="button" aria-label="switch between dark and light">◐</button></div>
 <ul class="notes">{said}</ul>
-{_controls(tasks, scored)}
+{controls}
 </header>
-{_legends(classes, [task for task in tasks if task in scored])}
+{before}
 <main id="cards">
 {body}
 </main>
-<p id="nothing" hidden>No image has this in its name.</p>
+{after}
 <dialog id="large" aria-label="enlarged picture">
 <div><p id="caption"></p><button id="close" type="button" aria-label="close">✕</button></div>
 <img id="big" alt=""></dialog>
-<footer><kbd>/</kbd> find <kbd>j</kbd> <kbd>k</kbd> next, previous image <kbd>Enter</kbd> enlarge
+<footer>{keys} <kbd>Enter</kbd> enlarge
 <kbd>←</kbd> <kbd>→</kbd> browse <kbd>z</kbd> actual size <kbd>Esc</kbd> close</footer>
-<script>{SCRIPT}</script>
+<script>{script}</script>
 </body>
 </html>
 """
@@ -80,7 +108,8 @@ def _controls(tasks: Sequence[str], scored: set[str]) -> str:
 </div>"""
 
 
-def _legends(classes: Mapping[str, RGB], tasks: Sequence[str]) -> str:
+def legends(classes: Mapping[str, RGB], tasks: Sequence[str]) -> str:
+    """Colours of classes, and of the errors of some tasks."""
     groups = [("classes", "", classes)] if classes else []
     groups += [(f"{task} errors", task, ERRORS[task]) for task in tasks]
     if not groups:
@@ -114,14 +143,18 @@ def _card(number: int, card: Card) -> str:
 
 
 def _row(card: Card, task: str, file: str) -> str:
-    scores = "".join(
-        f"<span><b>{name}</b> {'–' if math.isnan(score) else f'{score:.1f}'}</span>"
-        for name, score in card.scores.get(task, {}).items()
-    )
     address = html.escape(quote(file), quote=True)
-    described = html.escape(f"{card.name}, {task}", quote=True)
     return (
-        f'<figure data-task="{task}"><figcaption><em>{task}</em>{scores}</figcaption>'
+        f'<figure data-task="{task}">{caption(task, card.scores.get(task, {}))}'
         f'<a href="{address}" tabindex="-1"><img loading="lazy" src="{address}"'
-        f' alt="{described}"></a></figure>'
+        f' alt="{html.escape(f"{card.name}, {task}", quote=True)}"></a></figure>'
     )
+
+
+def caption(title: str, scores: Scores) -> str:
+    """The line over a figure: what it is, and its scores."""
+    said = "".join(
+        f"<span><b>{name}</b> {'–' if math.isnan(score) else f'{score:.1f}'}</span>"
+        for name, score in scores.items()
+    )
+    return f"<figcaption><em>{html.escape(title)}</em>{said}</figcaption>"

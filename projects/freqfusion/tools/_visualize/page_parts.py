@@ -1,4 +1,4 @@
-"""Style and script of the contact sheet."""
+"""Style and scripts of the pages that tools write."""
 
 STYLE = """
 :root { color-scheme: light; --paper: #f6f6f4; --card: #fff; --ink: #1d1d22; --soft: #66666f;
@@ -64,15 +64,75 @@ body:has(dialog[open]) { overflow: hidden; }
 [hidden] { display: none !important; }
 """
 
-SCRIPT = """
+# Walks through the articles of a page, and enlarges their figures.
+READING = """
 "use strict";
 const byId = (id) => document.getElementById(id);
 const sheet = byId("cards"), large = byId("large");
-const cards = [...sheet.children];
 const visible = () => [...sheet.children].filter((card) => !card.hidden);
 const figures = () => visible().flatMap((card) =>
   [...card.querySelectorAll("figure")].filter((figure) => !figure.hidden));
 
+let shown = null;
+function enlarge(figure) {
+  shown = figure;
+  byId("big").src = figure.querySelector("img").src;
+  byId("big").alt = figure.querySelector("img").alt;
+  const scores = [...figure.querySelectorAll("span")].map((one) => one.textContent).join("   ");
+  byId("caption").textContent = `${figure.querySelector("img").alt}   ${scores}`;
+  if (!large.open) large.showModal();
+}
+function browse(step) {
+  const all = figures(), next = all[all.indexOf(shown) + step];
+  if (next) enlarge(next);
+}
+function walk(step) {
+  const all = visible(), at = all.indexOf(document.activeElement.closest("article"));
+  const next = all[at < 0 ? (step > 0 ? 0 : all.length - 1) : at + step];
+  if (next) { next.focus({ preventScroll: true }); next.scrollIntoView({ block: "start" }); }
+}
+
+sheet.addEventListener("click", (event) => {
+  const link = event.target.closest("figure a");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  enlarge(link.closest("figure"));
+});
+byId("big").addEventListener("click", () => large.classList.toggle("actual"));
+byId("close").addEventListener("click", () => large.close());
+large.addEventListener("close", () => {
+  const card = shown && shown.closest("article");
+  if (card) { card.focus({ preventScroll: true }); card.scrollIntoView({ block: "nearest" }); }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const key = event.key;
+  if (large.open) {
+    if (key === "ArrowLeft" || key === "k") browse(-1);
+    else if (key === "ArrowRight" || key === "j") browse(1);
+    else if (key === "z") large.classList.toggle("actual");
+    else return;
+  } else if (event.target.matches("input, select")) {
+    if (key !== "Escape") return;
+    event.target.blur();
+  } else if (key === "/" && byId("find")) byId("find").focus();
+  else if (key === "j" || key === "k") walk(key === "j" ? 1 : -1);
+  else if (key === "Enter" && event.target.matches("article:has(figure:not([hidden]))"))
+    enlarge(event.target.querySelector("figure:not([hidden])"));
+  else return;
+  event.preventDefault();
+});
+byId("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  const dark = root.dataset.theme ? root.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+});
+"""
+
+# Sorts and filters the articles of the contact sheet; comes after READING.
+SORTING = """
+const cards = [...sheet.children];
 const names = new Intl.Collator(undefined, { numeric: true });
 function compare(first, second) {
   const order = byId("order").value, a = first.dataset, b = second.dataset;
@@ -98,62 +158,6 @@ function update() {
   byId("count").value = `${count} of ${cards.length} images`;
   byId("nothing").hidden = count > 0;
 }
-
-let shown = null;
-function enlarge(figure) {
-  shown = figure;
-  byId("big").src = figure.querySelector("img").src;
-  byId("big").alt = figure.querySelector("img").alt;
-  const scores = [...figure.querySelectorAll("span")].map((one) => one.textContent).join("   ");
-  byId("caption").textContent = `${figure.querySelector("img").alt}   ${scores}`;
-  if (!large.open) large.showModal();
-}
-function browse(step) {
-  const all = figures(), next = all[all.indexOf(shown) + step];
-  if (next) enlarge(next);
-}
-function walk(step) {
-  const all = visible(), at = all.indexOf(document.activeElement.closest("article"));
-  const next = all[at < 0 ? (step > 0 ? 0 : all.length - 1) : at + step];
-  if (next) { next.focus({ preventScroll: true }); next.scrollIntoView({ block: "start" }); }
-}
-
-sheet.addEventListener("click", (event) => {
-  const link = event.target.closest("a");
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  event.preventDefault();
-  enlarge(link.closest("figure"));
-});
-byId("big").addEventListener("click", () => large.classList.toggle("actual"));
-byId("close").addEventListener("click", () => large.close());
-large.addEventListener("close", () => {
-  const card = shown && shown.closest("article");
-  if (card) { card.focus({ preventScroll: true }); card.scrollIntoView({ block: "nearest" }); }
-});
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const key = event.key;
-  if (large.open) {
-    if (key === "ArrowLeft" || key === "k") browse(-1);
-    else if (key === "ArrowRight" || key === "j") browse(1);
-    else if (key === "z") large.classList.toggle("actual");
-    else return;
-  } else if (event.target.matches("input, select")) {
-    if (key !== "Escape") return;
-    event.target.blur();
-  } else if (key === "/") byId("find").focus();
-  else if (key === "j" || key === "k") walk(key === "j" ? 1 : -1);
-  else if (key === "Enter" && event.target.matches("article"))
-    enlarge(event.target.querySelector("figure:not([hidden])"));
-  else return;
-  event.preventDefault();
-});
-byId("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const dark = root.dataset.theme ? root.dataset.theme === "dark"
-    : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-});
 for (const id of ["find", "task", "order"]) byId(id).addEventListener("input", update);
 update();
 """

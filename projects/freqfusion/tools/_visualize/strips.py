@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from freqfusion.drawing import (
     INSTANCE_ERRORS,
@@ -16,6 +16,7 @@ from freqfusion.drawing import (
     side_by_side,
 )
 from freqfusion.tools._visualize.scores import Scores, image_scores
+from freqfusion.tools._visualize.sources import Source, read_image
 
 if TYPE_CHECKING:
     from freqfusion.evaluation.pictures import Content
@@ -34,6 +35,34 @@ class Strips:
     pictures: Mapping[str, Picture]
     scores: Mapping[str, Scores] = field(default_factory=dict)
     classes: Mapping[str, RGB] = field(default_factory=dict)
+
+
+def draw_source(
+    source: Source,
+    predict: Callable[[Picture], Mapping[str, Any]] | None,
+    metadata: Any,
+    tasks: Sequence[str],
+    *,
+    score_threshold: float,
+) -> Strips:
+    """Read, predict and draw one image.
+
+    Raises:
+        ValueError: if the image or its truth cannot be read, or do not fit each other.
+    """
+    from freqfusion.evaluation.pictures import output_content, truth_content
+
+    image = read_image(source.path)
+    truth = prediction = None
+    try:
+        if source.truth is not None:
+            truth = truth_content(source.truth, metadata, image.shape[:2])
+        if predict is not None:
+            output = predict(image)
+            prediction = output_content(output, metadata, score_threshold=score_threshold)
+        return draw_strips(image, prediction, truth, tasks)
+    except ValueError as error:
+        raise ValueError(f"{source.path}: {error}") from error
 
 
 def draw_strips(
