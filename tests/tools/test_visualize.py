@@ -2,12 +2,12 @@
 
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from html_pages import Page
 from PIL import Image
 
 from freqfusion.data.synthetic import write_coco
@@ -21,30 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r18.yaml")
 DATASET = "synthetic_panoptic_val_separated"
 SMALL = ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "80", "MODEL.DEVICE", "cpu"]
-
-
-class Page(HTMLParser):
-    """Addresses, the data of the cards, and visible text of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.addresses, self.cards, self.text, self.open = [], [], "", []
-        self.feed(text)
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        self.addresses += [values[name] for name in ("src", "href") if name in values]
-        if tag == "article":
-            self.cards.append({k: v for k, v in values.items() if k.startswith("data-")})
-        if tag not in ("meta", "link", "img", "input"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 @pytest.fixture

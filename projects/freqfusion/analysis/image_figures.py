@@ -85,7 +85,8 @@ def offsets_figure(
     if not offsets:
         raise ValueError("there is nothing to draw: give at least one field of offsets")
     picture = np.asarray(image)
-    figure, axes = _grid(picture.shape, 2 * len(offsets), title, columns=2)
+    columns = 2 * min(len(offsets), 2)
+    figure, axes = _grid(picture.shape, 2 * len(offsets), title, columns=columns)
     for row, (name, field) in enumerate(offsets.items()):
         if field.dim() != 4 or field.shape[0] != 2:
             raise ValueError(

@@ -1,0 +1,380 @@
+"""The report: all sections of a tiny model, those that a model has not, the page, its messages."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from html_pages import Page
+from PIL import Image
+
+from freqfusion.data.synthetic import write_coco
+from freqfusion.tools import report
+from freqfusion.tools._report.page import render_report
+from freqfusion.tools._report.run_sections import results
+from freqfusion.tools._report.section import Section, from_picture, image_html, paragraphs, table
+from freqfusion.tools._report.sections import SECTIONS
+from freqfusion.tools._report.survey import short_names
+
+pytestmark = pytest.mark.detectron2
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs/synthetic"
+FREQFUSION = str(CONFIGS / "panoptic-segmentation/freqfusion_panoptic_fpn_r18.yaml")
+PLAIN = str(CONFIGS / "panoptic-segmentation/panoptic_fpn_r18.yaml")
+SFM = str(CONFIGS / "semantic-segmentation/sfm_fcn_r18.yaml")
+SMALL = ["INPUT.MIN_SIZE_TEST", "60", "INPUT.MAX_SIZE_TEST", "75", "MODEL.DEVICE", "cpu"]
+SCORES = {
+    "config": "x.yaml",
+    "iteration": 7,
+    "datasets": {"val": {"sem_seg": {"mIoU": 12.34, "pACC": None, "IoU-<sky>": 56.78}}},
+}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three scenes of 64 x 80, registered as the synthetic data sets for this module."""
+    pytest.importorskip("detectron2")
+    from rehearsed import registered_at
+
+    root = write_coco(
+        tmp_path_factory.mktemp("data") / "synthetic",
+        num_train=0, num_val=3, size=(64, 80), workers=1, progress=False,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch, registered_at(root.parent, patch):
+        yield root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Files of weights of models that have learnt nothing, by their configuration."""
+    from detectron2.modeling import build_model
+
+    from freqfusion.engine.setup import load_config
+
+    folder, files = tmp_path_factory.mktemp("weights"), {}
+    for number, config in enumerate((FREQFUSION, PLAIN, SFM)):
+        torch.manual_seed(0)
+        model = build_model(load_config(config, ["MODEL.DEVICE", "cpu"]))
+        files[config] = str(folder / f"{number}.pth")
+        torch.save({"model": model.state_dict()}, files[config])
+    return files
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What a training leaves."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "results.json").write_text(json.dumps(SCORES))
+    lines = [json.dumps({"iteration": at, "total_loss": 3 / at}) for at in range(1, 8)]
+    (folder / "metrics.json").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data, weights, trained, tmp_path_factory):
+    """The page with all sections."""
+    path = tmp_path_factory.mktemp("page") / "deep" / "report.html"
+    arguments = ["--config-file", FREQFUSION, "--weights", weights[FREQFUSION]]
+    arguments += ["--run", str(trained), "--examples", "1", "--runs", "1", "--output", str(path)]
+    assert report.main([*arguments, *SMALL]) == 0
+    return path
+
+
+def make(config, weights, path, *arguments):
+    given = ["--config-file", config, "--weights", weights[config], "--output", str(path)]
+    return report.main([*given, "--examples", "1", "--runs", "0", *arguments, *SMALL])
+
+
+def test_all_sections(whole):
+    """Each has its article; contents lead to them; all pictures are inside and what they say."""
+    text = whole.read_text(encoding="utf-8")
+    page = Page(text)
+    assert not re.search(r"https?://", text)
+    assert len(page.ids) == len(set(page.ids))
+    assert set(SECTIONS) <= set(page.ids)
+    assert "left-out" not in page.ids
+    outside = [one for one in page.addresses if not one.startswith(("#", "data:"))]
+    assert outside == []
+    for address in page.addresses:
+        if address.startswith("#"):
+            assert address[1:] in page.ids
+    names = [identity.rpartition("-")[0] for identity in page.ids]
+    for name in set(SECTIONS) - {"results", "costs"}:
+        assert name in names, f"{name} has no figure"
+    assert len(page.images) > 12
+    for image in page.images:
+        assert image["alt"]
+        kind, _, encoded = image["src"].removeprefix("data:image/").partition(";base64,")
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
+            assert picture.format == kind.upper()
+            assert [str(side) for side in picture.size] == [image["width"], image["height"]]
+    for said in ("12.3", "56.8", "<sky>", "After 7 iterations", "fpn_fusion2", "3 images of"):
+        assert said in page.text, said
+    assert not whole.with_name("report.html.part").exists()
+
+
+def test_the_numbers_of_the_page_are_those_of_the_tools(whole, data, weights, tmp_path, capsys):
+    """Feature similarity and parameters, as the tools for them alone give them."""
+    from freqfusion.tools import analyze, feature_similarity
+
+    text = Page(whole.read_text(encoding="utf-8")).text
+    arguments = ["--config-file", FREQFUSION, "--weights", weights[FREQFUSION]]
+    out = ["--output", str(tmp_path / "out")]
+    dataset = ["--dataset", "synthetic_panoptic_val_separated", "--figures", "0"]
+    assert feature_similarity.main([*arguments, *dataset, *out, *SMALL]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if " fused " in line).split()
+    assert f"fusedall{''.join(row[3:6])}" in text
+    arguments += ["--size", "60x75", "--runs", "0", "--output", str(tmp_path / "a.json")]
+    assert analyze.main([*arguments, *SMALL]) == 0
+    line = next(one for one in capsys.readouterr().out.splitlines() if one.startswith("parameters"))
+    assert line in text
+
+
+def test_plain_model(data, weights, tmp_path, capsys):
+    """What the baseline has not is left out with a reason; so is a run that was not given."""
+    path = tmp_path / "report.html"
+    wanted = ["results", "spectra", "kernels", "offsets", "aliasing"]
+    assert make(PLAIN, weights, path, "--limit", "1", "--sections", *wanted, "--") == 0
+    page = Page(path.read_text(encoding="utf-8"))
+    assert {"spectra", "spectra-1", "aliasing", "left-out"} <= set(page.ids)
+    assert "fused is backbone.fpn_output2@0" in page.text
+    assert not {"results", "kernels", "offsets"} & set(page.ids)
+    assert "results: no run is given" in page.text
+    assert page.text.count(": the model has no fusion module") == 2
+    said = capsys.readouterr().out
+    assert "2 sections: spectra, aliasing" in said
+    assert "left out: offsets: the model has no fusion module" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "reason"),
+    [
+        ("dysample", {"spectra", "offsets"}, "predicts no kernels"),
+        ("carafe", {"spectra", "kernels"}, "no sampler"),
+        ("bilinear", {"spectra"}, "no sampler"),
+    ],
+)
+def test_other_fusions(data, weights, tmp_path, kind, there, reason):
+    path = tmp_path / "report.html"
+    sections = ["--sections", "spectra", "kernels", "offsets", "--", "MODEL.FREQFUSION.FUSE_TYPE"]
+    assert make(FREQFUSION, weights, path, "--limit", "1", *sections, kind) == 0
+    page = Page(path.read_text(encoding="utf-8"))
+    assert {"spectra", "kernels", "offsets"} & set(page.ids) == there
+    assert reason in page.text
+
+
+def test_modulated_model(data, weights, tmp_path):
+    """Its aliasing is compared with the control, its attention and lattice are drawn."""
+    path = tmp_path / "report.html"
+    assert make(SFM, weights, path, "--limit", "1", "--sections", "aliasing", "--") == 0
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "mod / control" in page.text
+    assert [image["alt"].partition(",")[0] for image in page.images][1:] == ["attention", "lattice"]
+
+
+def test_measuring_leaves_the_model_as_it_was(data, weights, trained):
+    """Weights, running statistics and the mode; and the order of the sections does not matter."""
+    from freqfusion.tools._report.context import Context
+    from freqfusion.tools._visualize.predictor import Predictor
+    from freqfusion.tools._visualize.sources import from_dataset
+
+    cfg, model = report.load_model(FREQFUSION, weights[FREQFUSION], SMALL)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    sources, metadata = from_dataset(cfg.DATASETS.TEST[0], 2)
+    context = Context(
+        FREQFUSION, cfg, Predictor(cfg, model), trained, "d", sources, metadata, examples=1, runs=0
+    )
+    sections, left_out = report.make(context, ["costs", "spectra", "kernels", "aliasing"])
+    assert left_out == {}
+    assert not model.training
+    assert not any(module._forward_hooks for module in model.modules())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    again, _ = report.make(context, ["spectra"])
+    assert again["spectra"].images[0].data == sections["spectra"].images[0].data
+
+
+def test_padding_is_cut_off(data, weights):
+    """60 x 75 is padded to 64 x 96; of 16 x 24 pixels at stride 4, 15 x 19 show the image."""
+    from freqfusion.tools._report.survey import fusions_of
+    from freqfusion.tools._visualize.predictor import Predictor
+
+    cfg, model = report.load_model(FREQFUSION, weights[FREQFUSION], SMALL)
+    picture = np.zeros((60, 75, 3), np.uint8)
+    passes = fusions_of(Predictor(cfg, model), picture)
+    sizes = {name.rpartition(".")[2]: one.hr_in.shape[-2:] for name, one in passes.items()}
+    assert sizes == {"fpn_fusion2": (15, 19), "fpn_fusion3": (8, 10), "fpn_fusion4": (4, 5)}
+    finest = passes["backbone.fpn_fusion2"]
+    assert finest.lr_in.shape[-2:] == (8, 10)
+    assert finest.lr_repeated.shape[-2:] == finest.lr_out.shape[-2:] == (15, 19)
+    assert finest.offsets.shape[-2:] == finest.lowpass.shape[-2:] == (15, 19)
+
+
+def test_data_set_elsewhere(weights, tmp_path, capsys, monkeypatch):
+    """Without images there are still the costs; a data set that was asked for must be there."""
+    pytest.importorskip("detectron2")
+    from rehearsed import registered_at
+
+    path = tmp_path / "report.html"
+    with registered_at(tmp_path / "nothing", monkeypatch):
+        assert make(FREQFUSION, weights, path) == 0
+        page = Page(path.read_text(encoding="utf-8"))
+        assert "costs" in page.ids
+        assert page.text.count("Do its files lie under DETECTRON2_DATASETS?") == 6
+        capsys.readouterr()
+        assert make(FREQFUSION, weights, path, "--dataset", "synthetic_nothing") == 2
+        assert "no data set 'synthetic_nothing' is registered" in capsys.readouterr().err
+        wrong = ["--sections", "results", "predictions", "--"]
+        assert make(FREQFUSION, weights, tmp_path / "no.html", *wrong) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("report: there is nothing to report. results: no run is given")
+    assert not (tmp_path / "no.html").exists()
+
+
+def test_broken_image(data, weights, tmp_path, capsys):
+    """One that cannot be read is left out everywhere, and the page counts the others."""
+    from freqfusion.tools._visualize.sources import from_dataset
+
+    path, broken = tmp_path / "report.html", from_dataset("synthetic_panoptic_val", 1)[0][0].path
+    content = broken.read_bytes()
+    try:
+        broken.write_bytes(b"no image")
+        sections = ["--sections", "predictions", "spectra", "aliasing", "--"]
+        assert make(FREQFUSION, weights, path, *sections) == 0
+        assert make(FREQFUSION, weights, path, "--limit", "1", *sections) == 2
+    finally:
+        broken.write_bytes(content)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert {"predictions", "spectra", "aliasing"} <= set(page.ids)
+    assert "2 images of" in page.text
+    assert "none of the 1 images can be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "/none.pth"], "there is no file of weights /none.pth"),
+        (["--run", "/none"], "--run /none is no folder"),
+        (["--output", "/"], "--output / is a folder"),
+        (["--config-file", "/none.yaml"], "there is no configuration /none.yaml"),
+        (["MODEL.NOTHING", "1"], "MODEL.NOTHING"),
+    ],
+)
+def test_messages(arguments, message, tmp_path, capsys):
+    given = ["--config-file", FREQFUSION, "--output", str(tmp_path / "report.html"), *arguments]
+    assert report.main(given) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("report: ")
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "has no results.json"),
+        ("{", "cannot be read"),
+        ("[1]", "holds no object"),
+        ('{"datasets": 3}', "no scores by data set"),
+        ('{"datasets": {"val": {"bbox": 3}}}', "no scores by data set"),
+        ('{"datasets": {"val": {"bbox": {"AP": "x"}}}}', "no scores by data set"),
+    ],
+)
+def test_broken_results(content, reason, tmp_path):
+    from types import SimpleNamespace
+
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=reason):
+        results(SimpleNamespace(run=tmp_path))
+
+
+def test_page_escapes():
+    """Texts are text, whatever is in them; leading spaces indent."""
+    rows = [["<a>", "n"], ["  b & c", "<1>"]]
+    body = paragraphs("1 < 2") + table(rows, title='"t"')
+    sections = {"one": Section("A <b> & c", body)}
+    page = Page(render_report("<t>", ["n < m"], sections, {"x": "a <i>"}))
+    for said in ("A <b> & c", "1 < 2", "<a>", "b & c", "<1>", '"t"', "<t>", "n < m", "a <i>"):
+        assert said in page.text, said
+    assert "padding-left:1.6em" in table(rows)
+
+
+def test_pictures():
+    """Flat drawings stay exact, noise becomes a JPEG; the title is the description."""
+    flat = np.zeros((20, 30, 3), np.uint8)
+    assert from_picture(flat, "t").kind == "png"
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    image = from_picture(noise, "a < b", {"PQ": 12.345})
+    assert image.kind == "jpeg"
+    assert image.size == (400, 300)
+    page = Page(image_html(image, "x-1"))
+    assert page.images[0]["alt"] == "a < b"
+    assert "PQ 12.3" in page.text
+
+
+def test_short_names():
+    assert short_names(["backbone.fpn_fusion2", "backbone.fpn_fusion3"]) == {
+        "backbone.fpn_fusion2": "fpn_fusion2",
+        "backbone.fpn_fusion3": "fpn_fusion3",
+    }
+    assert short_names(["head.fusions.0"]) == {"head.fusions.0": "fusions.0"}
+    assert set(short_names(["a.b.0", "a.b.1"]).values()) == {"b.0", "b.1"}
+    assert short_names(["0"]) == {"0": "0"}
+    assert short_names(["a.b", "a"]) == {"a.b": "a.b", "a": "a"}
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("width", [1280, 360])
+def test_in_a_browser(whole, tmp_path, width):
+    """Without a network every picture loads; nothing is wider than the window; keys work."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium was found to open the page with")
+    check = """<script>
+    const press = (key) => (document.activeElement || document.body).dispatchEvent(
+      new KeyboardEvent("keydown", { key, bubbles: true }));
+    addEventListener("load", () => {
+      const images = [...document.querySelectorAll("main img")], found = {};
+      found.widths = images.map((one) => one.naturalWidth);
+      found.overflow = document.documentElement.scrollWidth - innerWidth;
+      press("j"); press("j"); press("j");
+      found.section = document.activeElement.id;
+      press("Enter");
+      found.open = document.getElementById("large").open;
+      const first = document.getElementById("big").src;
+      press("ArrowRight");
+      found.moved = document.getElementById("big").src !== first;
+      document.getElementById("close").click();
+      found.closed = !document.getElementById("large").open;
+      document.body.dataset.found = JSON.stringify(found);
+    });
+    </script></body>"""
+    copy = tmp_path / "page.html"
+    copy.write_text(whole.read_text(encoding="utf-8").replace("</body>", check), encoding="utf-8")
+    answer = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+            f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
+            "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=20000",
+            copy.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    encoded = re.search(r'data-found="([^"]+)"', answer.stdout)
+    assert encoded, answer.stderr[-2000:]
+    found = json.loads(encoded.group(1).replace("&quot;", '"'))
+    assert len(found["widths"]) > 12
+    assert all(size > 100 for size in found["widths"])
+    assert found["overflow"] <= 0
+    assert found["section"] == "predictions"
+    assert found["open"]
+    assert found["moved"]
+    assert found["closed"]
