@@ -139,7 +139,7 @@ def _grid(
 ) -> tuple[Any, list[Any]]:
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    width, height = panel_size(size, width=_WIDTH)
+    width, height = panel_size(size, longest=_WIDTH)
     figure = new_figure((width + _BAR) * columns, height * rows + (0.3 if title else 0))
     if title:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
