@@ -72,7 +72,7 @@ def reflect_pad(image: Tensor, border: int) -> Tensor:
         index = torch.arange(-border, size + border, device=image.device)
         # A triangle wave of period 2 (size - 1); torch's own padding refuses borders >= size.
         period = max(2 * (size - 1), 1)
-        index = index.remainder(period)
+        index = index - index // period * period  # exporters know no remainder of a dynamic number
         index = torch.minimum(index, period - index) if size > 1 else index
         image = image.index_select(dim, index)
     return image

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 def load_model(
@@ -98,3 +101,14 @@ def check_weights(weights: str) -> None:
         )
     if "://" not in weights and not Path(weights).is_file():
         raise ValueError(f"there is no file of weights {weights}; give another with --weights")
+
+
+def metadata_of(cfg: Any) -> Any:
+    """Of the data set that the configuration tests on: it names the model's classes."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        if name in DatasetCatalog.list():
+            return MetadataCatalog.get(name)
+    logger.warning("DATASETS.TEST names no registered data set: classes are called by numbers")
+    return {}

@@ -17,7 +17,7 @@ from typing import Any
 
 from freqfusion.drawing import RGB
 from freqfusion.tools._arguments import number_from
-from freqfusion.tools._model import check_weights, read_config
+from freqfusion.tools._model import check_weights, metadata_of, read_config
 from freqfusion.tools._visualize.page import Card, render_page
 from freqfusion.tools._visualize.predictor import Predictor
 from freqfusion.tools._visualize.scores import MAIN_SCORE
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> tuple[Path, Report]:
     if options.dataset:
         sources, metadata = from_dataset(options.dataset, options.limit)
     else:
-        sources, metadata = from_files(options.input, options.limit), _metadata_of(cfg)
+        sources, metadata = from_files(options.input, options.limit), metadata_of(cfg)
     predict = None if options.truth_only else Predictor(cfg)
     pictures = options.output / "images"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -102,17 +102,6 @@ def _config(options: argparse.Namespace) -> Any:
     if not options.truth_only:
         check_weights(cfg.MODEL.WEIGHTS)
     return cfg
-
-
-def _metadata_of(cfg: Any) -> Any:
-    """Of the data set that the configuration tests on: it names the model's classes."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        if name in DatasetCatalog.list():
-            return MetadataCatalog.get(name)
-    logger.warning("DATASETS.TEST names no registered data set: classes are called by numbers")
-    return {}
 
 
 def _check(options: argparse.Namespace) -> None:

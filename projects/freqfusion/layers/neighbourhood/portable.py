@@ -1,52 +1,59 @@
-"""The gather in standard operators only (pad, index, multiply, add), for exporters."""
+"""The gather in standard operators only (pad, index, slice, multiply, add), for exporters.
+
+An exporter's time and its graph grow with the number of operations, so a tap takes few of them.
+"""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from freqfusion.layers.neighbourhood.geometry import Geometry, accumulation_dtype
 
 
 def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     """Sum the neighbours of each output pixel, weighted by its kernel."""
-    dtype = accumulation_dtype(features.dtype)
-    weights = kernels.to(dtype).unflatten(1, (geometry.groups, geometry.taps))
+    weights = kernels.to(accumulation_dtype(features.dtype))
     total: Tensor | None = None
     for tap, neighbours in enumerate(_neighbours(features, kernels.shape[-2:], geometry)):
-        grouped = neighbours.unflatten(1, (geometry.groups, -1)) * weights[:, :, tap, None]
-        total = grouped if total is None else total + grouped
+        weight = weights[:, tap :: geometry.taps]
+        if geometry.groups > 1:
+            weight = weight.repeat_interleave(features.shape[1] // geometry.groups, 1)
+        weighted = neighbours * weight
+        total = weighted if total is None else total + weighted
     assert total is not None
-    values: Tensor = total.flatten(1, 2).to(features.dtype)
-    return values
+    return total.to(features.dtype)
 
 
 def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
     """Dot product over channels of each output pixel with each of its neighbours."""
-    dtype = accumulation_dtype(values.dtype)
-    grouped = values.to(dtype).unflatten(1, (geometry.groups, -1))
+    values = values.to(accumulation_dtype(values.dtype))
     taps = [
-        (grouped * neighbours.unflatten(1, (geometry.groups, -1))).sum(2)
+        (values * neighbours).unflatten(1, (geometry.groups, -1)).sum(2)
         for neighbours in _neighbours(features, values.shape[-2:], geometry)
     ]
     return torch.stack(taps, 2).flatten(1, 2)
 
 
 def _neighbours(features: Tensor, out_size: Sequence[int], geometry: Geometry) -> list[Tensor]:
-    height, width = geometry.source_size(*features.shape[-2:])
+    """For each tap the source pixel of every output pixel."""
     border = geometry.reach - geometry.margin
-    padded = F.pad(features, (border,) * 4).to(accumulation_dtype(features.dtype))
-    if geometry.scale == 1 and (height, width) == tuple(out_size):
-        return [
-            padded[..., down : down + height, right : right + width]
-            for down in geometry.shifts
-            for right in geometry.shifts
-        ]
-    rows = geometry.source(torch.arange(out_size[0], device=features.device), out_size[0], height)
-    columns = geometry.source(torch.arange(out_size[1], device=features.device), out_size[1], width)
-    return [
-        line.index_select(-1, columns + right)
-        for line in (padded.index_select(-2, rows + down) for down in geometry.shifts)
-        for right in geometry.shifts
-    ]
+    source = features.to(accumulation_dtype(features.dtype))
+    padded = F.pad(source, (border,) * 4) if border else source
+    lines = _shifted(padded, -2, out_size[0], geometry)
+    return [tap for line in lines for tap in _shifted(line, -1, out_size[1], geometry)]
+
+
+def _shifted(padded: Tensor, dim: int, out: int, geometry: Geometry) -> list[Tensor]:
+    """The source lines under ``out`` output lines, for each shift of the taps on one axis."""
+    size, scale = padded.shape[dim] - 2 * geometry.reach, geometry.scale
+    if not statically_known_true(out == scale * size):
+        index = geometry.source(torch.arange(out, device=padded.device), out, size)
+        return [padded.index_select(dim, index + shift) for shift in geometry.shifts]
+    if scale > 1:
+        # Repeated once, every tap is a slice.
+        index = torch.arange(padded.shape[dim] * scale, device=padded.device) // scale
+        padded = padded.index_select(dim, index)
+    return [padded.narrow(dim, scale * shift, out) for shift in geometry.shifts]

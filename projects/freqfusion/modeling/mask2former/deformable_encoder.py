@@ -188,7 +188,7 @@ class DeformableEncoder(nn.Module):
             ]
         )
         centers = pixel_centers(sizes, device=tokens.device)
-        reference_points = centers[:, None].expand(len(tokens), -1, self.num_levels, -1)
+        reference_points = centers[:, None].expand(tokens.shape[0], -1, self.num_levels, -1)
         tokens = self.encoder(tokens, positions, reference_points, sizes)
         parts = tokens.split([height * width for height, width in sizes], dim=1)
         return [

@@ -128,7 +128,7 @@ class MaskedAttentionDecoder(nn.Module):
         levels = [self._level_tokens(index, feat) for index, feat in enumerate(features)]
         thumbnails = _resized(mask_features, [(f.shape[-2], f.shape[-1]) for f in features])
         queries, query_positions = (
-            embedding.weight.expand(len(mask_features), -1, -1)
+            embedding.weight.expand(mask_features.shape[0], -1, -1)
             for embedding in (self.query_feat, self.query_embed)
         )
         outputs: list[MaskPredictions] = []

@@ -1,0 +1,160 @@
+"""A trained model as an ONNX file: ``python -m freqfusion.tools.export --config-file X ...``.
+
+The file takes images (B, 3, H, W) as they are, float32 from 0 to 255 in the model's channel order,
+of any size; normalisation and padding are inside. Semantic segmentors and the semantic branch of
+Panoptic FPN give logits ``sem_seg`` at the image's size; R-CNNs the maps of their pyramid and the
+logits and deltas of their proposal network; Mask2Former classes and masks of its queries (masks at
+a quarter of the padded image) and, with MODEL.MASK2FORMER.TEST.SEMANTIC_ON, scores ``sem_seg``. It
+is compared with the model at three sizes before the command ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from freqfusion.tools._model import build_model, metadata_of, read_config
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+SMALLEST_SIDE = 32
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export; the exit code: 0, 1 where the file differs, 2 for what the user can mend."""
+    options = _parser().parse_args(arguments)
+    try:
+        return run(options)
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export and compare; prints what was written and how far it is from the model."""
+    from freqfusion import __version__
+    from freqfusion.tools._export.parts import part_of
+
+    _check(options)
+    cfg = read_config(options.config_file or "", options.weights or None, options.opts)
+    cfg.MODEL.DEVICE = "cpu"
+    part = part_of(build_model(cfg)).eval()
+    metadata = {
+        "task": part.task,
+        "input_format": cfg.INPUT.FORMAT,
+        "outputs": json.dumps([output.name for output in part.outputs]),
+        "size_divisibility": str(part.divisor),
+        "resize": json.dumps([cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST]),
+        "producer": f"freqfusion {__version__}",
+        **classes(cfg, metadata_of(cfg)),
+    }
+    return write(part, metadata, options)
+
+
+def write(part: Any, metadata: dict[str, str], options: argparse.Namespace) -> int:
+    """Write the file of a part of a model and compare it; the exit code, 0 or 1."""
+    import onnx
+
+    from freqfusion.tools._export.comparing import compare, sizes_around
+    from freqfusion.tools._export.graph import foreign_domains, to_onnx
+
+    model = to_onnx(part, options.opset, metadata)
+    foreign = foreign_domains(model)
+    if foreign:
+        raise RuntimeError(f"operators of {', '.join(sorted(foreign))} came into the graph")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, options.output)
+    print(
+        f"wrote {options.output}: {', '.join(output.name for output in part.outputs)}; "
+        f"{len(model.graph.node)} standard operators, {options.output.stat().st_size / 1e6:.1f} MB"
+    )
+    differences = compare(part, options.output, sizes_around(options.size))
+    for size, output, value in differences:
+        print(f"{size[0]:5d} x {size[1]:<5d} greatest difference {value:.2e} ({output})")
+    worst = max(differences, key=lambda one: math.inf if math.isnan(one.value) else one.value)
+    if worst.value <= options.tolerance:
+        return 0
+    print(
+        f"export: the file differs from the model by {worst.value:.2e} in {worst.output}, more than"
+        f" the tolerance of {options.tolerance:g}",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def classes(cfg: Any, metadata: Any) -> dict[str, str]:
+    """Names and colours of the semantic classes and the things, as JSON."""
+    import numpy as np
+
+    from freqfusion.drawing.classes import Classes
+
+    known = Classes(metadata)
+    labels = known.label_map(np.zeros((1, 1), np.int64), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    return {
+        "classes": json.dumps(labels.names),
+        "colors": json.dumps(labels.colors),
+        "thing_classes": json.dumps(known.things),
+    }
+
+
+def _check(options: argparse.Namespace) -> None:
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} is missing: pip install 'freqfusion[onnx]'")
+    if options.output.is_dir():
+        raise ValueError(f"--output {options.output} is a folder; name a file")
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(s.isdecimal() and int(s) >= SMALLEST_SIDE for s in sides):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not HEIGHTxWIDTH with sides of {SMALLEST_SIDE} pixels or more"
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def _opset(text: str) -> int:
+    from freqfusion.tools._export.graph import OPSETS
+
+    if not text.isdecimal() or not OPSETS[0] <= int(text) <= OPSETS[1]:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an opset from {OPSETS[0]} to {OPSETS[1]}"
+        )
+    return int(text)
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m freqfusion.tools.export",
+        description="Write a model as ONNX for images of any size, and compare it with the model.",
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
+    add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
+    add("--output", type=Path, required=True, metavar="FILE", help="the ONNX file to write")
+    add("--size", type=_size, default=(256, 320), metavar="HxW", help="sizes to compare at lie "
+        "around this; 256x320")  # fmt: skip
+    add("--opset", type=_opset, default=18, metavar="N", help="version of the operators; 18")
+    add("--tolerance", type=_tolerance, default=1e-3, metavar="D", help="of outputs; 0.001")
+    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
