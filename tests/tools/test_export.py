@@ -22,7 +22,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'"
 pytest.importorskip("onnxscript", reason="needs the extra 'onnx'")
 
 from mask2former_models import small_cfg  # noqa: E402
-from sfm_models import built, plain_cfg, shake_attention  # noqa: E402
+from sfm_models import built, plain_cfg, semantic_cfg, sfm_cfg, shake_attention  # noqa: E402
 from toy_configs import change, resnet18_cfg  # noqa: E402
 
 from freqfusion.tools._export.comparing import compare, sizes_around  # noqa: E402
@@ -37,6 +37,11 @@ SEMANTIC = {
     "MODEL__FREQFUSION__LOWPASS_KERNEL": 3,
 }
 FUSED = {"MODEL__FREQFUSION__ENABLED": True, "MODEL__FREQFUSION__LOWPASS_KERNEL": 3}
+CONCATENATION = {
+    "MODEL__BACKBONE__NAME": "build_resnet_backbone",
+    "MODEL__SEM_SEG_HEAD__NAME": "FreqFusionSemSegHead",
+    "MODEL__SEM_SEG_HEAD__IN_FEATURES": ["res2", "res3", "res4", "res5"],
+}
 # An odd one, one block of 32 pixels, and one of a long side.
 SIZES = [(64, 96), (57, 83), (31, 21), (40, 170)]
 
@@ -165,6 +170,9 @@ FAMILIES = {
     "panoptic": lambda: change(plain_cfg("PanopticFPN"), FUSED),
     "proposals": lambda: change(plain_cfg("GeneralizedRCNN"), FUSED),
     "mask2former": lambda: small_cfg(**FUSED),
+    "concatenation": lambda: change(resnet18_cfg(), SEMANTIC | CONCATENATION),
+    "sfm at the exit": lambda: sfm_cfg("SemanticSegmentor"),
+    "sfm with FCN": lambda: semantic_cfg("FCNHead", ["res5"]),
 }
 
 

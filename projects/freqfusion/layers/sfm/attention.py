@@ -130,6 +130,26 @@ class PooledContext(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, 1, size, size)."""
-        pooled = F.adaptive_avg_pool2d(features, self.size)
+        pooled = _mean_of_areas(features, self.size)
         logits: Tensor = self.project(F.relu(self.norm(self.reduce(pooled))))
         return logits
+
+
+def _mean_of_areas(image: Tensor, size: int) -> Tensor:
+    """Adaptive average pooling (B, C, H, W) to (B, C, size, size).
+
+    Exporters know no such pooling for sizes that are not fixed, and get two matrix products.
+    """
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(image, size)
+    rows, columns = (_area_weights(length, size, image) for length in image.shape[-2:])
+    return rows @ image @ columns.transpose(0, 1)
+
+
+def _area_weights(length: int, size: int, like: Tensor) -> Tensor:
+    """What each of ``length`` pixels counts in each of ``size`` areas, (size, length)."""
+    pixels = torch.arange(length, device=like.device)
+    areas = torch.arange(size, device=like.device)[:, None]
+    start, stop = areas * length // size, ((areas + 1) * length + size - 1) // size
+    inside = ((pixels >= start) & (pixels < stop)).to(like.dtype)
+    return inside / (stop - start)

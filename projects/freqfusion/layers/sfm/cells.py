@@ -49,17 +49,33 @@ class Cells:
         for dim in (-2, -1):
             if displacement.shape[dim] == 1:
                 displacement = torch.cat([displacement, displacement], dim)
-        self.rows, self.columns = displacement.shape[-2] - 1, displacement.shape[-1] - 1
         base = displacement[..., :-1, :-1]
         right = displacement[..., :-1, 1:] - base
         below = displacement[..., 1:, :-1] - base
         twist = displacement[..., 1:, 1:] - base - right - below
-        self._table = torch.cat([base, right, below, twist], dim=1).flatten(2)
+        self.table = torch.cat([base, right, below, twist], dim=1)
+
+    @classmethod
+    def of(cls, table: Tensor) -> "Cells":
+        """The cells that have this ``table``, the coefficients (B, 8, rows, columns) of others."""
+        cells = cls.__new__(cls)
+        cells.table = table
+        return cells
+
+    @property
+    def rows(self) -> int:
+        """Number of cells from top to bottom."""
+        return self.table.shape[-2]
+
+    @property
+    def columns(self) -> int:
+        """Number of cells from left to right."""
+        return self.table.shape[-1]
 
     def at(self, row: Tensor, column: Tensor) -> tuple[Tensor, ...]:
         """The eight coefficients, each (B, P): x and y of d00, dx, dy and dxy of cells (B, P)."""
-        index = (row * self.columns + column)[:, None].expand(-1, self._table.shape[1], -1)
-        return self._table.gather(2, index).unbind(1)
+        index = (row * self.columns + column)[:, None].expand(-1, self.table.shape[1], -1)
+        return self.table.flatten(2).gather(2, index).unbind(1)
 
     def locate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Row and column of the cells around points, the outermost ones for points beyond."""

@@ -70,7 +70,8 @@ def mirror(image: Tensor, radius: int, dim: int) -> Tensor:
     """
     size = image.shape[dim]
     period = max(2 * size - 2, 1)
-    index = torch.arange(-radius, size + radius, device=image.device) % period
+    index = torch.arange(-radius, size + radius, device=image.device)
+    index = index - index // period * period  # exporters know no remainder of a dynamic number
     return image.index_select(dim, torch.minimum(index, period - index))
 
 

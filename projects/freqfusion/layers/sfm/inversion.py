@@ -15,7 +15,7 @@ from torch import Tensor
 from freqfusion.layers.checks import check_choice, check_positive
 from freqfusion.layers.sfm.cells import CellInterpolation, Cells
 from freqfusion.layers.sfm.coordinates import lattice_points_of, to_normalized, to_pixels
-from freqfusion.layers.sfm.solvers import LEAST_DETERMINANT, newton, search
+from freqfusion.layers.sfm.solvers import LEAST_DETERMINANT, distance, newton, search
 
 InverseSolver = Literal["newton", "search"]
 InverseGradient = Literal["values", "implicit"]
@@ -86,7 +86,7 @@ def invert_displacement(
             x, y = search(cells, inner_x, inner_y, limits, _reach(displacement))
     shift_x, shift_y, jacobian = cells.evaluate(x, y, INTERPOLATION_OF[solver])
     error_x, error_y = (x - inner_x) + shift_x, (y - inner_y) + shift_y
-    residual = torch.hypot(error_x, error_y).detach()
+    residual = distance(error_x, error_y).detach()
     if grad == "implicit":
         # One more Newton step that is zero but for its gradient: the Jacobian is held constant.
         constant = type(jacobian)(*(entry.detach() for entry in jacobian))

@@ -27,28 +27,101 @@ def newton(
     """
     # What rounding of the coordinates leaves. A point that has come there is left alone, so that
     # it does not depend on how many steps others take.
-    tolerance = 2 * torch.finfo(goal_x.dtype).eps * (max(limits) + 1)
+    rounding = 2 * torch.finfo(goal_x.dtype).eps
+    endless = torch.full_like(goal_x, math.inf)
+    state = (goal_x, goal_y, goal_x, goal_y, endless, endless)
+    if torch.compiler.is_exporting():
+        return _newton_in_a_loop(cells, goal_x, goal_y, limits, steps, rounding, state)
+    tolerance = rounding * (max(limits) + 1)
     may_stop = goal_x.device.type == "cpu" and not torch.compiler.is_compiling()
-    x, y = best_x, best_y = goal_x, goal_y
-    best = last = torch.full_like(x, math.inf)
     for step in range(steps):
-        shift_x, shift_y, jacobian = cells.evaluate(x, y)
-        error_x, error_y = (x - goal_x) + shift_x, (y - goal_y) + shift_y
-        error = torch.hypot(error_x, error_y)
-        better = (error < best) & (best > tolerance)
-        best_x, best_y = torch.where(better, x, best_x), torch.where(better, y, best_y)
-        best = torch.where(better, error, best)
-        if may_stop and bool((best <= tolerance).all()):
+        state = _newton_step(
+            cells, goal_x, goal_y, limits, tolerance, state, is_damped=step < _DAMPED_STEPS
+        )
+        if may_stop and bool((state[4] <= tolerance).all()):
             break
-        step_x, step_y = _DAMPING * error_x, _DAMPING * error_y
-        if step >= _DAMPED_STEPS:
-            full = jacobian.solve(error_x, error_y, least=LEAST_DETERMINANT)
-            trusted = (error < last) & (jacobian.determinant > LEAST_DETERMINANT)
-            newton_x, newton_y = (axis.clamp(-_LONGEST_STEP, _LONGEST_STEP) for axis in full)
-            step_x = torch.where(trusted, newton_x, step_x)
-            step_y = torch.where(trusted, newton_y, step_y)
-        last = error
-        x, y = (x - step_x).clamp(0, limits[0]), (y - step_y).clamp(0, limits[1])
+    return state[2], state[3]
+
+
+# x, y, the best x and y so far, their error, and the error before the last step.
+_State = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _newton_step(
+    cells: Cells,
+    goal_x: Tensor,
+    goal_y: Tensor,
+    limits: tuple[int, int],
+    tolerance: float | Tensor,
+    state: _State,
+    *,
+    is_damped: bool | Tensor,
+) -> _State:
+    x, y, best_x, best_y, best, last = state
+    shift_x, shift_y, jacobian = cells.evaluate(x, y)
+    error_x, error_y = (x - goal_x) + shift_x, (y - goal_y) + shift_y
+    error = distance(error_x, error_y)
+    better = (error < best) & (best > tolerance)
+    best_x, best_y = torch.where(better, x, best_x), torch.where(better, y, best_y)
+    best = torch.where(better, error, best)
+    step_x, step_y = _DAMPING * error_x, _DAMPING * error_y
+    if is_damped is not True:
+        full = jacobian.solve(error_x, error_y, least=LEAST_DETERMINANT)
+        trusted = (error < last) & (jacobian.determinant > LEAST_DETERMINANT)
+        if isinstance(is_damped, Tensor):
+            trusted = trusted & ~is_damped
+        newton_x, newton_y = (axis.clamp(-_LONGEST_STEP, _LONGEST_STEP) for axis in full)
+        step_x = torch.where(trusted, newton_x, step_x)
+        step_y = torch.where(trusted, newton_y, step_y)
+    x, y = (x - step_x).clamp(0, limits[0]), (y - step_y).clamp(0, limits[1])
+    return x, y, best_x, best_y, best, error
+
+
+def distance(x: Tensor, y: Tensor) -> Tensor:
+    """The length of the vectors (x, y)."""
+    if torch.compiler.is_exporting():  # exporters have no hypot
+        return (x * x + y * y).sqrt()
+    return torch.hypot(x, y)
+
+
+def _newton_in_a_loop(
+    cells: Cells,
+    goal_x: Tensor,
+    goal_y: Tensor,
+    limits: tuple[int, int],
+    steps: int,
+    rounding: float,
+    state: _State,
+) -> tuple[Tensor, Tensor]:
+    """The same as one loop of an exported graph, in which every step would stand otherwise.
+
+    Its body sees sizes only as those of tensors.
+    """
+    table = cells.table
+    sides = [goal_x.new_full((), limit) for limit in limits]
+    tolerance = rounding * (torch.maximum(sides[0], sides[1]) + 1)
+
+    def goes_on(step: Tensor, *state: Tensor) -> Tensor:
+        return (step < steps) & (state[4] > tolerance).any()
+
+    def body(step: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        x, y, best_x, best_y, best, last = state
+        cells = Cells.of(table)
+        found = _newton_step(
+            cells,
+            goal_x,
+            goal_y,
+            (cells.columns, cells.rows),
+            tolerance,
+            (x, y, best_x, best_y, best, last),
+            is_damped=step < _DAMPED_STEPS,
+        )
+        return step + 1, *found
+
+    step = torch.zeros((), dtype=torch.int64, device=goal_x.device)
+    # No output of a loop may be one of its inputs.
+    carried = (step, *(tensor.clone() for tensor in state))
+    _, _, _, best_x, best_y, *_ = torch.while_loop(goes_on, body, carried)
     return best_x, best_y
 
 
