@@ -55,7 +55,7 @@ class ModulatedBackbone(WrappingBackbone):
     the bare backbone.
 
     Gradient checkpointing, autocast and any image size work as the wrapped backbone has them.
-    Nothing is kept between calls. ``torch.compile`` works with breaks of the graph at the hooks.
+    Nothing is kept between calls. ``torch.compile`` takes it whole where it takes the backbone.
 
     Args:
         backbone: Any backbone without a pyramid; it belongs to this module afterwards.

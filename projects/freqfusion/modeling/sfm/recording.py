@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from freqfusion.layers.sfm import MappingStack
@@ -34,6 +35,9 @@ class Record(NamedTuple):
 # nothing here: they resample in the same way and record nothing.
 _RECORDS: ContextVar[dict[str, Record] | None] = ContextVar("records", default=None)
 _LISTENER: ContextVar[list[Modulations] | None] = ContextVar("listener", default=None)
+# The records of the pass that torch.compile is tracing, which cannot set a context variable. It
+# traces in one thread at a time, and a compiled graph holds nothing of this list any more.
+_TRACED: list[dict[str, Record]] = []
 
 
 @contextmanager
@@ -65,6 +69,13 @@ def recorded_pass() -> Iterator[dict[str, Record]]:
     By key, because a recomputed part of the network would be recorded twice otherwise.
     """
     records: dict[str, Record] = {}
+    if torch.compiler.is_compiling():
+        _TRACED.append(records)
+        try:
+            yield records
+        finally:
+            _TRACED.pop()
+        return
     token = _RECORDS.set(records)
     try:
         yield records
@@ -74,7 +85,11 @@ def recorded_pass() -> Iterator[dict[str, Record]]:
 
 def add_record(feature: str, record: Record) -> None:
     """Record a step of the pass that runs, if one does."""
-    records = _RECORDS.get()
+    # After a graph break, a pass can have begun in the other way than its steps run.
+    if _TRACED and torch.compiler.is_compiling():
+        records: dict[str, Record] | None = _TRACED[-1]
+    else:
+        records = _RECORDS.get()
     if records is not None:
         records[feature] = record
 
