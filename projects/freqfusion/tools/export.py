@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from freqfusion.tools._export.parts import part_of
 
     _check(options)
-    cfg = read_config(options.config_file or "", options.weights or None, options.opts)
+    cfg = read_config(options.config_file, options.weights or None, options.opts)
     cfg.MODEL.DEVICE = "cpu"
     part = part_of(build_model(cfg)).eval()
     metadata = {
