@@ -148,7 +148,7 @@ def test_a_file_that_differs_is_an_exit_code(exported, model_files, tmp_path, ca
     ]  # fmt: skip
     ready = onnx.load(exported[1])
     monkeypatch.setattr("freqfusion.tools._export.graph.to_onnx", lambda *_: ready)
-    monkeypatch.setattr(export, "load_model", lambda cfg: built(cfg, seed=5).eval())
+    monkeypatch.setattr(export, "build_model", lambda cfg: built(cfg, seed=5).eval())
     file = tmp_path / "other.onnx"
     assert export.main([*model_files, "--output", str(file), "--size", "64x96"]) == 1
     captured = capsys.readouterr()
