@@ -34,7 +34,7 @@ def result_of(model, images):
     return found["pred_masks"] if isinstance(found, dict) else found[0]
 
 
-SLOW = ("mask2former", "sfm with Mask2Former")
+SLOW = ("mask2former", "sfm with FPN", "sfm at the exit", "sfm with Mask2Former")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,7 @@ def test_no_break_in_backbone_and_head(name):
         torch.testing.assert_close(compiled(model, images), expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_modulated_backbone_may_be_broken_inside():
     """A stage that breaks the graph in the middle of a pass: steps are recorded all the same."""
     backbone = shake_attention(built(sfm_cfg("SemanticSegmentor"))).eval().backbone.bottom_up
@@ -64,6 +65,7 @@ def test_a_modulated_backbone_may_be_broken_inside():
         torch.testing.assert_close(found[name], maps, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_modulated_backbone_compile():
     """Forward and backward in one graph each, with the gradients of the attention."""
     model = shake_attention(built(semantic_cfg("FCNHead", ["res5"]))).eval()

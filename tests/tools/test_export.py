@@ -172,6 +172,7 @@ FAMILIES = {
     "mask2former": lambda: small_cfg(**FUSED),
     "concatenation": lambda: change(resnet18_cfg(), SEMANTIC | CONCATENATION),
     "sfm at the exit": lambda: sfm_cfg("SemanticSegmentor"),
+    "sfm with Mask2Former": lambda: sfm_cfg("Mask2Former"),
     "sfm with FCN": lambda: semantic_cfg("FCNHead", ["res5"]),
 }
 
@@ -203,7 +204,7 @@ def test_semantic_scores_of_queries_are_those_of_mask2former():
 
 
 MISTAKES = [
-    (["--size", "20x64"], "sides of 32 pixels or more"),
+    (["--size", "20x64"], "sides of 64 pixels or more"),
     (["--size", "64"], "is not HEIGHTxWIDTH"),
     (["--opset", "11"], "not an opset from 18"),
     (["--tolerance", "0"], "not a positive number"),

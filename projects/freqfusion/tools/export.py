@@ -22,7 +22,7 @@ from typing import Any
 from freqfusion.tools._model import build_model, metadata_of, read_config
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-SMALLEST_SIDE = 32
+SMALLEST_SIDE = 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
