@@ -1,6 +1,7 @@
 """Types of command-line arguments that several tools share."""
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Iterable
 
@@ -36,3 +37,14 @@ def parse_size(text: str) -> tuple[int, int]:
             f"{text!r} is not a size; write HEIGHTxWIDTH, for instance 256x512"
         )
     return int(match[1]), int(match[2])
+
+
+def unit_score(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
+    return value

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from freqfusion.drawing import RGB
-from freqfusion.tools._arguments import number_from
+from freqfusion.tools._arguments import number_from, unit_score
 from freqfusion.tools._model import check_weights, metadata_of, read_config
 from freqfusion.tools._visualize.page import Card, render_page
 from freqfusion.tools._visualize.predictor import Predictor
@@ -149,16 +149,6 @@ def _summary(page: Path, report: Report) -> str:
     return f"drew {len(report.cards)} images ({pictures} pictures){skipped}\npage: {page}"
 
 
-def _threshold(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m freqfusion.tools.visualize",
@@ -175,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--limit", type=number_from(1), metavar="N", help="draw the first N images only")
     add("--tasks", nargs="+", choices=TASKS, default=TASKS, help="not given: all of the model")
-    add("--score-threshold", type=_threshold, default=0.5, metavar="S", help="of instances; 0.5")
+    add("--score-threshold", type=unit_score, default=0.5, metavar="S", help="of instances; 0.5")
     add("--truth-only", action="store_true", help="draw the data set's truth; needs no model")
     add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser

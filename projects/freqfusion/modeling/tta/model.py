@@ -124,10 +124,8 @@ class TestTimeAugmentation(nn.Module):
 def with_augmentation(cfg: CfgNode, model: nn.Module) -> TestTimeAugmentation:
     """The model as ``TEST.AUG`` says; instances are limited by ``TEST.DETECTIONS_PER_IMAGE``.
 
-    The ``sem_seg`` of a model is taken for logits, as all of Detectron2's are, but where a
-    ``Mask2Former`` gives it.
+    What its ``sem_seg`` holds, ``semantic_kind`` says.
     """
-    scoring = any(isinstance(module, Mask2Former) for module in model.modules())
     limit = cfg.TEST.DETECTIONS_PER_IMAGE
     return TestTimeAugmentation(
         model,
@@ -135,9 +133,18 @@ def with_augmentation(cfg: CfgNode, model: nn.Module) -> TestTimeAugmentation:
         max_size=cfg.TEST.AUG.MAX_SIZE,
         flip=cfg.TEST.AUG.FLIP,
         image_format=cfg.INPUT.FORMAT,
-        semantic="scores" if scoring else "logits",
+        semantic=semantic_kind(model),
         topk=None if limit < 0 else limit,
     )
+
+
+def semantic_kind(model: nn.Module) -> SemanticScores:
+    """What the ``sem_seg`` of a model holds.
+
+    Logits, as with all of Detectron2's models, but where a ``Mask2Former`` gives it.
+    """
+    scoring = any(isinstance(module, Mask2Former) for module in model.modules())
+    return "scores" if scoring else "logits"
 
 
 def _check_arguments(

@@ -59,7 +59,7 @@ class Reader:
             if truth["image"].shape != inputs["image"].shape:
                 raise ValueError(f"{source.path} has another size than its data set says")
         height, width = inputs["image"].shape[-2:]
-        return Item(inputs, truth, lambda: _resized(picture, height, width))
+        return Item(inputs, truth, lambda: resized(picture, height, width))
 
 
 def edges_of(item: Item, size: tuple[int, int], ignore_value: int) -> tuple[Tensor, Tensor] | None:
@@ -95,7 +95,8 @@ def _mapper(cfg: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return mapper
 
 
-def _resized(picture: Picture, height: int, width: int) -> Picture:
+def resized(picture: Picture, height: int, width: int) -> Picture:
+    """A picture as large as the model sees it."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))

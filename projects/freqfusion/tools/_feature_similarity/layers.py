@@ -54,7 +54,7 @@ def resolve_layers(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
         ValueError: if a name is neither a module nor an output of the backbone, or comes twice.
     """
     modules = {name for name, _ in model.named_modules() if name}
-    outputs = _backbone_outputs(model)
+    outputs = backbone_outputs(model)
     resolved = []
     for layer in layers:
         if layer.name in modules:
@@ -93,8 +93,7 @@ def default_layers(model: nn.Module) -> list[Layer]:
         if layers:
             return layers
     return [
-        Layer(name, module, part=name)
-        for name, module in reversed(_backbone_outputs(model).items())
+        Layer(name, module, part=name) for name, module in reversed(backbone_outputs(model).items())
     ]
 
 
@@ -139,7 +138,7 @@ def _of_concatenation(modules: Sequence[str]) -> list[Layer]:
     ]
 
 
-def _backbone_outputs(model: nn.Module) -> dict[str, str]:
+def backbone_outputs(model: nn.Module) -> dict[str, str]:
     """Names of the outputs of the backbone, and of what a pyramid stands on, with their modules."""
     outputs: dict[str, str] = {}
     modules = dict(model.named_modules())

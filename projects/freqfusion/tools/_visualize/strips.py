@@ -89,11 +89,11 @@ def draw_strips(
         titles = ["image", *panels]
         pictures[task] = side_by_side([plain, *panels.values()], titles, legend=legend)
     scores = {task: one for task, one in image_scores(guess, real).items() if task in pictures}
-    classes = _classes(guess, pictures) | _classes(real, pictures)
+    classes = classes_of(guess, pictures) | classes_of(real, pictures)
     return Strips(pictures, scores, classes)
 
 
-def _classes(content: Content, tasks: Mapping[str, Picture]) -> dict[str, RGB]:
+def classes_of(content: Content, tasks: Mapping[str, Picture]) -> dict[str, RGB]:
     """Names and colours of what a content shows; objects have colours of their own."""
     classes: dict[str, RGB] = {}
     if content.semantic is not None and "semantic" in tasks:
