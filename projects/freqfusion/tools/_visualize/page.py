@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from freqfusion.drawing import RGB
+from freqfusion.tools._page_style import THEME_SCRIPT
 from freqfusion.tools._visualize.page_parts import READING, SORTING, STYLE
 from freqfusion.tools._visualize.scores import MAIN_SCORE, Scores
 from freqfusion.tools._visualize.strips import ERRORS
@@ -85,7 +86,7 @@ def document(
 <img id="big" alt=""></dialog>
 <footer>{keys} <kbd>Enter</kbd> enlarge
 <kbd>←</kbd> <kbd>→</kbd> browse <kbd>z</kbd> actual size <kbd>Esc</kbd> close</footer>
-<script>{script}</script>
+<script>{script}{THEME_SCRIPT}</script>
 </body>
 </html>
 """

@@ -1,27 +1,16 @@
 """Style and scripts of the pages that tools write."""
 
-STYLE = """
-:root { color-scheme: light; --paper: #f6f6f4; --card: #fff; --ink: #1d1d22; --soft: #66666f;
-  --line: #dddde2; --mark: #0a64c8; }
-@media (prefers-color-scheme: dark) { :root:not([data-theme=light]) { color-scheme: dark;
-  --paper: #131316; --card: #1d1d22; --ink: #ececf0; --soft: #a2a2ad; --line: #34343c;
-  --mark: #6cb2ff; } }
-:root[data-theme=dark] { color-scheme: dark; --paper: #131316; --card: #1d1d22; --ink: #ececf0;
-  --soft: #a2a2ad; --line: #34343c; --mark: #6cb2ff; }
-* { box-sizing: border-box; }
-body { margin: 0; padding: 0 clamp(12px, 2.5vw, 40px) 40px; background: var(--paper);
-  color: var(--ink); font: 15px/1.45 system-ui, -apple-system, "Segoe UI", sans-serif; }
+from freqfusion.tools._page_style import BASE_STYLE
+
+STYLE = (
+    BASE_STYLE
+    + """
 header { position: sticky; top: 0; z-index: 1; padding: 14px 0 10px; background: var(--paper);
   border-bottom: 1px solid var(--line); }
-.head { display: flex; justify-content: space-between; align-items: center; gap: 12px; }
-h1 { margin: 0; font-size: 1.3rem; font-weight: 650; overflow-wrap: anywhere; }
 .notes { display: flex; flex-wrap: wrap; gap: 2px 18px; margin: 2px 0 10px; padding: 0;
   list-style: none; color: var(--soft); font-size: .88rem; overflow-wrap: anywhere; }
 .controls { display: flex; flex-wrap: wrap; gap: 8px 18px; align-items: center; }
 .controls label { color: var(--soft); font-size: .88rem; }
-input, select, button { font: inherit; color: var(--ink); background: var(--card);
-  border: 1px solid var(--line); border-radius: 7px; padding: 4px 9px; }
-button { cursor: pointer; line-height: 1.2; }
 output { color: var(--soft); font-size: .88rem; margin-left: auto; }
 details { margin: 14px 0; padding: 8px 14px; background: var(--card);
   border: 1px solid var(--line); border-radius: 10px; }
@@ -61,8 +50,8 @@ dialog button { color: inherit; background: #2a2a31; border-color: #4a4a54; }
 dialog img { flex: 1; min-height: 0; width: 100%; object-fit: contain; cursor: zoom-in; }
 dialog.actual img { flex: none; width: auto; align-self: start; cursor: zoom-out; }
 body:has(dialog[open]) { overflow: hidden; }
-[hidden] { display: none !important; }
 """
+)
 
 # Walks through the articles of a page, and enlarges their figures.
 READING = """
@@ -121,12 +110,6 @@ document.addEventListener("keydown", (event) => {
     enlarge(event.target.querySelector("figure:not([hidden])"));
   else return;
   event.preventDefault();
-});
-byId("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  const dark = root.dataset.theme ? root.dataset.theme === "dark"
-    : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
 });
 """
 
