@@ -16,9 +16,15 @@ from freqfusion.analysis.fusion_recording import FusionPass, fusion_modules, rec
 from freqfusion.analysis.image_figures import maps_figure, offsets_figure
 from freqfusion.analysis.latency import Latency, Spread, measure_latency
 from freqfusion.analysis.lattice_figure import lattice_figure
+from freqfusion.analysis.layer_spectrum_figure import (
+    LayerSpectrum,
+    layer_spectrum,
+    layer_spectrum_figure,
+)
 from freqfusion.analysis.mean_spectrum import MeanSpectrum, Spectrum, generator_spectrum
 from freqfusion.analysis.memory import SavedMemory, peak_memory, saved_for_backward
 from freqfusion.analysis.parameters import ParameterCount, count_parameters
+from freqfusion.analysis.point_similarity import point_similarity
 from freqfusion.analysis.responses import MeanResponse, Response, kernel_response
 from freqfusion.analysis.running import RunningMean
 from freqfusion.analysis.similarity_figure import similarity_figure
@@ -32,6 +38,7 @@ __all__ = [
     "FlopCount",
     "FusionPass",
     "Latency",
+    "LayerSpectrum",
     "MeanResponse",
     "MeanSpectrum",
     "MeasureOptions",
@@ -55,11 +62,14 @@ __all__ = [
     "generator_spectrum",
     "kernel_response",
     "lattice_figure",
+    "layer_spectrum",
+    "layer_spectrum_figure",
     "maps_figure",
     "measure_latency",
     "measure_stage",
     "offsets_figure",
     "peak_memory",
+    "point_similarity",
     "radial_power_spectrum",
     "record_fusions",
     "responses_figure",
