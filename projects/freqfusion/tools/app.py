@@ -16,7 +16,7 @@ from freqfusion.tools._app.server import ViewerServer
 from freqfusion.tools._app.uploads import Limits
 from freqfusion.tools._app.viewer import Viewer
 from freqfusion.tools._arguments import number_from, unit_score
-from freqfusion.tools._model import metadata_of, read_model_config
+from freqfusion.tools._model import check_weights, metadata_of, read_config
 from freqfusion.tools._visualize.predictor import Predictor
 
 
@@ -51,7 +51,8 @@ def make_server(options: argparse.Namespace) -> ViewerServer:
         OSError: if the address cannot be had.
     """
     limits = Limits(options.max_megabytes * 10**6, options.max_megapixels * 10**6)
-    cfg = read_model_config(options.config_file, options.weights, options.opts, needs_weights=True)
+    cfg = read_config(options.config_file, options.weights or None, options.opts)
+    check_weights(cfg.MODEL.WEIGHTS)
     viewer = Viewer(Predictor(cfg), metadata_of(cfg), score_threshold=options.score_threshold)
     names = [options.host, *options.allow_host]
     address = (options.host, options.port)
