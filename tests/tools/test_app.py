@@ -26,7 +26,7 @@ from freqfusion.tools import app
 from freqfusion.tools._app.confidence import confidence_map
 from freqfusion.tools._app.looks import Looks
 from freqfusion.tools._app.page_style import STYLE
-from freqfusion.tools._app.pictures import Shown, scale_colors
+from freqfusion.tools._app.pictures import Shown, draw_map, scale_colors
 from freqfusion.tools._app.requests import RefusedError, check_host
 from freqfusion.tools._app.server import ViewerServer
 from freqfusion.tools._app.uploads import Limits, decode_image
@@ -294,7 +294,7 @@ def test_own_origin_and_other_names_of_this_machine_are_taken(still):
 
 def test_too_large_upload_gets_a_sentence(still):
     """Also while it is still being sent."""
-    status, answer = call(still, "/api/look", bytes(LIMITS.bytes + 50_000))
+    status, answer = call(still, "/api/look", bytes(20 * 10**6))
     assert status == 413
     assert answer["error"] == "The file has more than 0.2 MB; send a smaller one."
 
@@ -519,6 +519,17 @@ def test_bar_below_maps_has_their_colors():
     colors = scale_colors()[np.round(np.linspace(0, 255, len(said))).astype(int)]
     shown = np.array([list(bytes.fromhex(one)) for one in said])
     assert np.abs(shown - colors.astype(int)).max() <= 3
+
+
+def test_map_lies_over_its_image():
+    """Ends of the scale in two corners of a black image; values beyond it are cut off."""
+    values = np.full((50, 80), 0.5)
+    values[0, 0], values[-1, -1] = 7.0, -7.0
+    picture = draw_map(np.zeros((50, 80, 3), np.uint8), values, (0.0, 1.0), "").picture
+    colors = scale_colors().astype(int)
+    for pixel, at in ((picture[0, 0], 255), (picture[-1, -1], 0), (picture[0, -1], 128)):
+        ground = 18 * 0.18
+        assert np.abs(pixel - (0.82 * colors[at] + ground)).max() <= 2
 
 
 def test_shown_is_json():

@@ -30,6 +30,8 @@ _EXAMPLE_SIZE = (256, 320)
 _MOST_EXAMPLES = 10_000
 # Requests that wait at a time; each may hold an upload in memory.
 _MOST_WAITING = 16
+# Of a refused upload; a browser that is cut off while it sends shows no answer.
+_MOST_DISCARDED = 256 * 10**6
 _HEADERS = {
     "Content-Security-Policy": CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -209,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer, then read what is still being sent, so that the answer can be read."""
         self.close_connection = True
         self._json(error.status, _said(str(error)))
-        left = self.server.limits.bytes
+        left = _MOST_DISCARDED
         self.connection.settimeout(2)
         try:
             while left > 0 and (piece := self.rfile.read1(min(left, 65536))):
