@@ -35,3 +35,35 @@ def reassemble(features, kernels, *, kernel_size, scale, groups, padding_mode):
                     tap = (group * kernel_size + row) * kernel_size + column
                     out[b, c, y, x] += kernels[b, tap, y, x] * features[b, c, sy, sx]
     return out
+
+
+def neighbours(size, out_size, geometry):
+    """Every (tap, output row, output column, source row, source column) inside the features."""
+    height, width = size
+    g = geometry
+    for tap, y, x in np.ndindex(g.kernel_size**2, *out_size):
+        row, column = divmod(tap, g.kernel_size)
+        sy = source_pixel(y, out_size[0], height - 2 * g.margin, g.scale) + g.margin
+        sx = source_pixel(x, out_size[1], width - 2 * g.margin, g.scale) + g.margin
+        sy += g.dilation * (row - g.kernel_size // 2)
+        sx += g.dilation * (column - g.kernel_size // 2)
+        if 0 <= sy < height and 0 <= sx < width:
+            yield tap, y, x, sy, sx
+
+
+def trilinear(features, kernels, values, geometry):
+    """Gradients in values, kernels and features of the form behind gather, correlate and scatter.
+
+    That is gather(features, kernels), correlate(values, features) and scatter(values, kernels).
+    """
+    results = [np.zeros(array.shape) for array in (values, kernels, features)]
+    shape = (features.shape[0], geometry.groups, -1)
+    x, m, y = (a.reshape(*shape, *a.shape[-2:]) for a in (features, kernels, values))
+    in_y, in_m, in_x = (r.reshape(*shape, *r.shape[-2:]) for r in results)
+    for tap, *out, sy, sx in neighbours(features.shape[-2:], values.shape[-2:], geometry):
+        there, here = (..., sy, sx), (..., *out)
+        weight = m[here][:, :, tap, None]
+        in_y[here] += weight * x[there]
+        in_x[there] += weight * y[here]
+        in_m[here][:, :, tap] += (x[there] * y[here]).sum(-1)
+    return results

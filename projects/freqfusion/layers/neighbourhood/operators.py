@@ -5,8 +5,9 @@ pixels p, taps t and channels c of ``y[c, p] * m[t, p] * x[c, p + t]``: each ope
 derivative in one argument, so that the derivatives of the three are the three again, and nothing
 but the two inputs of a call is kept for the backward pass.
 
-They are registered with torch's dispatcher, which lets ``torch.compile`` treat each as one node,
-lets counters name it, and leaves room for a kernel of another device.
+They are registered with torch's dispatcher, which lets ``torch.compile`` treat each as one node and
+lets counters name it. On a GPU they are computed by the Triton kernels in :mod:`.fused`, where
+:mod:`.choice` finds them.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from freqfusion.layers.neighbourhood import banded, portable, shifted
+from freqfusion.layers.neighbourhood.choice import fused_kernels
 from freqfusion.layers.neighbourhood.geometry import Geometry, accumulation_dtype, empty_output
 
 
@@ -57,16 +59,18 @@ def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Ge
 @torch.library.custom_op("freqfusion::gather", mutates_args=())
 def _gather(features: Tensor, kernels: Tensor, geometry: list[int]) -> Tensor:
     g = Geometry(*geometry)
-    form = _form(features, features.shape[-2:], kernels.shape[-2:], g)
-    output: Tensor = form.gather(features, kernels, g)
+    form = _form(features, kernels, features.shape[-2:], kernels.shape[-2:], g)
+    with torch.cuda.device_of(features):
+        output: Tensor = form.gather(features, kernels, g)
     return output
 
 
 @torch.library.custom_op("freqfusion::correlate", mutates_args=())
 def _correlate(values: Tensor, features: Tensor, geometry: list[int]) -> Tensor:
     g = Geometry(*geometry)
-    form = _form(features, features.shape[-2:], values.shape[-2:], g)
-    kernels: Tensor = form.correlate(values, features, g)
+    form = _form(features, values, features.shape[-2:], values.shape[-2:], g)
+    with torch.cuda.device_of(values):
+        kernels: Tensor = form.correlate(values, features, g)
     return kernels
 
 
@@ -75,15 +79,21 @@ def _scatter(
     values: Tensor, kernels: Tensor, height: int, width: int, geometry: list[int]
 ) -> Tensor:
     g = Geometry(*geometry)
-    form = _form(values, (height, width), values.shape[-2:], g)
-    features: Tensor = form.scatter(values, kernels, (height, width), g)
+    form = _form(values, kernels, (height, width), values.shape[-2:], g)
+    with torch.cuda.device_of(values):
+        features: Tensor = form.scatter(values, kernels, (height, width), g)
     return features
 
 
-def _form(image: Tensor, size: Sequence[int], out_size: Sequence[int], g: Geometry) -> ModuleType:
+def _form(
+    first: Tensor, second: Tensor, size: Sequence[int], out_size: Sequence[int], g: Geometry
+) -> ModuleType:
     """The module that computes this case fastest."""
+    fused = fused_kernels(first, second)
+    if fused is not None:
+        return fused
     source = g.source_size(size[0], size[1])
-    if image.device.type == "cpu" and banded.is_applicable(source, out_size, g):
+    if first.device.type == "cpu" and banded.is_applicable(source, out_size, g):
         return banded
     return shifted
 

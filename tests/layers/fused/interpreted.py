@@ -1,0 +1,167 @@
+"""Run by test_in_interpreter.py in a process of its own, in which Triton interprets the kernels."""
+
+import fused_cases
+import pytest
+import torch
+
+from freqfusion.layers import local_similarity, reassemble
+from freqfusion.layers.neighbourhood import Geometry, fused, shifted
+
+assert fused.is_interpreted(), "set TRITON_INTERPRET=1 before the start"
+
+CASES = [pytest.param(case, id=fused_cases.name_of(case)) for case in fused_cases.CASES]
+GRID = [pytest.param(case, id=fused_cases.name_of(case)) for case in fused_cases.GRID]
+SMALL = pytest.param(((2, 3), (4, 5), Geometry(3, scale=2, groups=2)), id="small")
+DOUBLE = ((3, 4), (5, 8), Geometry(3, scale=2))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_plain_loops(case):
+    fused_cases.check_against_loops(fused, case, batch=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", GRID)
+def test_grid_equals_plain_loops(case):
+    fused_cases.check_against_loops(fused, case, batch=1)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
+@pytest.mark.parametrize("dtype", fused_cases.DTYPES, ids=str)
+@pytest.mark.parametrize("case", [CASES[0], SMALL])
+def test_equals_torch_in_any_dtype_and_layout(case, dtype, last):
+    fused_cases.check_against_torch(fused, case, dtype=dtype, last=last)
+
+
+@pytest.mark.parametrize("channels", [1, 9, 33])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
+def test_blocks_of_channels_that_are_not_full(channels, last):
+    fused_cases.check_against_torch(fused, DOUBLE, channels=channels, batch=1, last=last)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
+@pytest.mark.parametrize("dtype", fused_cases.DTYPES, ids=str)
+@pytest.mark.parametrize("case", GRID[::5])
+def test_grid_equals_torch_in_any_dtype_and_layout(case, dtype, last):
+    fused_cases.check_against_torch(fused, case, dtype=dtype, last=last, channels=9)
+
+
+@pytest.mark.parametrize("case", [CASES[0], pytest.param(DOUBLE, id="double")])
+def test_derivatives_of_first_and_second_order(case):
+    fused_cases.check_derivatives(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_all_derivatives_of_first_and_second_order(case):
+    fused_cases.check_derivatives(case)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+def test_reassemble_uses_the_kernels(monkeypatch, padding_mode):
+    features = torch.randn(1, 4, 3, 4, dtype=torch.float64, requires_grad=True)
+    kernels = torch.randn(1, 50, 6, 8, dtype=torch.float64, requires_grad=True)
+    options = {"kernel_size": 5, "scale": 2, "groups": 2, "padding_mode": padding_mode}
+    expected = reassemble(features, kernels, **options)
+    wanted = torch.autograd.grad(expected.square().sum(), (features, kernels))
+    calls = count_calls(monkeypatch)
+    monkeypatch.setenv("FREQFUSION_KERNELS", "triton")
+    actual = reassemble(features, kernels, **options)
+    torch.testing.assert_close(actual, expected)
+    gradients = torch.autograd.grad(actual.square().sum(), (features, kernels))
+    torch.testing.assert_close(gradients, wanted)
+    assert sorted(calls) == ["correlate", "gather", "scatter"]
+
+
+def test_local_similarity_uses_the_kernels(monkeypatch):
+    features = torch.randn(1, 4, 5, 6)
+    expected = local_similarity(features)
+    calls = count_calls(monkeypatch)
+    monkeypatch.setenv("FREQFUSION_KERNELS", "triton")
+    torch.testing.assert_close(local_similarity(features), expected)
+    assert calls == ["correlate"]
+
+
+def test_automatic_choice_leaves_a_cpu_to_torch(monkeypatch):
+    calls = count_calls(monkeypatch)
+    monkeypatch.delenv("FREQFUSION_KERNELS", raising=False)
+    reassemble(torch.ones(1, 1, 2, 2), torch.ones(1, 9, 2, 2), kernel_size=3)
+    assert calls == []
+
+
+def test_strided_inputs_are_read_where_they_lie():
+    """Slices, and a gradient of a sum, whose strides are zero."""
+    features = torch.randn(2, 8, 6, 9, dtype=torch.float64)[:, ::2, 1:4, 2:6]
+    kernels = torch.randn(2, 6, 8, 9, dtype=torch.float64).permute(0, 3, 1, 2)
+    values = torch.ones((), dtype=torch.float64).expand(2, 4, 6, 8)
+    actual = fused_cases.run(fused, features, kernels, values, Geometry(3, scale=2))
+    expected = fused_cases.run(shifted, features, kernels, values, Geometry(3, scale=2))
+    torch.testing.assert_close(actual, expected)
+
+
+def test_mixed_precision():
+    """Half-precision features with float32 kernels, as under autocast."""
+    features, kernels, values = fused_cases.example(DOUBLE, dtype=torch.float32)
+    inputs = (features.half(), kernels, values.half())
+    actual = fused_cases.run(fused, *inputs, DOUBLE[-1])
+    expected = fused_cases.run(shifted, *(t.float() for t in inputs), DOUBLE[-1])
+    assert [t.dtype for t in actual] == [torch.float16, torch.float32, torch.float32]
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a.float(), e, rtol=2e-3, atol=1e-3)
+
+
+def test_empty_batch():
+    inputs = fused_cases.example(DOUBLE, batch=0)
+    actual = fused_cases.run(fused, *inputs, DOUBLE[-1])
+    expected = fused_cases.run(shifted, *inputs, DOUBLE[-1])
+    torch.testing.assert_close(actual, expected)
+
+
+def test_nothing_outside_the_tensors_is_read_or_written():
+    """Memory around the inputs holds NaN; around the results nothing changes."""
+    for size, out_size, g in (DOUBLE, ((5, 7), (5, 7), Geometry(3)), ((2, 3), (5, 8), Geometry(3))):
+        inputs = [surrounded(t) for t in fused_cases.example((size, out_size, g), batch=1)]
+        for result in fused_cases.run(fused, *inputs, g):
+            assert result.isfinite().all()
+
+
+def surrounded(tensor):
+    frame = torch.full([n + 8 for n in tensor.shape], torch.nan, dtype=tensor.dtype)
+    inner = frame[tuple(slice(4, n + 4) for n in tensor.shape)]
+    return inner.copy_(tensor)
+
+
+def test_results_do_not_depend_on_the_batch():
+    inputs = fused_cases.example(DOUBLE, batch=2, dtype=torch.float32)
+    together = fused_cases.run(fused, *inputs, DOUBLE[-1])
+    alone = fused_cases.run(fused, *(t[1:] for t in inputs), DOUBLE[-1])
+    assert all(torch.equal(t[1:], a) for t, a in zip(together, alone, strict=True))
+
+
+def test_compiles_to_one_node(monkeypatch):
+    monkeypatch.setenv("FREQFUSION_KERNELS", "triton")
+    features, kernels, _ = fused_cases.example(DOUBLE, batch=1)
+
+    def double(features, kernels):
+        options = {"kernel_size": 3, "scale": 2, "out_size": (5, 8)}
+        return reassemble(features * 2, kernels, **options)
+
+    expected = double(features, kernels)
+    compiled = torch.compile(double, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(features, kernels), expected)
+
+
+def count_calls(monkeypatch):
+    calls = []
+
+    def count(name, function):
+        def counted(*arguments):
+            calls.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(fused, name, counted)
+
+    for name in fused_cases.OPERATORS:
+        count(name, getattr(fused, name))
+    return calls

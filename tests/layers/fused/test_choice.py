@@ -1,0 +1,103 @@
+"""FREQFUSION_KERNELS: which implementation computes, and what is said where that cannot be."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+
+from freqfusion.layers import reassemble
+from freqfusion.layers.neighbourhood import choice
+
+CPU = torch.zeros(1)
+ON_GPU = types.SimpleNamespace(device=torch.device("cuda", 0))
+
+
+def stand_in(*, interpreted=False, fits=True):
+    return types.SimpleNamespace(is_interpreted=lambda: interpreted, fits=lambda *tensors: fits)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Set up a machine: its kernels, None without Triton, and the variable."""
+
+    def set_up(kernels, variable=None, *, suitable=True):
+        monkeypatch.setattr(choice, "_load", lambda: kernels)
+        monkeypatch.setattr(
+            choice, "_is_suitable", lambda device: suitable and device.type == "cuda"
+        )
+        monkeypatch.delenv(choice.VARIABLE, raising=False)
+        if variable is not None:
+            monkeypatch.setenv(choice.VARIABLE, variable)
+
+    return set_up
+
+
+@pytest.mark.parametrize("variable", [None, "", "auto", "triton"])
+def test_a_gpu_with_triton_takes_the_kernels(machine, variable):
+    kernels = stand_in()
+    machine(kernels, variable)
+    assert choice.fused_kernels(ON_GPU, ON_GPU) is kernels
+
+
+@pytest.mark.parametrize(
+    ("tensor", "kernels", "suitable", "variable"),
+    [
+        pytest.param(ON_GPU, stand_in(), True, "torch", id="torch-is-asked-for"),
+        pytest.param(ON_GPU, None, True, "auto", id="no-triton"),
+        pytest.param(ON_GPU, stand_in(), False, "auto", id="older-gpu"),
+        pytest.param(ON_GPU, stand_in(fits=False), True, "auto", id="too-large"),
+        pytest.param(ON_GPU, stand_in(fits=False), True, "triton", id="too-large-for-triton"),
+        pytest.param(CPU, stand_in(interpreted=True), True, "auto", id="cpu"),
+    ],
+)
+def test_everything_else_takes_plain_torch(machine, tensor, kernels, suitable, variable):
+    machine(kernels, variable, suitable=suitable)
+    assert choice.fused_kernels(tensor, tensor) is None
+
+
+def test_an_older_gpu_takes_the_kernels_when_asked(machine):
+    kernels = stand_in()
+    machine(kernels, "triton", suitable=False)
+    assert choice.fused_kernels(ON_GPU) is kernels
+
+
+def test_a_cpu_takes_them_in_the_interpreter_only(machine):
+    kernels = stand_in(interpreted=True)
+    machine(kernels, "triton")
+    assert choice.fused_kernels(CPU) is kernels
+    machine(stand_in(), "triton")
+    with pytest.raises(
+        RuntimeError, match=r"needs tensors on a GPU, got some on cpu; set FREQ.*=auto"
+    ):
+        choice.fused_kernels(CPU)
+
+
+def test_triton_is_asked_for_and_missing(machine):
+    machine(None, "triton")
+    with pytest.raises(RuntimeError, match="needs the package triton: pip install triton"):
+        choice.fused_kernels(ON_GPU)
+
+
+def test_unknown_value(monkeypatch):
+    """It is read at every call, also by the operators."""
+    monkeypatch.setenv(choice.VARIABLE, "cuda")
+    features, kernels = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    with pytest.raises(ValueError, match=r"one of torch, triton and auto, got 'cuda'"):
+        reassemble(features, kernels, kernel_size=1)
+    monkeypatch.setenv(choice.VARIABLE, "torch")
+    assert reassemble(features, kernels, kernel_size=1).shape == (1, 1, 2, 2)
+
+
+def test_a_cpu_never_loads_triton():
+    code = (
+        "import sys, torch; before = 'triton' in sys.modules\n"
+        "from freqfusion.layers import reassemble\n"
+        "x = torch.ones(1, 1, 2, 2, requires_grad=True)\n"
+        "reassemble(x, torch.ones(1, 9, 2, 2), kernel_size=3).sum().backward()\n"
+        "print(before or 'freqfusion.layers.neighbourhood.fused' not in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.stdout.strip() == "True", answer.stderr
