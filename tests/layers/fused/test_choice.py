@@ -90,14 +90,15 @@ def test_unknown_value(monkeypatch):
     assert reassemble(features, kernels, kernel_size=1).shape == (1, 1, 2, 2)
 
 
-def test_a_cpu_never_loads_triton():
+def test_a_cpu_never_loads_the_kernels():
+    """Torch itself may import Triton; ours are compiled only where they are wanted."""
     code = (
-        "import sys, torch; before = 'triton' in sys.modules\n"
+        "import sys, torch\n"
         "from freqfusion.layers import reassemble\n"
         "x = torch.ones(1, 1, 2, 2, requires_grad=True)\n"
         "reassemble(x, torch.ones(1, 9, 2, 2), kernel_size=3).sum().backward()\n"
-        "print(before or 'freqfusion.layers.neighbourhood.fused' not in sys.modules)"
+        "print('freqfusion.layers.neighbourhood.fused' in sys.modules)"
     )
     command = [sys.executable, "-c", code]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert answer.stdout.strip() == "True", answer.stderr
+    assert answer.stdout.strip() == "False", answer.stderr

@@ -49,7 +49,7 @@ def fused_kernels(*tensors: Tensor) -> ModuleType | None:
 
 @functools.cache
 def _load() -> ModuleType | None:
-    """Import the kernels, once, and only where they are wanted: Triton takes a while."""
+    """Import the kernels, once, and only where they are wanted: Triton is not everywhere."""
     try:
         return importlib.import_module("freqfusion.layers.neighbourhood.fused")
     except ImportError:
