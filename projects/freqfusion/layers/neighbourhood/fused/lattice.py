@@ -55,3 +55,33 @@ def tile_pixels(tile, tiles_x, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
     row = (tile // tiles_x) * TILE_H + pixel // TILE_W
     column = (tile % tiles_x) * TILE_W + pixel % TILE_W
     return row, column
+
+
+@triton.jit
+def store_pairs(pointers, left, right, mask, x, stride, out_w):
+    """Store two outputs side by side on each axis of pixels, the second only where it exists."""
+    side = tl.arange(0, 2)[None, None, :]
+    pair = tl.join(left, right).to(pointers.dtype.element_ty)
+    pair_mask = mask[:, :, None] & (x[None, :, None] + side < out_w)
+    tl.store(pointers[:, :, None] + side * stride, pair, mask=pair_mask)
+
+
+# Sizes that say nothing about alignment: without this, maps whose width happens to be a multiple of
+# 16 would have every kernel compiled again.
+SIZES = [
+    "parts",
+    "tiles",
+    "tiles_x",
+    "groups",
+    "chunks",
+    "channels",
+    "height",
+    "width",
+    "source_h",
+    "source_w",
+    "out_h",
+    "out_w",
+    "base_h",
+    "base_w",
+    "offset",
+]

@@ -7,11 +7,9 @@ import triton
 from torch import Tensor
 
 from freqfusion.layers.neighbourhood.fused import plan
-from freqfusion.layers.neighbourhood.fused.kernels import (
-    correlate_kernel,
-    gather_kernel,
-    scatter_kernel,
-)
+from freqfusion.layers.neighbourhood.fused.correlate import correlate_kernel
+from freqfusion.layers.neighbourhood.fused.gather import gather_kernel
+from freqfusion.layers.neighbourhood.fused.scatter import scatter_kernel
 from freqfusion.layers.neighbourhood.geometry import Geometry, accumulation_dtype, empty_output
 
 _TYPES = {torch.float32: triton.language.float32, torch.float64: triton.language.float64}
