@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from oracles import demodulation as oracle
 from sfm_displacements import KINDS, displacement_of
 
+from freqfusion.layers.sfm import solvers
+from freqfusion.layers.sfm.cells import Cells
 from freqfusion.layers.sfm.coordinates import lattice_points, to_normalized, to_pixels
 from freqfusion.layers.sfm.inversion import invert_displacement
 from freqfusion.layers.sfm.mapping import Mapping
@@ -185,6 +187,46 @@ def test_images_of_a_batch_are_independent(solver):
         torch.testing.assert_close(together[index], alone[0], atol=1e-6, rtol=0)
         if solver == "newton":
             assert torch.equal(together[index], alone[0])
+
+
+def test_points_do_not_depend_on_the_points_solved_with_them(monkeypatch):
+    """Solved in blocks of 50 points, or all of them to the last step as in an exported graph."""
+    displacement = displacement_of("smooth", (20, 26), fwhm=6.0)
+    expected, _ = invert_displacement(displacement)
+    monkeypatch.setattr(solvers, "_BLOCK", 50)
+    found, _ = invert_displacement(displacement)
+    assert distance(displacement, found, expected) <= 1e-10
+    monkeypatch.setattr(solvers.torch.compiler, "is_compiling", lambda: True)
+    found, _ = invert_displacement(displacement)
+    assert distance(displacement, found, expected) <= 1e-10
+
+
+def test_work_goes_down_with_the_points_that_are_left(monkeypatch):
+    evaluated = []
+
+    def count(cells, points, *arguments):
+        evaluated.append(points.shape[2])
+        return evaluate(cells, points, *arguments)
+
+    evaluate = Cells.evaluate
+    monkeypatch.setattr(Cells, "evaluate", count)
+    invert_displacement(displacement_of("smooth", (32, 32), dtype=torch.float32))
+    assert sum(evaluated) < 6 * 32 * 32
+    assert evaluated[0] == 32 * 32 > evaluated[-2]
+
+
+def test_exported_with_the_size_left_open():
+    class Inverse(torch.nn.Module):
+        def forward(self, displacement):
+            return invert_displacement(displacement)
+
+    small, large = (
+        displacement_of("smooth", size, dtype=torch.float32) for size in ((12, 14), (20, 31))
+    )
+    sizes = {2: torch.export.Dim("h", min=2, max=99), 3: torch.export.Dim("w", min=2, max=99)}
+    program = torch.export.export(Inverse(), (small,), dynamic_shapes=(sizes,)).module()
+    for actual, expected in zip(program(large), invert_displacement(large), strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from freqfusion.layers.checks import check_choice, check_positive
-from freqfusion.layers.sfm.cells import CellInterpolation, Cells
+from freqfusion.layers.sfm.cells import CellInterpolation, Cells, Jacobian
 from freqfusion.layers.sfm.coordinates import lattice_points_of, to_normalized, to_pixels
-from freqfusion.layers.sfm.solvers import LEAST_DETERMINANT, distance, newton, search
+from freqfusion.layers.sfm.solvers import LEAST_DETERMINANT, newton, search
 
 InverseSolver = Literal["newton", "search"]
 InverseGradient = Literal["values", "implicit"]
@@ -76,23 +76,24 @@ def invert_displacement(
     height, width = displacement.shape[-2:]
 
     cells = Cells(displacement)
-    wanted_x, wanted_y = to_pixels(points, (height, width), align_corners).flatten(1, 2).unbind(-1)
-    inner_x, inner_y = wanted_x.clamp(0, width - 1), wanted_y.clamp(0, height - 1)
-    limits = (width - 1, height - 1)
+    wanted = to_pixels(points, (height, width), align_corners).flatten(1, 2).transpose(1, 2)
+    goals = cells.inside(wanted).contiguous()
     with torch.no_grad():
         if solver == "newton":
-            x, y = newton(cells, inner_x, inner_y, limits, iters)
+            at = newton(cells, goals, iters)
         else:
-            x, y = search(cells, inner_x, inner_y, limits, _reach(displacement))
-    shift_x, shift_y, jacobian = cells.evaluate(x, y, INTERPOLATION_OF[solver])
-    error_x, error_y = (x - inner_x) + shift_x, (y - inner_y) + shift_y
-    residual = distance(error_x, error_y).detach()
+            at = search(cells, goals, _reach(displacement))
+    error, jacobian = cells.evaluate(at, goals, INTERPOLATION_OF[solver])
+    error_x, error_y = error.detach().unbind(1)
+    residual = (error_x * error_x + error_y * error_y).sqrt()
     if grad == "implicit":
         # One more Newton step that is zero but for its gradient: the Jacobian is held constant.
-        constant = type(jacobian)(*(entry.detach() for entry in jacobian))
-        step_x, step_y = constant.solve(error_x, error_y, least=LEAST_DETERMINANT)
-        x, y = x - (step_x - step_x.detach()), y - (step_y - step_y.detach())
-    pixels = torch.stack([x + (wanted_x - inner_x), y + (wanted_y - inner_y)], dim=-1)
+        constant = Jacobian(*(column.detach() for column in jacobian))
+        determinant = constant.determinant
+        step = constant.solve(error, determinant.clamp(min=LEAST_DETERMINANT))
+        step = torch.where(determinant >= LEAST_DETERMINANT, step, 0)
+        at = at - (step - step.detach())
+    pixels = (at + (wanted - goals)).transpose(1, 2)
     normalized = to_normalized(pixels, (height, width), align_corners)
     return normalized.view_as(points), residual.view(points.shape[:-1])
 

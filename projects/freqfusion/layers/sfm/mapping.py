@@ -110,11 +110,10 @@ class Mapping:
         One over the determinant of phi's Jacobian: 1 where nothing moves, more where the lattice
         has been drawn together; at most 100.
         """
-        height, width = self.size
-        x, y = to_pixels(points, self.size, self.align_corners).flatten(1, 2).unbind(-1)
-        _, _, jacobian = Cells(self.displacement).evaluate(
-            x.clamp(0, width - 1), y.clamp(0, height - 1)
-        )
+        pixels = to_pixels(points, self.size, self.align_corners).flatten(1, 2).transpose(1, 2)
+        cells = Cells(self.displacement)
+        pixels = cells.inside(pixels)
+        _, jacobian = cells.evaluate(pixels, pixels)
         density = 1 / jacobian.determinant.clamp(min=_LEAST_DETERMINANT)
         return density.view(points.shape[0], 1, *points.shape[1:3])
 
