@@ -34,11 +34,17 @@ def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     kernels = kernels.unflatten(1, (geometry.groups, geometry.taps))
     values = output.unflatten(1, (geometry.groups, -1))
     for tile in _tiles(values, features, geometry):
-        weights = tile.of_kernels(kernels)
-        total = torch.zeros_like(tile.of_values(values), dtype=weights.dtype)
+        weights, target = tile.of_kernels(kernels), tile.of_values(values)
+        # Summed where it belongs, unless that is in half precision or scattered over channels.
+        in_place = target.dtype == weights.dtype and output.is_contiguous()
+        total = target if in_place else torch.empty_like(target, dtype=weights.dtype)
         for tap, neighbours in enumerate(tile.neighbours(features)):
-            total.addcmul_(neighbours, weights[:, :, tap, None])
-        tile.of_values(values).copy_(total)
+            if tap == 0:
+                torch.mul(neighbours, weights[:, :, 0, None], out=total)
+            else:
+                total.addcmul_(neighbours, weights[:, :, tap, None])
+        if not in_place:
+            target.copy_(total)
     return output
 
 
