@@ -15,6 +15,7 @@ from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.convolution import PointwiseConv2d, convolve_together, zero_bias
 from freqfusion.layers.kernels import hamming_window as make_hamming_window
 from freqfusion.layers.kernels import normalize_kernels
+from freqfusion.layers.neighbourhood.geometry import accumulation_dtype
 from freqfusion.layers.reassembly import PaddingMode, reassemble
 from freqfusion.layers.renaming import rename_on_load
 from freqfusion.layers.resize import resize_nearest
@@ -238,8 +239,7 @@ class FreqFusion(nn.Module):
             lr = F.interpolate(lr, size=size, mode=self.upsample_mode, align_corners=corners)
             upsampled = self._filter(lr, lowpass, self.lowpass_kernel)
         if highpass is not None:
-            smooth = self._filter(hr, highpass, self.highpass_kernel)
-            hr = _sharpen(hr, smooth) if self.hr_residual else hr - smooth
+            hr = self._sharpen(hr, highpass, 2.0 if self.hr_residual else 1.0)
         resampled = upsampled
         if self.sampler is not None:
             resampled = self.sampler(hr_guide, lr_guide, upsampled)
@@ -258,8 +258,7 @@ class FreqFusion(nn.Module):
             highpass_logits = self.highpass_generator(hr_guide)
             if self.comp_feat_upsample:
                 kernels = normalize_kernels(highpass_logits, self.highpass_window)
-                smooth = self._filter(hr_guide, kernels, self.highpass_kernel)
-                hr_guide = _sharpen(hr_guide, smooth)
+                hr_guide = self._sharpen(hr_guide, kernels, 2.0)
         lowpass_logits = self.lowpass_generator(hr_guide)
         lr_lowpass_logits, lr_highpass_logits = self._generate(lr_guide)
         if self.comp_feat_upsample:
@@ -306,6 +305,17 @@ class FreqFusion(nn.Module):
     def _filter(self, hr: Tensor, kernels: Tensor, kernel_size: int) -> Tensor:
         return reassemble(hr, kernels, kernel_size=kernel_size, padding_mode=self.padding_mode)
 
+    def _sharpen(self, image: Tensor, kernels: Tensor, share: float) -> Tensor:
+        """``share`` times the image minus what the kernels make of it.
+
+        One filter with kernels for both, so that the image is passed over once and no smooth map
+        is kept for the backward pass.
+        """
+        # In float32, since 2 minus a small weight keeps little of the weight in half precision.
+        taps = torch.arange(kernels.shape[1], device=kernels.device)
+        centre = share * (taps == kernels.shape[1] // 2).to(accumulation_dtype(kernels.dtype))
+        return self._filter(image, centre[:, None, None] - kernels, self.highpass_kernel)
+
     def _check_inputs(self, hr: Tensor, lr: Tensor) -> None:
         for name, feat, channels in (
             ("hr_feat", hr, self.hr_channels),
@@ -321,8 +331,3 @@ class FreqFusion(nn.Module):
                 f"hr_feat and lr_feat must have the same batch size, got {hr.shape[0]} and "
                 f"{lr.shape[0]}"
             )
-
-
-def _sharpen(image: Tensor, smooth: Tensor) -> Tensor:
-    """Add to an image what smoothing took from it, in one pass: 2 * image - smooth."""
-    return torch.lerp(smooth, image, 2.0)
