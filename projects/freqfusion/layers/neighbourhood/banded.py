@@ -24,13 +24,14 @@ from freqfusion.layers.neighbourhood.geometry import (
     accumulation_dtype,
     add_window,
     empty_output,
+    fill_window,
     read_window,
 )
 
 _RUN = 8
-# Elements of the windows laid out at a time: 2 MiB in float32. Less is slower, since threads are
-# started more often; more no longer fits the second-level caches of two cores.
-_WINDOW_ELEMENTS = 1 << 19
+# Elements of the windows laid out at a time: 1.5 MiB in float32. Less is slower, since threads are
+# started more often; more gains little, and counts beside the output of a small map.
+_WINDOW_ELEMENTS = 3 << 17
 
 
 def is_applicable(size: Sequence[int], out_size: Sequence[int], geometry: Geometry) -> bool:
@@ -45,7 +46,7 @@ def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     bands = _Bands(features, values.shape[-2:], geometry)
     for part in bands.parts(features, kernels, values):
         band, windows = bands.load_kernels(part), bands.load_windows(part)
-        bands.store_values(part, torch.bmm(windows, band))
+        bands.store_values(part, bands.outputs_of(windows, band))
     return values
 
 
@@ -109,6 +110,13 @@ class _Bands:
         self.band = torch.zeros(
             (self.rows, self.runs, k, self.window, scale, self.run, scale), dtype=self.dtype
         )
+        # Made once: memory that is handed back and asked for again has to be cleared by the system.
+        windows = (self.rows, self.runs, self.channels, k, self.window)
+        self.windows = torch.empty(windows, dtype=self.dtype)
+        strip = (self.channels, self.rows + k - 1, self.row_width)
+        self.strip = torch.empty(strip, dtype=self.dtype)
+        outputs = (self.rows * self.runs, self.channels, scale * self.run * scale)
+        self.outputs = torch.empty(outputs, dtype=self.dtype)
         row, run, dy, place, sub_row, pixel, sub_column = self.band.stride()
         # Pixel j of a run reads tap dx at place j + dx of the window: a diagonal of the band.
         self.diagonal = self.band.as_strided(
@@ -131,11 +139,15 @@ class _Bands:
         """The windows of all runs, (rows * runs, C, k * window)."""
         border = self.geometry.margin - self.geometry.reach
         rows = part.rows + self.geometry.kernel_size - 1
-        strip = read_window(
-            part.features, part.top + border, border, rows, self.row_width, self.dtype
-        )
-        windows = self._windows_of(strip).permute(1, 2, 0, 3, 4)
-        return windows.reshape(part.rows * self.runs, self.channels, -1)
+        strip = self.strip[:, :rows]
+        fill_window(strip, part.features, part.top + border, border)
+        windows = self.windows[: part.rows]
+        windows.copy_(self._windows_of(strip).permute(1, 2, 0, 3, 4))
+        return windows.view(part.rows * self.runs, self.channels, -1)
+
+    def outputs_of(self, windows: Tensor, band: Tensor) -> Tensor:
+        """The output pixels of all runs, (rows * runs, C, scale * run * scale)."""
+        return torch.bmm(windows, band, out=self.outputs[: len(windows)])
 
     def add_windows(self, part: _Part, windows: Tensor) -> None:
         """Add windows of gradients to the features they were cut from."""
@@ -172,8 +184,10 @@ class _Bands:
     def load_values(self, part: _Part) -> Tensor:
         """The output pixels of all runs, (rows * runs, C, scale * run * scale)."""
         values = self._padded_outputs(part.values, part)
-        outputs = values.permute(1, 3, 0, 2, 4, 5).to(self.dtype)
-        return outputs.reshape(part.rows * self.runs, self.channels, -1)
+        outputs = self.outputs[: part.rows * self.runs]
+        shape = (part.rows, self.runs, self.channels, *values.shape[2:3], *values.shape[4:])
+        outputs.view(shape).copy_(values.permute(1, 3, 0, 2, 4, 5))
+        return outputs
 
     def store_values(self, part: _Part, outputs: Tensor) -> None:
         """Write the output pixels of all runs to where they belong."""

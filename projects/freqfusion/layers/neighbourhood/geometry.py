@@ -77,6 +77,13 @@ def read_window(
 ) -> Tensor:
     """Copy ``image[..., top : top + height, left : left + width]``, zero outside the image."""
     window = image.new_empty((*image.shape[:-2], height, width), dtype=dtype)
+    fill_window(window, image, top, left)
+    return window
+
+
+def fill_window(window: Tensor, image: Tensor, top: int, left: int) -> None:
+    """:func:`read_window` into memory that is there already."""
+    height, width = window.shape[-2:]
     inside, source = _overlap(image, top, left, height, width)
     window[inside] = image[source]
     _, rows, columns = inside
@@ -84,7 +91,6 @@ def read_window(
         frame.zero_()
     for frame in (window[..., rows, : columns.start], window[..., rows, columns.stop :]):
         frame.zero_()
-    return window
 
 
 def add_window(image: Tensor, window: Tensor, top: int, left: int) -> None:
