@@ -13,6 +13,7 @@ from golden_data import cases, manifest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from oracles.panoptic import count_by_masks
 
 from freqfusion.metrics import PanopticQuality, pair_annotations, panoptic_table
 
@@ -42,46 +43,6 @@ def counted(prediction, guesses, truth, truths, **options):
     metric = PanopticQuality(CATEGORIES, **options)
     metric.update(prediction, guesses, truth, truths)
     return counts(metric)
-
-
-# The same with a mask for every segment.
-
-
-def slow_counts(images, believe=False):
-    """{category: [tp, fp, fn, sum of IoU]}; images are arguments of ``update``."""
-    table = {}
-
-    def add(category, column, value=1):
-        table.setdefault(category, [0, 0, 0, 0.0])[column] += value
-
-    for prediction, guesses, truth, truths in images:
-        category_of = {guess["id"]: guess["category_id"] for guess in guesses}
-        matched, last_crowd = set(), {}
-        for target in truths:
-            mask = truth == target["id"]
-            if target.get("iscrowd"):
-                last_crowd[target["category_id"]] = mask
-                continue
-            area = target["area"] if believe else mask.sum()
-            hit = False
-            for number in set(np.unique(prediction[mask]).tolist()) - {0}:
-                guess = prediction == number
-                common = np.sum(guess & mask)
-                iou = common / (area + np.sum(guess & (truth != 0)) - common)
-                if category_of[number] == target["category_id"] and iou > 0.5:
-                    add(target["category_id"], 0)
-                    add(target["category_id"], 3, iou)
-                    matched.add(number)
-                    hit = True
-            if not hit:
-                add(target["category_id"], 2)
-        for number, category in category_of.items():
-            if number not in matched:
-                guess = prediction == number
-                excuse = (truth == 0) | last_crowd.get(category, False)
-                if np.sum(guess & excuse) / guess.sum() <= 0.5:
-                    add(category, 1)
-    return table
 
 
 # Set F of the reference data.
@@ -342,7 +303,7 @@ def test_against_masks(data):
     metric = PanopticQuality(CATEGORIES)
     for image in data:
         metric.update(*image)
-    expected = slow_counts(data)
+    expected = count_by_masks(data)
     found = counts(metric)
     assert set(found) == set(expected)
     for number, count in found.items():
@@ -354,7 +315,7 @@ def test_against_masks(data):
 def test_believed_areas_against_masks(image, factor, data):
     for target in image[3]:
         target["area"] = data.draw(st.integers(1, 2 * factor * target["area"]))
-    expected = slow_counts([image], believe=True)
+    expected = count_by_masks([image], believe=True)
     found = counted(*image, trust_area=True)
     assert {n: c[:3] for n, c in found.items()} == {n: tuple(c[:3]) for n, c in expected.items()}
 
@@ -484,5 +445,5 @@ def test_faster_than_masks():
     image = large_image()
     metric = PanopticQuality(CATEGORIES)
     ours = seconds(lambda: metric.update(*image), 5)
-    slow = seconds(lambda: slow_counts([image]), 2)
+    slow = seconds(lambda: count_by_masks([image]), 2)
     assert slow > 3 * ours, f"{1000 * ours:.1f} ms, with masks {1000 * slow:.1f} ms"

@@ -14,8 +14,7 @@ def load_unfold_forms() -> ModuleType:
 
 def load_oracle(name: str) -> ModuleType:
     """Import ``tests/oracles/<name>.py`` of the checkout that freqfusion was installed from."""
-    root = Path(freqfusion.__file__).resolve().parents[2]
-    path = root / "tests" / "oracles" / f"{name}.py"
+    path = checkout() / "tests" / "oracles" / f"{name}.py"
     if not path.is_file():
         raise FileNotFoundError(
             f"benchmarks compare with the slow forms in the repository's tests, and {path} does "
@@ -27,3 +26,8 @@ def load_oracle(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def checkout() -> Path:
+    """The folder of the repository, if freqfusion is used from one."""
+    return Path(freqfusion.__file__).resolve().parents[2]

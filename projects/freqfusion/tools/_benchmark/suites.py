@@ -1,9 +1,8 @@
-"""What is measured: each suite is a list of cases, each case the same maths in two forms."""
+"""What is measured: the operators in two forms, and the table of all suites."""
 
 import importlib.util
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,28 +14,11 @@ from freqfusion.layers.sfm.coordinates import lattice_pixels
 from freqfusion.layers.sfm.displacement import saliency_to_displacement
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
 from freqfusion.layers.sfm.upsampling import NonUniformUpsample
+from freqfusion.tools._benchmark import floors
+from freqfusion.tools._benchmark.data_suites import mapping, panoptic_quality
+from freqfusion.tools._benchmark.model_suite import MODEL_CASES
 from freqfusion.tools._benchmark.oracle import load_oracle, load_unfold_forms
-
-Call = Callable[[], tuple[Tensor, ...]]
-
-
-@dataclass(frozen=True)
-class Size:
-    """Channels and size of the coarse map; the fine one is twice as large."""
-
-    channels: int
-    height: int
-    width: int
-
-    def __str__(self) -> str:
-        fine = f"{2 * self.height}x{2 * self.width}"
-        return f"{self.channels} channels, {self.height}x{self.width} to {fine}"
-
-
-# Builds inputs for ``size`` and returns the call, in our form or in the plain one, with or
-# without a backward pass. Picklable, so that memory can be measured in another process.
-Case = Callable[..., Call]
-WARM_UP = Size(16, 4, 4)
+from freqfusion.tools._benchmark.suite import Call, Size, Suite, differentiable
 
 
 def reassembly(size: Size, *, ours: bool, backward: bool) -> Call:
@@ -50,7 +32,7 @@ def reassembly(size: Size, *, ours: bool, backward: bool) -> Call:
     def forward() -> tuple[Tensor, ...]:
         return (form(features, kernels, kernel_size=5, scale=2),)
 
-    return _call(forward, (features, kernels), backward)
+    return differentiable(forward, (features, kernels), backward)
 
 
 def fusion(size: Size, *, ours: bool, backward: bool) -> Call:
@@ -67,7 +49,7 @@ def fusion(size: Size, *, ours: bool, backward: bool) -> Call:
     coarse = torch.randn(1, size.channels, size.height, size.width, requires_grad=backward)
     form = module if ours else partial(load_unfold_forms().freqfusion, module)
     wanted = (fine, coarse, *module.parameters())
-    return _call(lambda: form(fine, coarse)[1:], wanted, backward)
+    return differentiable(lambda: form(fine, coarse)[1:], wanted, backward)
 
 
 def deformable(size: Size, *, ours: bool, backward: bool) -> Call:
@@ -93,7 +75,7 @@ def deformable(size: Size, *, ours: bool, backward: bool) -> Call:
     def forward() -> tuple[Tensor, ...]:
         return (form(value, shapes, locations, weights),)
 
-    return _call(forward, (value, locations, weights), backward)
+    return differentiable(forward, (value, locations, weights), backward)
 
 
 def demodulation(size: Size, *, ours: bool, backward: bool) -> Call:
@@ -125,15 +107,7 @@ def demodulation(size: Size, *, ours: bool, backward: bool) -> Call:
             return (upsample(features, stack, lattice),)
         return (reference(features, displacement),)
 
-    return _call(forward, (slopes,), backward)
-
-
-SUITES: dict[str, Case] = {
-    "reassemble": reassembly,
-    "fusion": fusion,
-    "deformable": deformable,
-    "demodulation": demodulation,
-}
+    return differentiable(forward, (slopes,), backward)
 
 
 def _scaled(size: Size, factor: float) -> tuple[int, int]:
@@ -146,22 +120,33 @@ def _pixel_centres(height: int, width: int) -> Tensor:
     return torch.stack([(x + 0.5) / width, (y + 0.5) / height], dim=-1).flatten(0, 1)
 
 
-def _call(forward: Call, wanted: tuple[Tensor, ...], backward: bool) -> Call:
-    if not backward:
-        return torch.no_grad()(forward)
-    weights = [torch.randn_like(output) for output in forward()]
-
-    def both() -> tuple[Tensor, ...]:
-        outputs = forward()
-        return (*outputs, *torch.autograd.grad(outputs, wanted, weights))
-
-    return both
+def _both_ways(case: Callable[..., Call]) -> dict[str, Callable[..., Call]]:
+    return {
+        "forward": partial(case, backward=False),
+        "forward + backward": partial(case, backward=True),
+    }
 
 
-# What each suite is compared with.
-REFERENCES = {
-    "reassemble": "unfold form",
-    "fusion": "unfold form",
-    "deformable": "grid_sample of each level",
-    "demodulation": "scipy's Delaunay interpolation",
+SUITES: dict[str, Suite] = {
+    "reassemble": Suite(_both_ways(reassembly), "unfold form", floors.reassembly_floor),
+    "fusion": Suite(_both_ways(fusion), "unfold form", floors.fusion_floor),
+    "deformable": Suite(
+        _both_ways(deformable), "grid_sample of each level", floors.deformable_floor
+    ),
+    "demodulation": Suite(
+        _both_ways(demodulation), "scipy's Delaunay interpolation", floors.demodulation_floor
+    ),
+    "panoptic-quality": Suite(
+        {"one image": panoptic_quality},
+        "a loop over masks of segments",
+        floors.panoptic_quality_floor,
+        of_images=True,
+    ),
+    "data": Suite(
+        {"one image": mapping},
+        "Detectron2's mapper",
+        floors.data_floor,
+        of_images=True,
+    ),
+    "models": Suite(MODEL_CASES, "the same model without", is_same=False, of_images=True),
 }
