@@ -175,7 +175,7 @@ def test_memory_is_the_peak_beyond_what_is_kept():
         ("reassemble", "forward", Size(256, 64, 64), 2, 15.0),
         ("reassemble", "forward + backward", Size(256, 64, 64), 2, 10.0),
         ("fusion", "forward", Size(256, 64, 64), 2, 8.0),
-        ("fusion", "forward + backward", Size(256, 64, 64), 2, 8.0),
+        ("fusion", "forward + backward", Size(256, 64, 64), 2, 6.5),
         ("demodulation", "forward", Size(19, 64, 128), 1, 20.0),
         ("panoptic-quality", "one image", Size(8, 64, 64), 1, 5.0),
     ],
