@@ -36,11 +36,12 @@ EXTRAS_REQUIRE = {
         "wheel>=0.40",
     ],
     "timm": ["timm>=1.0"],
+    "safetensors": ["safetensors>=0.4.3"],
     # Kernels of deformable attention for GPUs; used where it is installed.
     "deformops": ["deformops>=3.0.1,<4; python_version >= '3.12'"],
     "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     "dev": [
-        "freqfusion[onnx,timm]",
+        "freqfusion[onnx,safetensors,timm]",
         "build>=1.2",
         "hypothesis>=6.120",
         "mypy>=2.4,<3",

@@ -25,6 +25,7 @@ _SUBPACKAGES = (
     "layers",
     "metrics",
     "modeling",
+    "safety",
     "tools",
 )
 _DETECTRON2_NAMES = ("add_freqfusion_config", "get_freqfusion_cfg")

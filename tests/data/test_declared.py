@@ -120,7 +120,7 @@ def test_unreadable_declaration(tmp_path):
     with pytest.raises(ValueError, match="cannot read the data set declaration"):
         read_declaration(tmp_path / "absent.yaml")
     (tmp_path / "broken.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match=r"broken\.yaml is no YAML"):
+    with pytest.raises(ValueError, match=r"broken\.yaml, line 1: this is not valid YAML"):
         read_declaration(tmp_path / "broken.yaml")
 
 

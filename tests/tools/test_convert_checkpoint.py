@@ -261,9 +261,9 @@ class Anything:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"state_dict": {"a": torch.zeros(1)}, "meta": Anything()}, "running code that it names"),
+        ({"state_dict": {"a": torch.zeros(1)}, "meta": Anything()}, "Anything, and only tensors"),
         (b"not a checkpoint", "no checkpoint"),
-        (b"", "no checkpoint"),
+        (b"", "is empty"),
         ({"model": {"a": torch.zeros(1)}}, "holds a dict under 'model'"),
         ([1], "holds no state dict"),
         ({"cls.weight": torch.zeros(1)}, "neither those of an mmdetection detector"),
@@ -286,7 +286,7 @@ def test_files_that_are_refused(content, message, tmp_path, capsys):
     ("names", "message"),
     [
         (("none.pth", "out.pth"), "none.pth is not a file"),
-        (("in.pth", "out.pkl"), "must be named *.pth"),
+        (("in.pth", "out.pkl"), "must be named *.pth, as Detectron2 expects, or *.safetensors"),
         (("in.pth", "in.pth", "--overwrite"), "is the input"),
         (("in.pth", "out.pth", "--prefix", "x"), "--prefix is for torchvision"),
     ],

@@ -31,7 +31,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
+from freqfusion.safety.yaml_files import parse_yaml, read_text
 
 _TOP = ("name", "root", "ignore_label", "classes", "splits")
 _CLASS = ("id", "name", "thing", "color")
@@ -78,11 +78,10 @@ def read_declaration(path: str | Path) -> Declaration:
     """Read and check a declaration; each ValueError names the file and what to change."""
     file = Path(path)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
+        text = read_text(file)
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the data set declaration {file}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no YAML: {error}") from error
+    content = parse_yaml(text, str(file))
     try:
         return _declaration(content, file)
     except _Wrong as error:

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
+from torch import nn
 
+from freqfusion.engine.checkpoint import SafeCheckpointer
 from freqfusion.engine.launch import (
     Finding,
     Meeting,
@@ -26,12 +27,13 @@ from freqfusion.engine.results import write_results
 from freqfusion.engine.setup import check, setup
 from freqfusion.engine.trainer import Trainer
 from freqfusion.modeling.tta import with_augmentation
+from freqfusion.safety.arguments import add_unsafe_config
 
 USER_ERROR = 2
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's arguments, ``--num-processes`` and ``--debug``."""
+    """Detectron2's arguments, ``--num-processes``, ``--allow-unsafe-config`` and ``--debug``."""
     parser: argparse.ArgumentParser = default_argument_parser(epilog=description)
     parser.add_argument(
         "--num-processes",
@@ -39,6 +41,7 @@ def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
         metavar="N",
         help="number of processes on the CPU of this machine, where there is no GPU",
     )
+    add_unsafe_config(parser)
     parser.add_argument(
         "--debug",
         action="store_true",
@@ -128,34 +131,57 @@ def run(arguments: argparse.Namespace, may_speak: Callable[[], bool] = lambda: T
     with explain_errors(debug=arguments.debug, may_speak=may_speak):
         cfg = setup(arguments, checked=True)
     if arguments.eval_only:
-        return evaluate(cfg, resume=arguments.resume, config_file=arguments.config_file)
+        with explain_errors(debug=arguments.debug, may_speak=may_speak):
+            given = load_for_evaluation(cfg, resume=arguments.resume)
+        return evaluate_given(cfg, given, config_file=arguments.config_file)
     with explain_errors(debug=arguments.debug, may_speak=may_speak):
         trainer = Trainer(cfg, config_file=arguments.config_file)
         trainer.resume_or_load(resume=arguments.resume)
     return trainer.train()
 
 
+class Given(NamedTuple):
+    """A model with its weights: the file, and the number of its last iteration, if it has one."""
+
+    model: nn.Module
+    weights: str
+    iteration: int | None
+
+
 def evaluate(cfg: CfgNode, *, resume: bool = False, config_file: str = "") -> Any:
-    """Test ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, and write the results.
+    """Test ``MODEL.WEIGHTS``, or with ``resume`` the last checkpoint, and write the results."""
+    return evaluate_given(cfg, load_for_evaluation(cfg, resume=resume), config_file=config_file)
+
+
+def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> Given:
+    """The model with ``MODEL.WEIGHTS``, or with ``resume`` those of the last checkpoint.
+
+    Raises:
+        ValueError: for weights that are refused or damaged.
+        OSError: for weights that are not there.
+    """
+    model = Trainer.build_model(cfg)
+    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
+    resumes = resume and checkpointer.has_checkpoint()
+    weights = checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
+    checkpoint = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    # Checkpoints have the number of their last iteration, from 0; other weights have none.
+    return Given(model, weights, checkpoint.get("iteration"))
+
+
+def evaluate_given(cfg: CfgNode, given: Given, *, config_file: str = "") -> Any:
+    """Test a model, and write the results.
 
     With ``TEST.AUG.ENABLED`` the results of several sizes and of mirrored images are merged;
     evaluations during training are without, because that takes many times as long.
     """
-    model = Trainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR)
-    resumes = resume and checkpointer.has_checkpoint()
-    weights = checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
-    checkpoint = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    if cfg.TEST.AUG.ENABLED:
-        model = with_augmentation(cfg, model)
+    model = with_augmentation(cfg, given.model) if cfg.TEST.AUG.ENABLED else given.model
     results = Trainer.test(cfg, model)
-    # Checkpoints have the number of their last iteration, from 0; other weights have none.
-    iteration = checkpoint.get("iteration")
     write_results(
         cfg,
         results,
-        iteration=None if iteration is None else int(iteration) + 1,
+        iteration=None if given.iteration is None else int(given.iteration) + 1,
         config_file=config_file,
-        weights=weights,
+        weights=given.weights,
     )
     return results

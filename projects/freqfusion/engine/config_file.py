@@ -8,13 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from detectron2.utils.file_io import PathManager
+from yaml import MappingNode, ScalarNode
+
+from freqfusion.safety.yaml_files import parse_yaml, read_text
 
 BASE = "_BASE_"
 
 _TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
+_SUFFIXES = (".yaml", ".yml")
+_MOST_FILES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,43 +40,59 @@ class ConfigFile:
     places: dict[str, Place]
 
 
-def read_config_file(path: str) -> ConfigFile:
+def read_config_file(path: str, *, unsafe: bool = False) -> ConfigFile:
     """Read a file and those that its ``_BASE_`` names; what it sets itself comes last.
 
-    A base is looked for beside the file that names it. No YAML tag can run code. ValueError, with
-    the file and the line, for whatever cannot be read.
+    A base is looked for beside the file that names it. No YAML tag can run code, unless it is
+    allowed by ``unsafe``. ValueError, with the file and the line, for whatever cannot be read.
     """
-    return _read(path, ())
+    return _Reader(unsafe).read(path, ())
 
 
-def _read(path: str, above: tuple[str, ...]) -> ConfigFile:
-    """``above``: the files by whose ``_BASE_`` this one was reached, the first one first."""
-    same = [_absolute(other) for other in above]
-    if _absolute(path) in same:
-        circle = [*above[same.index(_absolute(path)) :], path]
-        raise ValueError(
-            f"{BASE} goes in a circle: {' -> '.join(circle)}; take it out of one of these files"
-        )
-    tree, places = _parse(_text(path, above), path)
+class _Reader:
+    """Reads files that are based on one another, up to a number that no configuration needs."""
+
+    def __init__(self, unsafe: bool) -> None:
+        self._unsafe, self._count = unsafe, 0
+
+    def read(self, path: str, above: tuple[str, ...]) -> ConfigFile:
+        """``above``: the files by whose ``_BASE_`` this one was reached, the first one first."""
+        same = [_absolute(other) for other in above]
+        if _absolute(path) in same:
+            circle = [*above[same.index(_absolute(path)) :], path]
+            raise ValueError(
+                f"{BASE} goes in a circle: {' -> '.join(circle)}; take it out of one of these files"
+            )
+        self._count += 1
+        if self._count > _MOST_FILES:
+            raise ValueError(
+                f"{(*above, path)[0]} is based on more than {_MOST_FILES} files, some of them"
+                f" several times; shorten what {BASE} names"
+            )
+        tree, places = _parse(_text(path, above), path, self._unsafe)
+        result = ConfigFile({}, {})
+        for base in _bases(tree, places):
+            read = self.read(_beside(path, base, self._unsafe), (*above, path))
+            _lay_over(read.tree, result.tree)
+            result.places.update(read.places)
+        _lay_over(tree, result.tree)
+        result.places.update(places)
+        return result
+
+
+def _bases(tree: dict[str, Any], places: Mapping[str, Place]) -> list[str]:
+    """Take the bases out of what a file holds."""
     bases = tree.pop(BASE, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ValueError(f"{places[BASE]}: {BASE} must be a file or a list of files, got {bases!r}")
-    result = ConfigFile({}, {})
-    for base in bases:
-        read = _read(_beside(path, base), (*above, path))
-        _lay_over(read.tree, result.tree)
-        result.places.update(read.places)
-    _lay_over(tree, result.tree)
-    result.places.update(places)
-    return result
+    return bases
 
 
 def _text(path: str, above: tuple[str, ...]) -> str:
     try:
-        with PathManager.open(path, "r") as file:
-            return str(file.read())
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(PathManager.get_local_path(path) if "://" in path else path)
+    except (OSError, ValueError) as error:
         origin = f"{above[-1]}: {BASE} names {path}, which" if above else f"{path}"
         if isinstance(error, FileNotFoundError):
             raise ValueError(f"{origin} does not exist{_similar(path)}") from error
@@ -88,24 +108,13 @@ def _similar(path: str) -> str:
     return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
 
 
-def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, Place]]:
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return {}, {}
-        places = dict(_places(node, "", path))
-        tree = loader.construct_document(node)
-    except yaml.constructor.ConstructorError as error:
-        raise ValueError(
-            f"{path} holds a YAML tag that would run code, which a configuration must not"
-            f" ({_line(error)}: {error.problem})"
-        ) from error
-    except yaml.YAMLError as error:
-        reason = getattr(error, "problem", None) or str(error)
-        raise ValueError(f"{path}, {_line(error)}: this is not valid YAML: {reason}") from error
-    finally:
-        loader.dispose()
+def _parse(text: str, path: str, unsafe: bool) -> tuple[dict[str, Any], dict[str, Place]]:
+    places: dict[str, Place] = {}
+    tree = parse_yaml(
+        text, path, unsafe=unsafe, look=lambda node: places.update(_places(node, "", path))
+    )
+    if tree is None:
+        return {}, {}
     if not isinstance(tree, dict):
         raise ValueError(
             f"{path} must hold keys with values, such as 'SOLVER: {{MAX_ITER: 100}}', but it holds"
@@ -114,18 +123,13 @@ def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, Place]]:
     return tree, places
 
 
-def _line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return "somewhere" if mark is None else f"line {mark.line + 1}"
-
-
 def _places(node: Any, prefix: str, path: str) -> Iterator[tuple[str, Place]]:
     """Every key, as a text, of a mapping and those within; ValueError for one that comes twice."""
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(node, MappingNode):
         return
     seen: dict[str, Place] = {}
     for name, value in node.value:
-        if isinstance(name, yaml.ScalarNode) and name.tag != _MERGE:
+        if isinstance(name, ScalarNode) and name.tag != _MERGE:
             name.tag = _TEXT  # or else a key ON would be True
         key = prefix + str(name.value)
         place = Place(path, name.start_mark.line + 1)
@@ -148,8 +152,16 @@ def _lay_over(upper: Mapping[str, Any], lower: dict[str, Any]) -> None:
             lower[name] = value
 
 
-def _beside(path: str, base: str) -> str:
+def _beside(path: str, base: str, unsafe: bool) -> str:
+    """Where a base is; ValueError for one that only a file from elsewhere would name."""
     base = os.path.expanduser(base)
+    if not base.endswith(_SUFFIXES) or not base.isprintable():
+        raise ValueError(f"{path}: {BASE} names {base!r}, which is no YAML file ({_SUFFIXES[0]})")
+    if "://" in base and not unsafe:
+        raise ValueError(
+            f"{path}: {BASE} names {base}, on another machine; download it and name the file, or"
+            " give --allow-unsafe-config"
+        )
     if "://" in base or os.path.isabs(base):
         return base
     return os.path.join(os.path.dirname(path), base)

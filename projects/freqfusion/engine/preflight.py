@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog
 
 from freqfusion.config_check import check_config, did_you_mean
 from freqfusion.engine.model_check import check_model
+from freqfusion.safety import check_checkpoint
 
 
 def preflight(
@@ -68,10 +69,18 @@ def _gpu_norms(node: CfgNode, prefix: str) -> Iterator[str]:
 
 
 def _check_weights(cfg: CfgNode, resume: bool) -> Iterator[str]:
+    """Whether the weights are there and can be read, as far as that shows without reading them."""
     path = cfg.MODEL.WEIGHTS
     resumes = resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-    if path and not resumes and "://" not in path and not os.path.isfile(path):
+    if not path or resumes or "://" in path:
+        return
+    if not os.path.exists(path):
         yield f"MODEL.WEIGHTS names {path}, which does not exist"
+        return
+    try:
+        check_checkpoint(path)
+    except (ValueError, OSError) as error:
+        yield f"MODEL.WEIGHTS: {error}"
 
 
 def _check_datasets(cfg: CfgNode, eval_only: bool) -> Iterator[str]:

@@ -61,15 +61,17 @@ def check(arguments: argparse.Namespace, world_size: int | None = None) -> tuple
     return str(cfg.MODEL.DEVICE), here
 
 
-def load_config(path: str, overrides: Sequence[Any] | None = None) -> CfgNode:
+def load_config(
+    path: str, overrides: Sequence[Any] | None = None, *, unsafe: bool = False
+) -> CfgNode:
     """Read a YAML file, which may name a ``_BASE_``, as plain data, then set ``KEY VALUE`` pairs.
 
-    It cannot run code. ValueError with a sentence for each key that does not exist or whose value
-    is of another type, and for files that cannot be read.
+    It cannot run code, unless ``unsafe`` allows it. ValueError with a sentence for each key that
+    does not exist or whose value is of another type, and for files that cannot be read.
     """
     cfg = get_freqfusion_cfg()
     if path:
-        merge_file(cfg, read_config_file(path))
+        merge_file(cfg, read_config_file(path, unsafe=unsafe))
     merge_overrides(cfg, overrides or [])
     return cfg
 
@@ -89,7 +91,8 @@ def fit_device(cfg: CfgNode) -> bool:
 
 def _read(arguments: argparse.Namespace) -> tuple[CfgNode, CfgNode]:
     """The configuration as it was asked for, and as it fits the machine; registers data sets."""
-    asked = load_config(arguments.config_file, arguments.opts)
+    unsafe = getattr(arguments, "allow_unsafe_config", False)
+    asked = load_config(arguments.config_file, arguments.opts, unsafe=unsafe)
     register_datasets(asked.DATASETS.DECLARED)
     cfg = asked.clone()
     fit_device(cfg)

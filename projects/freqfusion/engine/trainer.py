@@ -6,7 +6,6 @@ from typing import Any
 from weakref import proxy
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
@@ -16,6 +15,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from freqfusion.data.mapper import build_mapper
+from freqfusion.engine.checkpoint import SafeCheckpointer
 from freqfusion.engine.data_parallel import EveryParameterLearns, data_parallel, unwrapped
 from freqfusion.engine.hooks import BestCheckpoint, finished_iterations
 from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
@@ -48,7 +48,7 @@ class Trainer(DefaultTrainer):
         model = data_parallel(cfg, model)
         self._trainer: Any = self._build_steps(cfg, model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=proxy(self))
+        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=proxy(self))
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from freqfusion.safety import check_checkpoint
+
 logger = logging.getLogger(__name__)
 
 
@@ -31,10 +33,13 @@ def load_model(
     return cfg, build_model(cfg, needs_weights=weights != "")
 
 
-def read_config(config_file: str, weights: str | None, overrides: Sequence[str] = ()) -> Any:
+def read_config(
+    config_file: str, weights: str | None, overrides: Sequence[str] = (), *, unsafe: bool = False
+) -> Any:
     """The configuration on a device that is there; registers all data sets.
 
-    ``weights``, unless None, come before ``MODEL.WEIGHTS``.
+    ``weights``, unless None, come before ``MODEL.WEIGHTS``. With ``unsafe`` tags of the file may
+    run code.
 
     Raises:
         ValueError: if the file is not there, or has keys or values that do not exist.
@@ -45,7 +50,7 @@ def read_config(config_file: str, weights: str | None, overrides: Sequence[str] 
     if config_file and not Path(config_file).is_file():
         raise ValueError(f"there is no configuration {config_file}")
     try:
-        cfg = load_config(config_file, overrides)
+        cfg = load_config(config_file, overrides, unsafe=unsafe)
     except AssertionError as error:  # yacs, for a key without a value
         raise ValueError(str(error)) from error
     if weights is not None:
@@ -61,14 +66,15 @@ def build_model(cfg: Any, *, needs_weights: bool = True) -> Any:
     Raises:
         ValueError: if there are no weights though they are needed, or no such file.
     """
-    from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.modeling import build_model
+
+    from freqfusion.engine.checkpoint import SafeCheckpointer
 
     if needs_weights or cfg.MODEL.WEIGHTS:
         check_weights(cfg.MODEL.WEIGHTS)
     model = build_model(cfg.clone()).eval()
     if cfg.MODEL.WEIGHTS:
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model
 
 
@@ -93,7 +99,7 @@ def padded_sizes(model: Any) -> Iterator[list[tuple[int, int]]]:
 
 
 def check_weights(weights: str) -> None:
-    """ValueError where no weights are named, or a file that is not there."""
+    """ValueError where no weights are named, or a file that is not there or is refused."""
     if not weights:
         raise ValueError(
             "there are no weights to predict with; give --weights FILE, or MODEL.WEIGHTS FILE at"
@@ -101,6 +107,8 @@ def check_weights(weights: str) -> None:
         )
     if "://" not in weights and not Path(weights).is_file():
         raise ValueError(f"there is no file of weights {weights}; give another with --weights")
+    if "://" not in weights:
+        check_checkpoint(weights)
 
 
 def metadata_of(cfg: Any) -> Any:

@@ -19,6 +19,7 @@ from typing import Any, get_args
 from freqfusion.analysis.aliasing import MeasureOptions
 from freqfusion.layers.sfm.modulation import ResampleMode
 from freqfusion.layers.sfm.spectrum import SpectrumWindow
+from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._aliasing.figures import write_image_figures, write_spectra
 from freqfusion.tools._aliasing.measuring import AliasingMeter
 from freqfusion.tools._aliasing.report import footer, summary, table
@@ -52,7 +53,9 @@ def run(options: argparse.Namespace) -> tuple[AliasingMeter, list[Path]]:
     from freqfusion.tools._aliasing.inputs import Reader
     from freqfusion.tools._aliasing.places import find_places
 
-    cfg = read_config(options.config_file, options.weights, options.opts)
+    cfg = read_config(
+        options.config_file, options.weights, options.opts, unsafe=options.allow_unsafe_config
+    )
     check_weights(cfg.MODEL.WEIGHTS)
     sources = _sources(options)
     predictor = Predictor(cfg)
@@ -122,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
+    add_unsafe_config(parser)
     add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     images = parser.add_mutually_exclusive_group(required=True)
     images.add_argument("--dataset", metavar="NAME", help="a registered data set")

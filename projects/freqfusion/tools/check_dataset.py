@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from freqfusion.data.validation import ERROR, Report, check_datasets
+from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._arguments import number_from
 from freqfusion.tools._check_dataset.report import render, severity_counts
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.json and not options.json.parent.is_dir():
             raise ValueError(f"there is no folder {options.json.parent} to write the report to")
-        cfg = _load(options.config_file)
+        cfg = _load(options.config_file, unsafe=options.allow_unsafe_config)
         names = options.names or _names_of(cfg)
         report = check_datasets(names, cfg, workers=options.workers)
         if options.json:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if severity_counts(report.findings)[ERROR] else 0
 
 
-def _load(words: list[str] | None) -> Any:
+def _load(words: list[str] | None, *, unsafe: bool) -> Any:
     """The configuration of ``YAML [KEY VALUE ...]``, with all data sets registered."""
     from freqfusion.data.registration import register_datasets
 
@@ -53,7 +54,7 @@ def _load(words: list[str] | None) -> Any:
     from freqfusion.engine.setup import load_config
 
     path, *overrides = words
-    cfg = load_config(path, overrides)
+    cfg = load_config(path, overrides, unsafe=unsafe)
     register_datasets(cfg.DATASETS.DECLARED)
     return cfg
 
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("YAML", "KEY VALUE"),
         help="configuration that they must fit; without names, its data sets are checked",
     )
+    add_unsafe_config(parser)
     add("--json", type=Path, metavar="FILE", help="write all findings to a file")
     add("--workers", type=int, metavar="K", help="processes; not given: one a processor")
     add(

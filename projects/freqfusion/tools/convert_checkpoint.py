@@ -4,7 +4,8 @@ Known are Mask2Former's published checkpoints and those of its FreqFusion fork, 
 research code trained in mmdetection (backbone and neck), ResNets of torchvision and timm, Swins of
 their original release and timm, and InternImages, alone or in a segmentor.
 ``--to mask2former`` leads back to Mask2Former's names. Every name must have a rule; the tool prints
-what was mapped and dropped, and the configuration keys that the weights tell.
+what was mapped and dropped, and the configuration keys that the weights tell. ``--keep-names``
+brings weights from one format into another.
 """
 
 import argparse
@@ -12,7 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from freqfusion.safety.conventions import AUTHOR, HEURISTICS, module_versions, read_for_detectron2
 from freqfusion.tools._convert import internimage, mask2former, swin
+from freqfusion.tools._convert.files import AUTHOR as WRITER
 from freqfusion.tools._convert.files import check_output, read, write
 from freqfusion.tools._convert.mask2former_settings import mask2former_settings
 from freqfusion.tools._convert.mmdet import BACKBONE, NECK, convert_detector
@@ -41,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         check_output(options.output, source=options.input, overwrite=options.overwrite)
+        if options.keep_names:
+            print(_rewrite(options))
+            return 0
         state = read(options.input)
         source = _source(state, options)
         result = _convert(state, source, options)
@@ -61,6 +67,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line)
     print(f"weights: {options.output}")
     return 0
+
+
+def _rewrite(options: argparse.Namespace) -> str:
+    """Write the weights in the format of the output's name; what was done."""
+    others = (options.source, options.target) != ("auto", TARGETS[0]) or options.prefix is not None
+    if others or options.neck_and_backbone_only:
+        raise ValueError("--keep-names changes nothing but the format; leave the others out")
+    content = read_for_detectron2(options.input)
+    weights = content["model"]
+    write(
+        options.output,
+        weights,
+        versions=module_versions(weights),
+        author=str(content.get(AUTHOR) or WRITER),
+        heuristics=bool(content.get(HEURISTICS)),
+    )
+    return f"{options.input}: {len(weights)} weights, names kept\nweights: {options.output}"
 
 
 def detect(state: State) -> str:
@@ -174,8 +197,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Rename the weights of a checkpoint for Detectron2 and this project.",
     )
     add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="file of torch.save, or a *.pkl")
-    add("output", type=Path, metavar="OUTPUT", help="file to write, *.pth")
+    add("input", type=Path, metavar="INPUT", help="file of torch.save, *.pkl or *.safetensors")
+    add("output", type=Path, metavar="OUTPUT", help="file to write, *.pth or *.safetensors")
     add("--from", dest="source", choices=SOURCES, default="auto", help="where it comes from")
     add("--to", dest="target", choices=TARGETS, default=TARGETS[0], help="whose names it gets")
     prefixes = f"{PREFIX} for a ResNet, {swin.PREFIX} for other backbones"
@@ -184,6 +207,11 @@ def _parser() -> argparse.ArgumentParser:
         "--neck-and-backbone-only",
         action="store_true",
         help="leave the heads of an mmdetection detector out instead of refusing it",
+    )
+    add(
+        "--keep-names",
+        action="store_true",
+        help="change the format only, for instance to *.safetensors",
     )
     add("--overwrite", action="store_true", help="replace the output if it is there already")
     return parser

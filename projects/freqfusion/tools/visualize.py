@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from freqfusion.drawing import RGB
+from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._arguments import number_from, unit_score
 from freqfusion.tools._model import check_weights, metadata_of, read_config
 from freqfusion.tools._visualize.page import Card, render_page
@@ -98,7 +99,12 @@ def _keep(strips: Strips, source: Source, stem: str, output: Path, report: Repor
 
 def _config(options: argparse.Namespace) -> Any:
     """The configuration; the weights are looked for before any data."""
-    cfg = read_config(options.config_file or "", options.weights or None, options.opts)
+    cfg = read_config(
+        options.config_file or "",
+        options.weights or None,
+        options.opts,
+        unsafe=options.allow_unsafe_config,
+    )
     if not options.truth_only:
         check_weights(cfg.MODEL.WEIGHTS)
     return cfg
@@ -156,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", metavar="FILE", help="the model's configuration (YAML)")
+    add_unsafe_config(parser)
     add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     images = parser.add_mutually_exclusive_group(required=True)
     images.add_argument("--dataset", metavar="NAME", help="a registered data set")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from freqfusion.safety import read_checkpoint
 from freqfusion.tools._convert.files import read
-from freqfusion.tools._convert.pickled import read_pickle
 
 RANDOM = np.random.default_rng(0)
 ARRAYS = {
@@ -31,7 +31,7 @@ def written(path, content, protocol=4):
 @pytest.mark.parametrize("protocol", range(6))
 def test_arrays_in_every_protocol(protocol, tmp_path):
     content = {"model": collections.OrderedDict(ARRAYS), "__author__": "somebody", "steps": [1, 2]}
-    found = read_pickle(written(tmp_path / "in.pkl", content, protocol))
+    found = read_checkpoint(written(tmp_path / "in.pkl", content, protocol))
     assert (found["__author__"], found["steps"]) == ("somebody", [1, 2])
     assert list(found["model"]) == list(ARRAYS)
     for name, array in ARRAYS.items():
@@ -42,7 +42,7 @@ def test_arrays_in_every_protocol(protocol, tmp_path):
 
 def test_numbers_of_numpy_and_of_other_machines(tmp_path):
     content = {"epoch": np.int64(3), "rate": np.float32(0.5), "a": np.arange(3, dtype=">f4")}
-    found = read_pickle(written(tmp_path / "in.pkl", content))
+    found = read_checkpoint(written(tmp_path / "in.pkl", content))
     assert (found["epoch"], found["rate"]) == (3, 0.5)
     assert found["a"].tolist() == [0, 1, 2]
 
@@ -56,7 +56,7 @@ def test_pickles_of_python_2(tmp_path):
         b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08" + raw + b"tb"
     )
     (tmp_path / "in.pkl").write_bytes(b"\x80\x02}U\x01a" + array + b"s.")
-    assert read_pickle(tmp_path / "in.pkl")["a"].tolist() == [1.5, -2]
+    assert read_checkpoint(tmp_path / "in.pkl")["a"].tolist() == [1.5, -2]
 
 
 class Touch:
@@ -118,7 +118,7 @@ def test_objects_outside_of_the_file(tmp_path):
     with (tmp_path / "in.pkl").open("wb") as file:
         Pickler(file).dump({"a": Outside()})
     with pytest.raises(ValueError, match="refers to objects outside"):
-        read_pickle(tmp_path / "in.pkl")
+        read_checkpoint(tmp_path / "in.pkl")
 
 
 RECORDS = b"cnumpy\ndtype\nU\x02f4\x85R(K\x03U\x01|N(U\x01atN\x8a\x00K\x00K\x00tb."
@@ -127,27 +127,29 @@ RECORDS = b"cnumpy\ndtype\nU\x02f4\x85R(K\x03U\x01|N(U\x01atN\x8a\x00K\x00K\x00t
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no pickled checkpoint, or is damaged"),
-        (b"not a pickle", "no pickled checkpoint, or is damaged"),
+        (b"", "is empty"),
+        (b"not a pickle", "no checkpoint of a kind that is known"),
+        (b"(not a pickle", "no pickled checkpoint, or is damaged"),
         (pickle.dumps(ARRAYS)[:-40], "no pickled checkpoint, or is damaged"),
-        (b"cnumpy\nndarray\n)R.", "no pickled checkpoint, or is damaged"),
+        (b"cnumpy\nndarray\n)R.", "arrays without a type"),
+        (b"cnumpy\nndarray\n.", "ndarray is no value"),
         (b"cnumpy.core.multiarray\nscalar\nNU\x01a\x86R.", "arrays without a type"),
         (RECORDS, "has arrays of records"),
-        (b"]2a.", "damaged"),
+        (b"]2a.", "holds itself"),
         (b"](K\x01K\x02e\x94h\x000a.", "damaged"),
     ],
 )
 def test_damaged_pickles(data, message, tmp_path):
     (tmp_path / "in.pkl").write_bytes(data)
     with pytest.raises(ValueError, match=message):
-        read_pickle(tmp_path / "in.pkl")
+        read_checkpoint(tmp_path / "in.pkl")
 
 
 def test_a_list_that_holds_itself(tmp_path):
     endless = []
     endless.append(endless)
-    with pytest.raises(ValueError, match="damaged"):
-        read_pickle(written(tmp_path / "in.pkl", endless))
+    with pytest.raises(ValueError, match="holds itself"):
+        read_checkpoint(written(tmp_path / "in.pkl", endless))
 
 
 def test_an_archive_of_torch_under_the_name_of_a_pickle(tmp_path):

@@ -1,0 +1,76 @@
+"""Load checkpoints and weights without running anything that they say."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+from urllib.parse import parse_qs
+
+from detectron2.checkpoint import DetectionCheckpointer
+
+from freqfusion.safety.conventions import AUTHOR, HEURISTICS, read_for_detectron2
+
+logger = logging.getLogger(__name__)
+
+_NOTE = "last_checkpoint"
+_LONGEST_NAME = 255
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, reading by ``freqfusion.safety``.
+
+    Addresses (``https://``, ``detectron2://``) are downloaded as Detectron2 does, and then read in
+    the same way. Raises ValueError for what is refused or damaged, FileNotFoundError for what is
+    not there.
+    """
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Detectron2's; a load that failed leaves nothing behind that would stop the next."""
+        try:
+            # Behind a question mark are options, as in addresses.
+            if path and "://" not in path and not os.path.isfile(path.partition("?")[0]):
+                raise FileNotFoundError(f"there is no checkpoint {path}")
+            content: dict[str, Any] = super().load(path, *args, **kwargs)
+        finally:
+            self._parsed_url_during_load = None
+        return content
+
+    def get_checkpoint_file(self) -> str:
+        """The checkpoint that ``last_checkpoint`` names: a file in the same folder, no other.
+
+        Raises:
+            ValueError: if it names anything else, or what is there leads out of the folder.
+        """
+        note = os.path.join(self.save_dir, _NOTE)
+        try:
+            with open(note, "rb") as file:
+                raw = file.read(_LONGEST_NAME + 2)
+        except FileNotFoundError:
+            return ""
+        name = raw.decode("utf-8", "replace").strip()
+        bare = os.path.basename(name) == name and "\\" not in name and name not in ("", ".", "..")
+        if not bare or not name.isprintable() or len(raw) > _LONGEST_NAME + 1:
+            raise ValueError(
+                f"{note} must hold the name of a checkpoint in its folder, got {name[:80]!r}; write"
+                " the right name into it, or give the file as MODEL.WEIGHTS, without --resume"
+            )
+        path = os.path.join(self.save_dir, name)
+        if os.path.dirname(os.path.realpath(path)) != os.path.realpath(self.save_dir):
+            raise ValueError(
+                f"{note} names {name}, which is a link to a file outside of the folder; copy the"
+                " file to its place, or give it as MODEL.WEIGHTS, without --resume"
+            )
+        return path
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        content = read_for_detectron2(filename)
+        if content.get(AUTHOR):
+            logger.info("%s was written by %s", filename, content[AUTHOR])
+        url = self._parsed_url_during_load
+        query: dict[str, list[str]] = parse_qs(url.query) if url else {}
+        if query.pop(HEURISTICS, ["False"]) == ["True"]:
+            content[HEURISTICS] = True
+        if query:
+            raise ValueError(f"{filename}: {', '.join(query)} is not known behind a question mark")
+        return content
