@@ -1,0 +1,1 @@
+"""Parts of the tool that says what is in a checkpoint."""
