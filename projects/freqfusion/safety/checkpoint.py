@@ -21,11 +21,26 @@ from freqfusion.safety.pickle_machine import Machine
 from freqfusion.safety.pickle_tree import Name
 
 _TRUSTED = (
-    ". Where you trust the file, write its weights alone, in a Python of your own:"
-    " torch.save({'model': torch.load(FILE, weights_only=False)['model']}, 'weights.pth')"
-    ", or 'state_dict' in place of 'model'"
+    ". Where you trust the file, write its weights alone, in a Python of your own: torch.save("
+    "{{'model': {}['model']}}, 'weights.pth'), or 'state_dict' in place of 'model'"
 )
+_LOAD = {
+    True: "torch.load(FILE, weights_only=False)",
+    False: "pickle.load(open(FILE, 'rb'), encoding='latin1')",
+}
 _LEGACY_PARTS = 5
+# What PyTorch raises for files that are not what they should be.
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(slots=True)
@@ -95,11 +110,11 @@ def _outlined(file: BinaryIO, path: Path) -> Outline:
     except UnreadableError as error:
         outline.problem = error
         # What could run code is worse than what is broken, and may be why it is.
-        known = tensors if outline.format in (TORCH, LEGACY) else arrays
+        saved = outline.format in (TORCH, LEGACY)
         try:
-            known.check_names(outline.names)
+            (tensors if saved else arrays).check_names(outline.names)
         except RefusedError as refused:
-            outline.problem = RefusedError(f"{refused}{_TRUSTED}")
+            outline.problem = RefusedError(f"{refused}{_TRUSTED.format(_LOAD[saved])}")
     return outline
 
 
@@ -177,7 +192,7 @@ def _read(file: BinaryIO, path: Path, outline: Outline) -> Any:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedError(f"is damaged, or of a newer PyTorch: {_reason(error)}") from error
-    except (RuntimeError, EOFError, LookupError, TypeError, OSError) as error:
+    except _DAMAGE as error:
         raise DamagedError(f"is damaged: {_reason(error)}") from error
     return _without_numpy(content, {}) if arrays.DTYPE in outline.names else content
 
