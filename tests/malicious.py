@@ -191,6 +191,16 @@ def _overlapping(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _within(path: Path) -> None:
+    """An entry that has the ones behind it as its content too."""
+    zipped(path, entries_of(WEIGHTS))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    size = struct.pack("<I", struct.unpack("<I", data[at + 20 : at + 24])[0] + 60)
+    data[at + 20 : at + 28] = size + size
+    path.write_bytes(data)
+
+
 def _renamed(name: str):
     """An archive with one more entry."""
     return lambda path: zipped(path, entries_of(WEIGHTS) | {name: b"x"})
@@ -215,6 +225,7 @@ BOMBS = {
         "torch.save compresses nothing",
     ),
     "overlapping.pth": (_overlapping, "two names|over another"),
+    "within.pth": (_within, "over another"),
     "upwards.pth": (_renamed("archive/../../../tmp/x"), "leads elsewhere"),
     "absolute.pth": (_renamed("/etc/passwd"), "leads elsewhere"),
     "backslash.pth": (_renamed("archive\\..\\x"), "leads elsewhere"),
@@ -224,11 +235,11 @@ BOMBS = {
     "laughs.pkl": (_laughs, "unfolds to more than"),
     "tuple_keys.pkl": (_tuple_keys, "keys are neither texts nor numbers"),
     "deep.pkl": (
-        lambda path: path.write_bytes(b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b"."),
+        lambda path: path.write_bytes(b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b"."),
         "more than 100 deep",
     ),
     "deep_tuples.pkl": (
-        lambda path: path.write_bytes(b"\x80\x02}K\x01" + b"\x85" * 200_000 + b"K\x01s."),
+        lambda path: path.write_bytes(b"\x80\x02}K\x01" + b"\x85" * 50_000 + b"K\x01s."),
         "keys are neither texts nor numbers",
     ),
     "announced.pkl": (

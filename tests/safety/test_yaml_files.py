@@ -54,7 +54,7 @@ def test_tags_that_are_allowed(caplog):
 @pytest.mark.parametrize("unsafe", [False, True])
 def test_laughs(unsafe):
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"a\.yaml unfolds to more than 200000 parts"):
         parse_yaml("\n".join(lines), "a.yaml", unsafe=unsafe)
     merged = [
@@ -63,7 +63,7 @@ def test_laughs(unsafe):
     ]
     with pytest.raises(ValueError, match="unfolds to more than"):
         parse_yaml("\n".join(merged), "a.yaml")
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
