@@ -260,6 +260,13 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # YAML files that declare data sets (see freqfusion.data.declared); they are registered before
     # DATASETS.TRAIN and DATASETS.TEST are looked up.
     cfg.DATASETS.DECLARED = ()
+    # What happens to an image that cannot be used, or whose truth cannot, in training and in
+    # evaluation: "refuse" ends the run with a sentence that names the file, "skip" leaves it out,
+    # names it once in the log and in results.json and, in training, takes the next good one.
+    cfg.DATALOADER.BAD_SAMPLES = "refuse"
+    # More bad images than this end the run all the same: below 1 a share of the data set, rounded
+    # up, and from 1.0 on a number.
+    cfg.DATALOADER.MAX_BAD_SAMPLES = 0.01
     # What the mapper adds to an image where the data set has it: "instances", "semantic",
     # "panoptic".
     cfg.INPUT.TARGETS = ("instances", "semantic")

@@ -29,6 +29,7 @@ def check_config(cfg: CfgNode, world_size: int = 1) -> list[str]:
         model_rules.model_rules,
         model_rules.mask2former_rules,
         run_rules.input_rules,
+        run_rules.loader_rules,
         run_rules.test_rules,
         run_rules.solver_rules,
     )

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from freqfusion.config_check.names import listed
 
 AMP_DTYPES = ("float16", "bfloat16")
+BAD_SAMPLES = ("refuse", "skip")
 
 
 def input_rules(cfg: CfgNode) -> Iterator[str]:
@@ -56,6 +57,21 @@ def _all_fractions(sizes: Iterable[float]) -> bool:
 
 def _all_pixels(sizes: Iterable[float]) -> bool:
     return all(isinstance(size, int) and size >= 1 for size in sizes)
+
+
+def loader_rules(cfg: CfgNode) -> Iterator[str]:
+    """What happens to images that cannot be used."""
+    node = cfg.DATALOADER
+    if node.BAD_SAMPLES not in BAD_SAMPLES:
+        yield (
+            f"DATALOADER.BAD_SAMPLES must be one of {listed(BAD_SAMPLES)}; got {node.BAD_SAMPLES!r}"
+        )
+    most = node.MAX_BAD_SAMPLES
+    if not (0 <= most < 1 or most == int(most) >= 1):
+        yield (
+            "DATALOADER.MAX_BAD_SAMPLES must be a share of the images from 0 to below 1, or a whole"
+            f" number of images such as 10.0; got {most}"
+        )
 
 
 def test_rules(cfg: CfgNode) -> Iterator[str]:

@@ -16,7 +16,10 @@ from detectron2.data import transforms as T
 from numpy.typing import NDArray
 
 from freqfusion.data.augmentation import build_augmentations
-from freqfusion.data.reading import read_label_png, read_panoptic_colors
+from freqfusion.data.bad_samples import NOTES
+from freqfusion.data.reading import read_image, read_label_png, read_panoptic_colors
+from freqfusion.data.truth_check import check_labels, check_segments, check_size
+from freqfusion.data.validation.classes import counts_labels
 from freqfusion.metrics.id_codec import rgb_to_id
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,11 @@ class SegmentationMapper:
         use_masks: Instances have masks.
         mask_format: "polygon" or "bitmask".
         recompute_boxes: Boxes are those of the masks after the augmentation, not the cut ones.
+        num_labels: Number of classes of label maps; None leaves their labels unchecked.
+        ignore_label: The label that is no class and is not learned.
+
+    An image or a truth that cannot be used is a ValueError that names the file. What is left out of
+    one that can is told in ``bad_samples.NOTES`` of the result, if there is anything.
     """
 
     @configurable
@@ -58,6 +66,8 @@ class SegmentationMapper:
         use_masks: bool = True,
         mask_format: str = "polygon",
         recompute_boxes: bool = False,
+        num_labels: int | None = None,
+        ignore_label: int = 255,
     ) -> None:
         unknown = sorted(set(targets) - set(TARGETS))
         if unknown:
@@ -70,6 +80,7 @@ class SegmentationMapper:
         self.targets = frozenset(targets)
         self.use_masks, self.mask_format = use_masks, mask_format
         self.recompute_boxes = recompute_boxes
+        self.num_labels, self.ignore_label = num_labels, ignore_label
         mode = "training" if is_train else "inference"
         logger.info("augmentations in %s: %s", mode, self.augmentations)
 
@@ -85,13 +96,16 @@ class SegmentationMapper:
             "use_masks": cfg.MODEL.MASK_ON,
             "mask_format": cfg.INPUT.MASK_FORMAT,
             "recompute_boxes": is_train and cropped and cfg.MODEL.MASK_ON,
+            "num_labels": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES if counts_labels(cfg) else None,
+            "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
         }
 
     def __call__(self, dataset_dict: Mapping[str, Any]) -> dict[str, Any]:
         """The dict with ``image`` and, in training, the targets; the argument stays as it is."""
         result = copy.deepcopy(dict(dataset_dict))
-        image = utils.read_image(result["file_name"], format=self.image_format)
-        utils.check_image_size(result, image)
+        image, note = read_image(result["file_name"], self.image_format)
+        check_image_size(result, image.shape)
+        notes = [note] if note else []
         labels = self._labels(result) if self.is_train else None
         augmented = T.AugInput(image, sem_seg=labels)
         transforms = self.augmentations(augmented)
@@ -99,27 +113,32 @@ class SegmentationMapper:
         result["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if not self.is_train:
             result.pop("annotations", None)
-            return result
+            return result | _told(notes)
         if labels is not None:
             result["sem_seg"] = torch.as_tensor(augmented.sem_seg.astype(np.int64))
         if "panoptic" in self.targets and "pan_seg_file_name" in result:
-            result |= panoptic_target(result, transforms)
+            target, note = panoptic_target(result, transforms)
+            result |= target
+            notes += [note] if note else []
         if "instances" in self.targets and "annotations" in result:
             result["instances"] = self._instances(result["annotations"], transforms, image.shape)
         for name in _FILES:
             if name != "segments_info" or "pan_seg" not in result:
                 result.pop(name, None)
-        return result
+        return result | _told(notes)
 
     def _labels(self, dataset_dict: Mapping[str, Any]) -> NDArray[Any] | None:
         if "semantic" not in self.targets or "sem_seg_file_name" not in dataset_dict:
             return None
-        labels = read_label_png(dataset_dict["sem_seg_file_name"])
+        path = str(dataset_dict["sem_seg_file_name"])
+        labels = read_label_png(path)
+        check_size(path, labels, (dataset_dict["height"], dataset_dict["width"]))
         if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
             raise ValueError(
-                f"{dataset_dict['sem_seg_file_name']} has labels {labels.min()}..{labels.max()};"
-                " training takes 0..255"
+                f"{path} has labels {labels.min()}..{labels.max()}; training takes 0..255"
             )
+        if self.num_labels is not None:
+            check_labels(path, labels, self.num_labels, self.ignore_label)
         return labels.astype(np.uint8)  # bytes, as the transforms expect
 
     def _instances(
@@ -150,13 +169,39 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], Any
     return mapper
 
 
-def panoptic_target(dataset_dict: Mapping[str, Any], transforms: T.TransformList) -> dict[str, Any]:
-    """``pan_seg`` and the ``segments_info`` of what it shows, from the picture of a data set."""
-    colors = read_panoptic_colors(dataset_dict["pan_seg_file_name"])
+def panoptic_target(
+    dataset_dict: Mapping[str, Any], transforms: T.TransformList
+) -> tuple[dict[str, Any], str | None]:
+    """``pan_seg``, the ``segments_info`` of what it shows, a note on segments without pixels.
+
+    ValueError where the picture and ``segments_info`` do not belong together, or to the image.
+    """
+    path = str(dataset_dict["pan_seg_file_name"])
+    colors = read_panoptic_colors(path)
+    check_size(path, colors, (dataset_dict["height"], dataset_dict["width"]))
+    absent = check_segments(path, rgb_to_id(colors), dataset_dict["segments_info"])
     # As colours, because the transforms move bytes and would round larger numbers.
     ids = rgb_to_id(transforms.apply_segmentation(np.ascontiguousarray(colors)))
     shown = set(np.unique(ids).tolist())
-    return {
+    target = {
         "pan_seg": torch.as_tensor(ids.astype(np.int64)),
         "segments_info": [info for info in dataset_dict["segments_info"] if info["id"] in shown],
     }
+    return target, f"{path} has no pixel of the segment {absent[0]}" if absent else None
+
+
+def check_image_size(dataset_dict: dict[str, Any], shape: Sequence[int]) -> None:
+    """ValueError unless the image has the size of its dict, which is set where it is not there."""
+    height, width = shape[:2]
+    given = dataset_dict.setdefault("height", height), dataset_dict.setdefault("width", width)
+    if given == (height, width):
+        return
+    turned = ", as it would be without its EXIF orientation" if given == (width, height) else ""
+    raise ValueError(
+        f"{dataset_dict['file_name']} is {height} x {width} (height x width), but its annotation"
+        f" says {given[0]} x {given[1]}{turned}"
+    )
+
+
+def _told(notes: Sequence[str]) -> dict[str, Any]:
+    return {NOTES: tuple(notes)} if notes else {}

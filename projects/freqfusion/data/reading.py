@@ -1,4 +1,4 @@
-"""Label pictures from disk, as the numbers that they hold."""
+"""Pictures from disk, as the numbers that they hold; what cannot be read is a ValueError."""
 
 from __future__ import annotations
 
@@ -6,11 +6,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 from PIL import Image
 
+from freqfusion.data.validation.pictures import DEEP_MODES, UNREADABLE
 from freqfusion.metrics.id_codec import rgb_to_id
+
+
+def read_image(path: str | Path, image_format: str) -> tuple[NDArray[Any], str | None]:
+    """An image as Detectron2 reads it (height x width x channels, turned as EXIF says), and a note.
+
+    The note says what was left out of a file with several frames; else it is None. ValueError for a
+    file that is missing, is no whole picture, has no pixels, is so large that it must be a mistake
+    (Pillow's limit) or has more than 8 bits of grey, which the conversion would cut off at 255.
+    """
+    name = str(path)
+    try:
+        with PathManager.open(name, "rb") as file, Image.open(file) as picture:
+            mode, frames = picture.mode, getattr(picture, "n_frames", 1)
+        image = detection_utils.read_image(name, format=image_format)
+    except UNREADABLE as error:
+        raise ValueError(f"cannot read the image {name}: {in_words(error)}") from error
+    if mode in DEEP_MODES:
+        raise ValueError(
+            f"{name} is a picture of mode {mode}, whose values would be cut off at 255; save it as"
+            " 8 bit grey or RGB"
+        )
+    if not image.size:
+        raise ValueError(f"{name} has no pixels: it is {image.shape[0]} x {image.shape[1]}")
+    return image, f"{name} has {frames} frames: the first one is taken" if frames > 1 else None
 
 
 def read_label_png(path: str | Path) -> NDArray[np.integer[Any]]:
@@ -21,8 +47,8 @@ def read_label_png(path: str | Path) -> NDArray[np.integer[Any]]:
     try:
         with PathManager.open(str(path), "rb") as file, Image.open(file) as picture:
             labels, mode = np.asarray(picture), picture.mode
-    except OSError as error:
-        raise ValueError(f"cannot read the semantic truth {path}: {error}") from error
+    except UNREADABLE as error:
+        raise ValueError(f"cannot read the semantic truth {path}: {in_words(error)}") from error
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"{path} is a picture of mode {mode}, but labels need one number a pixel; save it as"
@@ -33,18 +59,27 @@ def read_label_png(path: str | Path) -> NDArray[np.integer[Any]]:
 
 def read_panoptic_colors(path: str | Path) -> NDArray[np.uint8]:
     """Colours (height x width x 3) of a panoptic PNG; ValueError where it is missing or grey."""
+    colors: NDArray[np.uint8] | None = None
     try:
         with PathManager.open(str(path), "rb") as file, Image.open(file) as picture:
-            if picture.mode not in ("RGB", "RGBA", "P"):
-                raise ValueError(
-                    f"{path} is a picture of mode {picture.mode}, but panoptic ids are colours"
-                    " (R + 256 G + 65536 B); save it as RGB"
-                )
-            return np.asarray(picture.convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"cannot read the panoptic truth {path}: {error}") from error
+            mode = picture.mode
+            if mode in ("RGB", "RGBA", "P"):
+                colors = np.asarray(picture.convert("RGB"))
+    except UNREADABLE as error:
+        raise ValueError(f"cannot read the panoptic truth {path}: {in_words(error)}") from error
+    if colors is None:
+        raise ValueError(
+            f"{path} is a picture of mode {mode}, but panoptic ids are colours"
+            " (R + 256 G + 65536 B); save it as RGB"
+        )
+    return colors
 
 
 def read_panoptic_png(path: str | Path) -> NDArray[np.int32]:
     """Segment ids (height x width) of a panoptic PNG; errors as ``read_panoptic_colors``."""
     return rgb_to_id(read_panoptic_colors(path))
+
+
+def in_words(error: BaseException) -> str:
+    """The message of an error on one line, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

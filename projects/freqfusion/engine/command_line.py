@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from torch import nn
 
+from freqfusion.data.bad_samples import BadSampleError
 from freqfusion.engine.checkpoint import SafeCheckpointer
 from freqfusion.engine.launch import (
     Finding,
@@ -25,6 +26,7 @@ from freqfusion.engine.launch import (
 )
 from freqfusion.engine.results import write_results
 from freqfusion.engine.setup import check, setup
+from freqfusion.engine.testing import skipped_in
 from freqfusion.engine.trainer import Trainer
 from freqfusion.modeling.tta import with_augmentation
 from freqfusion.safety.arguments import add_unsafe_config
@@ -106,19 +108,25 @@ def _is_first() -> bool:
 
 
 @contextmanager
-def explain_errors(*, debug: bool, may_speak: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def explain_errors(
+    *,
+    debug: bool,
+    may_speak: Callable[[], bool] = lambda: True,
+    kinds: tuple[type[Exception], ...] = (ValueError, OSError),
+) -> Iterator[None]:
     """End the program with a sentence and exit code 2 for what the user can mend.
 
-    That is a ValueError or OSError of the preparation. Put it around nothing else: what goes wrong
-    in training needs its trace.
+    That is a ValueError or OSError of the preparation, and later on an image that cannot be used:
+    what else goes wrong in training needs its trace.
 
     Args:
         debug: Let the error pass, with its trace.
         may_speak: Asked before the sentence is written; of several processes one does.
+        kinds: Errors to explain.
     """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except kinds as error:
         if debug:
             raise
         if may_speak():
@@ -133,11 +141,13 @@ def run(arguments: argparse.Namespace, may_speak: Callable[[], bool] = lambda: T
     if arguments.eval_only:
         with explain_errors(debug=arguments.debug, may_speak=may_speak):
             given = load_for_evaluation(cfg, resume=arguments.resume)
-        return evaluate_given(cfg, given, config_file=arguments.config_file)
+        with explain_errors(debug=arguments.debug, may_speak=may_speak, kinds=(BadSampleError,)):
+            return evaluate_given(cfg, given, config_file=arguments.config_file)
     with explain_errors(debug=arguments.debug, may_speak=may_speak):
         trainer = Trainer(cfg, config_file=arguments.config_file)
         trainer.resume_or_load(resume=arguments.resume)
-    return trainer.train()
+    with explain_errors(debug=arguments.debug, may_speak=may_speak, kinds=(BadSampleError,)):
+        return trainer.train()
 
 
 class Given(NamedTuple):
@@ -183,5 +193,6 @@ def evaluate_given(cfg: CfgNode, given: Given, *, config_file: str = "") -> Any:
         iteration=None if given.iteration is None else int(given.iteration) + 1,
         config_file=config_file,
         weights=given.weights,
+        skipped=skipped_in(results),
     )
     return results

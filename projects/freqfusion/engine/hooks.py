@@ -14,6 +14,8 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from freqfusion.data.bad_samples import Tally, told
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +39,24 @@ class AfterEvaluation(HookBase):
         """At the end of a training that came to its end."""
         if self.trainer.iter >= self.trainer.max_iter:
             self.run()
+
+
+class SkippedSummary(AfterEvaluation):
+    """At the end of training, say which images were left out of it, in all processes together.
+
+    During training each process counts its own: ``MAX_BAD_SAMPLES`` holds for each, and for all at
+    every evaluation and at the end.
+    """
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__(period=0)
+        self._tally = tally
+
+    def run(self) -> None:
+        """One line in the log of the main process; none where nothing was left out."""
+        skipped = self._tally.gathered()
+        if skipped and comm.is_main_process():
+            logger.warning("%s", told(self._tally.name, skipped))
 
 
 def finished_iterations(trainer: Any) -> int:

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from freqfusion import __version__
 
 FILE = "results.json"
+TRAINING = "training"
 
 
 def write_results(
@@ -24,6 +25,7 @@ def write_results(
     iteration: int | None,
     config_file: str = "",
     weights: str | None = None,
+    skipped: Mapping[str, Mapping[str, object]] | None = None,
 ) -> None:
     """Write the scores of an evaluation to the output folder, whole or not at all.
 
@@ -35,6 +37,8 @@ def write_results(
         iteration: Finished iterations of training; None where they are not known.
         config_file: The file that the configuration was read from.
         weights: What was evaluated or, in training, started from; ``MODEL.WEIGHTS`` unless given.
+        skipped: Images that were left out, and why, by data set and file; for training under
+            ``TRAINING``. Written as ``images_skipped``, where there are any.
     """
     if not comm.is_main_process():
         return
@@ -44,6 +48,11 @@ def write_results(
         "weights": (cfg.MODEL.WEIGHTS if weights is None else weights) or None,
         "iteration": iteration,
         "datasets": _finite(by_dataset(cfg, results)),
+        "images_skipped": {
+            name: {file: str(why) for file, why in files.items()}
+            for name, files in (skipped or {}).items()
+            if files
+        },
     }
     path = Path(cfg.OUTPUT_DIR) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,27 +1,29 @@
 """Detectron2's trainer with this project's data, evaluators and hooks."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from weakref import proxy
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
-from freqfusion.data.mapper import build_mapper
+from freqfusion.data.bad_samples import CountedBatches, tally_of
+from freqfusion.data.loaders import evaluation_loader, train_loader
 from freqfusion.engine.checkpoint import SafeCheckpointer
 from freqfusion.engine.data_parallel import EveryParameterLearns, data_parallel, unwrapped
-from freqfusion.engine.hooks import BestCheckpoint, finished_iterations
+from freqfusion.engine.hooks import BestCheckpoint, SkippedSummary, finished_iterations
 from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
-from freqfusion.engine.results import write_results
+from freqfusion.engine.results import TRAINING, write_results
 from freqfusion.engine.sample_predictions import SamplePredictions
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer
+from freqfusion.engine.testing import Scores, evaluate_model, skipped_in
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
 from freqfusion.evaluation import build_evaluator
 
@@ -45,6 +47,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
+        self.tally = tally_of(loader)
         model = data_parallel(cfg, model)
         self._trainer: Any = self._build_steps(cfg, model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -65,15 +68,35 @@ class Trainer(DefaultTrainer):
         )
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
+    def build_train_loader(cls, cfg: CfgNode) -> CountedBatches:
         """Batches of ``DATASETS.TRAIN``, augmented as ``INPUT`` says."""
-        return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
+        return train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> CountedBatches:
         """The images of a data set, one in a batch."""
-        mapper = build_mapper(cfg, is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return evaluation_loader(cfg, dataset_name)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+    ) -> Scores:
+        """Scores on every data set of ``DATASETS.TEST``, and what was left out of them.
+
+        ``evaluators``, one for each, take the place of those that the metadata asks for.
+        """
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        given = dict(zip(cfg.DATASETS.TEST, evaluators, strict=True)) if evaluators else {}
+
+        def prepare(name: str) -> tuple[CountedBatches, DatasetEvaluator]:
+            loader = cls.build_test_loader(cfg, name)
+            return loader, given.get(name) or cls.build_evaluator(cfg, name)
+
+        return evaluate_model(model, {name: partial(prepare, name) for name in cfg.DATASETS.TEST})
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -98,7 +121,11 @@ class Trainer(DefaultTrainer):
         hooks: list[HookBase | None] = super().build_hooks()
         place = next(at for at, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         evaluation = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
-        hooks[place : place + 1] = [evaluation, *self._evaluation_hooks()]
+        hooks[place : place + 1] = [
+            SkippedSummary(self.tally),
+            evaluation,
+            *self._evaluation_hooks(),
+        ]
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
             hooks.insert(0, EveryParameterLearns())
         return hooks
@@ -120,9 +147,15 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self) -> Mapping[str, Any]:
         """Test, and write the results; Detectron2 compares the last ones with those expected."""
-        results: Mapping[str, Any] = self.test(self.cfg, self.model)
+        results = self.test(self.cfg, self.model)
         self._last_eval_results = results
         if self.cfg.DATASETS.TEST:
             done = finished_iterations(self)
-            write_results(self.cfg, results, iteration=done, config_file=self.config_file)
+            write_results(
+                self.cfg,
+                results,
+                iteration=done,
+                config_file=self.config_file,
+                skipped={TRAINING: self.tally.gathered(), **skipped_in(results)},
+            )
         return results

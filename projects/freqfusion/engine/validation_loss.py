@@ -6,16 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetMapper
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
 from freqfusion.data.augmentation import build_augmentations
+from freqfusion.data.loaders import checked_images, dataset_dicts
 from freqfusion.data.mapper import SegmentationMapper
 from freqfusion.engine.hooks import AfterEvaluation
 from freqfusion.engine.unchanged import separate_randomness, unchanged
@@ -79,13 +76,8 @@ def build_validation_loader(cfg: CfgNode) -> Any:
 
     At most ``TEST.VALIDATION_LOSS.MAX_IMAGES``, spread evenly; each process gets a part of them.
     """
-    dicts = get_detection_dataset_dicts(list(cfg.DATASETS.TEST), filter_empty=False)
-    mapper = build_validation_mapper(cfg)
-    return build_detection_test_loader(
-        spread(dicts, cfg.TEST.VALIDATION_LOSS.MAX_IMAGES),
-        mapper=mapper,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    dicts = spread(dataset_dicts(list(cfg.DATASETS.TEST)), cfg.TEST.VALIDATION_LOSS.MAX_IMAGES)
+    return checked_images(cfg, dicts, build_validation_mapper(cfg), "the validation loss")
 
 
 def build_validation_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], Any]:

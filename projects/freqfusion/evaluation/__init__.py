@@ -8,6 +8,7 @@ from freqfusion.evaluation.instances import InstanceEvaluator
 from freqfusion.evaluation.panoptic import PanopticEvaluator
 from freqfusion.evaluation.selection import build_evaluator
 from freqfusion.evaluation.semantic import SemanticEvaluator
+from freqfusion.evaluation.skipping import SkippingEvaluator
 
 __all__ = [
     "CityscapesInstanceEvaluator",
@@ -15,5 +16,6 @@ __all__ = [
     "InstanceEvaluator",
     "PanopticEvaluator",
     "SemanticEvaluator",
+    "SkippingEvaluator",
     "build_evaluator",
 ]

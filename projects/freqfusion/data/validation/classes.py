@@ -71,6 +71,11 @@ def reads_polygons(cfg: Any, name: str) -> bool:
     )
 
 
+def counts_labels(cfg: Any) -> bool:
+    """Whether the model learns label maps, with ``MODEL.SEM_SEG_HEAD.NUM_CLASSES`` classes."""
+    return any(use.key == SEMANTIC for use in _uses(cfg))
+
+
 @dataclass(frozen=True, slots=True)
 class _Use:
     """A key that counts classes, its value, and the list of the metadata that it counts."""

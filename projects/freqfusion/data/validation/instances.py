@@ -24,7 +24,14 @@ from freqfusion.data.validation.index import (
     without_annotation,
 )
 from freqfusion.data.validation.pictures import Picture, Size, size_findings
-from freqfusion.data.validation.shapes import Shape, polygon_area, polygon_shape, run_shape, runs_of
+from freqfusion.data.validation.shapes import (
+    Shape,
+    finite_numbers,
+    polygon_area,
+    polygon_shape,
+    run_shape,
+    runs_of,
+)
 from freqfusion.data.validation.source import Outcome, Source, outcome
 
 # Boxes are written with or without the last pixel, whole or rounded.
@@ -86,7 +93,7 @@ class InstanceTruth:
 def annotation_findings(annotation: Entry, size: Size | None, file: str) -> Iterator[Finding]:
     """What is wrong with one annotation of an image of this size (None: unknown)."""
     who = describe(annotation)
-    box = _numbers(annotation.get("bbox"))
+    box = finite_numbers(annotation.get("bbox"))
     if box is None or len(box) != 4:
         found = f"{who} has the bbox {annotation.get('bbox')!r}"
         yield error("malformed entry", file, found, "four numbers x, y, width, height")
@@ -149,7 +156,7 @@ def _box_findings(
 def _check_runs(
     mask: Mapping[str, Any], size: Size | None, who: str, file: str
 ) -> tuple[list[Finding], Shape | None]:
-    own = _numbers(mask.get("size"))
+    own = finite_numbers(mask.get("size"))
     if own is None or len(own) != 2 or not isinstance(mask.get("counts"), str | list):
         found = f"{who} has a mask that is no run-length encoding"
         return [error("malformed entry", file, found, "size [height, width] and counts")], None
@@ -174,7 +181,7 @@ def _check_polygons(polygons: Any, who: str, file: str) -> tuple[list[Finding], 
         found = f"{who} has the segmentation {polygons!r:.60}"
         return [error("malformed entry", file, found, "polygons or a run-length mask")], None
     for number, polygon in enumerate(polygons):
-        values = _numbers(polygon)
+        values = finite_numbers(polygon)
         reason = None
         if values is None or len(values) % 2:
             reason = "is no list of x, y, x, y, ..."
@@ -209,12 +216,3 @@ def _shape_findings(
         found = f"{who} has the bbox {box.tolist()}"
         expected = f"about {[x0, y0, x1 - x0, y1 - y0]} as its mask spans"
         yield error("wrong bbox", file, found, expected)
-
-
-def _numbers(values: Any) -> NDArray[np.float64] | None:
-    """A list of finite numbers as an array; None for anything else."""
-    try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
-    return array if array.ndim == 1 and np.isfinite(array).all() else None

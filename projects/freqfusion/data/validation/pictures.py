@@ -34,7 +34,8 @@ _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 # Converted to RGB without loss of what the picture shows.
 _PLAIN_MODES = ("RGB", "L")
-_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+"""More than 8 bits, which a conversion to RGB cuts off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def mode_findings(picture: Picture) -> list[Finding]:
     """What a training image's mode means for reading it as RGB."""
     if picture.mode in _PLAIN_MODES:
         return []
-    if picture.mode in _DEEP_MODES:
+    if picture.mode in DEEP_MODES:
         return [
             error(
                 "picture of a wrong mode",

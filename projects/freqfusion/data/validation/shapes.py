@@ -75,3 +75,12 @@ def run_shape(runs: NDArray[np.int64], height: int) -> Shape | None:
     bottom = np.where(within, last % height, height - 1).max() + 1
     left, right = (first // height).min(), (last // height).max() + 1
     return Shape(area - 1, area + 1, (float(left), float(top), float(right), float(bottom)))
+
+
+def finite_numbers(values: Any) -> NDArray[np.float64] | None:
+    """A flat list of finite numbers as an array; None for anything else."""
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    return array if array.ndim == 1 and np.isfinite(array).all() else None

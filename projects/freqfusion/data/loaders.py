@@ -1,0 +1,88 @@
+"""Loaders of Detectron2 whose images are checked, and what is left out of them counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetFromList,
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
+
+from freqfusion.data.bad_samples import (
+    SKIP,
+    CheckedSamples,
+    CountedBatches,
+    Mapper,
+    Tally,
+    policy_of,
+)
+from freqfusion.data.mapper import build_mapper
+from freqfusion.data.reading import in_words
+from freqfusion.data.truth_check import truth_check
+
+
+def train_loader(cfg: CfgNode) -> CountedBatches:
+    """Batches of ``DATASETS.TRAIN`` without end, augmented as ``INPUT`` says."""
+    mapper = build_mapper(cfg, is_train=True)
+    with_names = ", ".join(cfg.DATASETS.TRAIN)
+    # Detectron2's samplers count classes in the dicts, so they need them as they are.
+    arguments = _explained(
+        with_names, lambda: build_detection_train_loader.from_config(cfg, mapper=mapper)
+    )
+    dicts = arguments.pop("dataset")
+    policy = policy_of(cfg)
+    entries = DatasetFromList(dicts, copy=False) if isinstance(dicts, list) else dicts
+    arguments |= {"mapper": None, "dataset": CheckedSamples(entries, mapper, policy, replace=True)}
+    tally = Tally(f"training on {with_names}", len(entries), policy)
+    return CountedBatches(build_detection_train_loader(**arguments), tally)
+
+
+def evaluation_loader(cfg: CfgNode, name: str) -> CountedBatches:
+    """The images of a data set, one in a batch, prepared as in a test."""
+    arguments = _explained(name, lambda: build_detection_test_loader.from_config(cfg, name))
+    mapper = build_mapper(cfg, is_train=False)
+    # An evaluator refuses what is wrong with its truth; to leave the image out is decided before.
+    check = truth_check(name) if cfg.DATALOADER.BAD_SAMPLES == SKIP else None
+    return checked_images(cfg, arguments["dataset"], mapper, name, check)
+
+
+def checked_images(
+    cfg: CfgNode,
+    dicts: Any,
+    mapper: Mapper,
+    name: str,
+    check_truth: Callable[[Mapping[str, Any]], None] | None = None,
+) -> CountedBatches:
+    """Images of any dicts once, one in a batch; each process gets a part of them."""
+    policy = policy_of(cfg)
+    entries = DatasetFromList(dicts, copy=False) if isinstance(dicts, list) else dicts
+    samples = CheckedSamples(entries, mapper, policy, replace=False, check_truth=check_truth)
+    batches = build_detection_test_loader(
+        samples, mapper=None, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
+    return CountedBatches(batches, Tally(name, len(entries), policy))
+
+
+def dataset_dicts(names: list[str]) -> list[dict[str, Any]]:
+    """All dicts of data sets, as ``get_detection_dataset_dicts`` has them; ValueError in words."""
+    dicts: list[dict[str, Any]] = _explained(
+        ", ".join(names), lambda: get_detection_dataset_dicts(names, filter_empty=False)
+    )
+    return dicts
+
+
+def _explained(names: str, load: Callable[[], Any]) -> Any:
+    """What the data sets give; Detectron2 and pycocotools only assert what a JSON must have."""
+    try:
+        return load()
+    except (KeyError, AssertionError, TypeError, IndexError, OverflowError, ValueError) as error:
+        kind = "" if isinstance(error, ValueError | AssertionError) else f"{type(error).__name__} "
+        raise ValueError(
+            f"the annotations of {names} cannot be used: {kind}{in_words(error)};"
+            f" python -m freqfusion.tools.check_dataset {names.replace(',', '')} says where"
+        ) from error
