@@ -42,6 +42,9 @@ def test_nothing_is_wrong_with_a_sound_configuration():
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
+        ({"DATALOADER__BAD_SAMPLES": "ignore"}, "must be one of refuse, skip; got 'ignore'"),
+        ({"DATALOADER__MAX_BAD_SAMPLES": -0.1}, "DATALOADER.MAX_BAD_SAMPLES must be a share"),
+        ({"DATALOADER__MAX_BAD_SAMPLES": 2.5}, "a whole number of images such as 10.0; got 2.5"),
         ({"MODEL__RESNETS__DEPTH": 20}, "DEPTH must be one of 18, 34, 50, 101, 152; got 20"),
         (
             {"MODEL__RESNETS__RES2_OUT_CHANNELS": 256},

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
+
+from freqfusion.data.validation.finding import shorten
+from freqfusion.data.validation.index import describe, repeated
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
@@ -62,21 +69,57 @@ def load_panoptic(
     return dicts
 
 
+def load_instances(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
+    """Detectron2's dicts of COCO's instances; ValueError where an image is in the JSON twice.
+
+    Detectron2 would merge the objects of both. Its own errors, for what else a JSON lacks, pass.
+    Objects with polygons that it leaves out, because they are none, are named in the log.
+    """
+    content = read_json(json_file)
+    numbers = [image.get("id") for image in content.get("images", ())]
+    twice = repeated(json_file, "image id", numbers)
+    if twice:
+        raise ValueError(twice[0].sentence())
+    dicts: list[dict[str, Any]] = load_coco_json(json_file, image_root, name)
+    cut = [describe(entry) for entry in content["annotations"] if _lacks_points(entry)]
+    if cut:
+        logger.warning(
+            "%s: polygons of fewer than 3 points, or of an odd count of numbers, are left out, and"
+            " objects without another one too: %s",
+            *(json_file, shorten(cut)),
+        )
+    return dicts
+
+
+def _lacks_points(annotation: Mapping[str, Any]) -> bool:
+    polygons = annotation.get("segmentation")
+    return isinstance(polygons, list) and any(
+        len(polygon) < 6 or len(polygon) % 2 for polygon in polygons
+    )
+
+
 def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
     """Dicts with ``sem_seg_file_name``: each image that has a PNG of its name there.
 
     Images may lie in folders, which then are the same on both sides.
     """
     images, labels = Path(image_root), Path(sem_seg_root)
-    dicts = []
+    dicts, without = [], []
     for image in sorted(images.rglob("*")):
         label = labels / image.relative_to(images).with_suffix(".png")
         if image.suffix in IMAGE_SUFFIXES and label.is_file():
             dicts.append({"file_name": str(image), "sem_seg_file_name": str(label)})
+        elif image.suffix in IMAGE_SUFFIXES:
+            without.append(str(image))
     if not dicts:
         raise ValueError(
             f"no image in {image_root} has a PNG of the same name in {sem_seg_root}; check both"
             " folders"
+        )
+    if without:
+        logger.warning(
+            "%d of the %d images in %s have no PNG of their name in %s and are left out: %s",
+            *(len(without), len(without) + len(dicts), images, labels, shorten(without)),
         )
     return dicts
 

@@ -50,7 +50,7 @@ def _check_object(annotation: Mapping[str, Any], size: Sequence[int | None]) -> 
     if isinstance(segmentation, Mapping):
         _check_runs(segmentation, size)
     elif isinstance(segmentation, Sequence):
-        _check_polygons(segmentation, size)
+        yield from _polygon_notes(segmentation, size)
 
 
 def _corners(annotation: Mapping[str, Any]) -> list[float]:
@@ -66,10 +66,12 @@ def _corners(annotation: Mapping[str, Any]) -> list[float]:
 
 def _box_notes(corners: Sequence[float], size: Sequence[int | None]) -> Iterator[str]:
     left, top, right, bottom = corners
-    height, width = size
-    if right <= left or bottom <= top:
+    if right < left or bottom < top:
+        # The transforms would turn it over, which may or may not be what was meant.
+        raise ValueError(f"has a box of width {right - left:g} and height {bottom - top:g}")
+    if right == left or bottom == top:
         yield f"has a box of width {right - left:g} and height {bottom - top:g}: it is left out"
-    elif right <= 0 or bottom <= 0 or left >= (width or np.inf) or top >= (height or np.inf):
+    elif _is_outside(corners, size):
         yield "has a box outside of the image: it is left out"
 
 
@@ -90,10 +92,11 @@ def _check_runs(mask: Mapping[str, Any], size: Sequence[int | None]) -> None:
         raise ValueError(f"has a run-length mask that cannot be decoded: {error}") from error
 
 
-def _check_polygons(polygons: Sequence[Any], size: Sequence[int | None]) -> None:
+def _polygon_notes(polygons: Sequence[Any], size: Sequence[int | None]) -> Iterator[str]:
     reach = _REACH * max((side for side in size if side), default=0) or np.inf
     if not polygons:
         raise ValueError("has a segmentation without a polygon")
+    corners = []
     for number, polygon in enumerate(polygons):
         values = finite_numbers(polygon)
         if values is None or len(values) % 2:
@@ -105,3 +108,13 @@ def _check_polygons(polygons: Sequence[Any], size: Sequence[int | None]) -> None
                 f"has a polygon ({number}) that reaches {np.abs(values).max():g} pixels away from"
                 " the image"
             )
+        x, y = values[::2], values[1::2]
+        corners.append((x.min(), y.min(), x.max(), y.max()))
+    if all(_is_outside(box, size) for box in corners):
+        yield "has no polygon within the image: its mask is empty"
+
+
+def _is_outside(box: Sequence[float], size: Sequence[int | None]) -> bool:
+    left, top, right, bottom = box
+    height, width = size
+    return right <= 0 or bottom <= 0 or left >= (width or np.inf) or top >= (height or np.inf)

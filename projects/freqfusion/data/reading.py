@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from freqfusion.data.validation.pictures import DEEP_MODES, UNREADABLE
 from freqfusion.metrics.id_codec import rgb_to_id
@@ -82,4 +82,6 @@ def read_panoptic_png(path: str | Path) -> NDArray[np.int32]:
 
 def in_words(error: BaseException) -> str:
     """The message of an error on one line, or its kind where it has none."""
+    if isinstance(error, UnidentifiedImageError):  # its message shows an object of Python
+        return "it is no picture of a known format"
     return " ".join(str(error).split()) or type(error).__name__

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
@@ -149,7 +148,7 @@ def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, An
     """Instances of a COCO JSON; the name."""
     return _add(
         name,
-        partial(load_coco_json, paths["instances"], paths["images"], name),
+        partial(coco.load_instances, paths["instances"], paths["images"], name),
         {
             "image_root": paths["images"],
             "json_file": paths["instances"],
@@ -206,7 +205,7 @@ def add_separated(
     """Instances, stuff maps and panoptic truth for a Panoptic FPN; the name."""
 
     def load() -> list[dict[str, Any]]:
-        instances = load_coco_json(paths["instances"], paths["images"], name)
+        instances = coco.load_instances(paths["instances"], paths["images"], name)
         stuff = coco.load_semantic(paths["images"], paths["stuff"])
         return list(merge_to_panoptic(instances, stuff))
 

@@ -1,0 +1,413 @@
+"""Ways to spoil the first image of a small data set, or its truth, and what has to come of it."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from validation_sets import FIRST, INSTANCES, cut, edit_json, edit_png, repeat_first
+
+HEIGHT, WIDTH = 32, 48
+PANOPTIC = "annotations/panoptic_train.json"
+PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Case:
+    """``kind`` is "refused" (one image), "unusable" (the data set), "noted" or "accepted".
+
+    ``says`` is part of the sentence; ``image`` the pixels (RGB) that an accepted one must have,
+    ``lost`` how many of its objects are not learned.
+    """
+
+    name: str
+    spoil: object
+    kind: str
+    says: str = ""
+    image: object = None
+    target: str = "instances"
+    lost: int = 0
+
+
+def image_path(root):
+    return root / f"train/{FIRST}.jpg"
+
+
+def label_path(root):
+    return root / f"panoptic_semseg_train/{FIRST}.png"
+
+
+def panoptic_path(root):
+    return root / f"panoptic_train/{FIRST}.png"
+
+
+def png(pixels, mode=None, **options):
+    """Replace the image by a PNG (Pillow looks at the content, not at the suffix)."""
+
+    def spoil(root):
+        picture = Image.fromarray(pixels)
+        (picture.convert(mode) if mode else picture).save(image_path(root), "PNG", **options)
+
+    return spoil
+
+
+def content(data):
+    return lambda root: image_path(root).write_bytes(data)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(width, height, depth=8, color=0, rows=b""):
+    """A PNG as bytes, of any size that its header claims."""
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def deep_rgb():
+    """16 bits a channel, the upper 8 of which are PIXELS."""
+    rows = b"".join(
+        b"\0" + (PIXELS[row].astype(np.uint16) * 256 + 77).astype(">u2").tobytes()
+        for row in range(HEIGHT)
+    )
+    return png_of(WIDTH, HEIGHT, 16, 2, rows)
+
+
+def turned(orientation):
+    """PIXELS, stored so that EXIF's orientation brings them back."""
+    stored = {
+        2: PIXELS[:, ::-1],
+        3: PIXELS[::-1, ::-1],
+        4: PIXELS[::-1],
+        5: PIXELS.transpose(1, 0, 2),
+        6: np.rot90(PIXELS, 1),
+        7: np.rot90(PIXELS, 2).transpose(1, 0, 2),
+        8: np.rot90(PIXELS, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return png(np.ascontiguousarray(stored), exif=exif)
+
+
+def broken_exif(root):
+    Image.fromarray(PIXELS).save(image_path(root), "PNG", exif=b"Exif\0\0nonsense")
+
+
+def palette(root):
+    """Three colours; the numbers in the file are none of them."""
+    values = (np.arange(HEIGHT * WIDTH) % 3).astype(np.uint8)
+    picture = Image.frombytes("P", (WIDTH, HEIGHT), values.tobytes())
+    picture.putpalette([200, 10, 30, 7, 90, 255, 1, 2, 3])
+    picture.save(image_path(root), "PNG")
+
+
+COLORS = np.array([[200, 10, 30], [7, 90, 255], [1, 2, 3]], dtype=np.uint8)
+FROM_PALETTE = COLORS[np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3]
+
+
+def cmyk(root):
+    """Cyan ink: all of it takes the red away."""
+    inks = np.zeros((HEIGHT, WIDTH, 4), dtype=np.uint8)
+    inks[..., 0] = 255
+    Image.fromarray(inks, "CMYK").save(image_path(root), "TIFF")
+
+
+CYAN = np.broadcast_to(np.array([0, 255, 255], dtype=np.uint8), (HEIGHT, WIDTH, 3))
+
+
+def animated(root):
+    frames = [Image.fromarray(np.full((HEIGHT, WIDTH), v, dtype=np.uint8)) for v in (10, 200)]
+    frames[0].save(image_path(root), "GIF", save_all=True, append_images=frames[1:])
+
+
+def grey(pixels):
+    return np.repeat(pixels[..., None], 3, axis=2)
+
+
+def with_alpha():
+    alpha = np.zeros((HEIGHT, WIDTH, 1), dtype=np.uint8)
+    return np.concatenate([PIXELS, alpha], axis=2)
+
+
+def annotation(change):
+    """Change the first object of the first image."""
+
+    def spoil(root):
+        def edit(index):
+            number = min(image["id"] for image in index["images"])
+            change(next(a for a in index["annotations"] if a["image_id"] == number))
+
+        edit_json(root / INSTANCES, edit)
+
+    return spoil
+
+
+def no_objects(index):
+    number = min(image["id"] for image in index["images"])
+    index["annotations"] = [a for a in index["annotations"] if a["image_id"] != number]
+
+
+def crowds_only(index):
+    number = min(image["id"] for image in index["images"])
+    for entry in index["annotations"]:
+        if entry["image_id"] == number:
+            entry["iscrowd"] = 1
+
+
+def setting(**values):
+    return annotation(lambda entry: entry.update(values))
+
+
+def without(key):
+    return annotation(lambda entry: entry.pop(key))
+
+
+def index_edit(change, file=INSTANCES):
+    return lambda root: edit_json(root / file, change)
+
+
+def polygon(*values):
+    """All but the box is replaced, so that the object stays."""
+    return setting(segmentation=[list(values)])
+
+
+def rle(counts, size=(HEIGHT, WIDTH)):
+    return setting(segmentation={"size": list(size), "counts": counts})
+
+
+def labels(change):
+    return lambda root: edit_png(label_path(root), change)
+
+
+def label_picture(mode, pixels=None):
+    def spoil(root):
+        with Image.open(label_path(root)) as picture:
+            picture.convert(mode).save(label_path(root))
+
+    return spoil
+
+
+def palette_labels(root):
+    """The numbers stay, whatever colours they are shown in."""
+    with Image.open(label_path(root)) as picture:
+        values = np.asarray(picture)
+    picture = Image.frombytes("P", (WIDTH, HEIGHT), values.tobytes())
+    picture.putpalette([(7 * n + 90) % 256 for n in range(768)])
+    picture.save(label_path(root))
+
+
+def no_file(path):
+    return lambda root: path(root).unlink()
+
+
+def segments(change):
+    def edit(index):
+        change(index["annotations"][0]["segments_info"])
+
+    return index_edit(edit, PANOPTIC)
+
+
+def paint(value):
+    def change(pixels):
+        pixels[:4, :4] = value
+
+    return change
+
+
+CASES = [
+    # Images
+    Case("missing image", no_file(image_path), "refused", "cannot read the image"),
+    Case("empty file", content(b""), "refused", "it is no picture of a known format"),
+    Case("a text", content(b"<html>404</html>"), "refused", "it is no picture of a known format"),
+    Case("truncated JPEG", lambda r: cut(image_path(r)), "refused", "truncated"),
+    Case(
+        "truncated PNG",
+        lambda r: (png(PIXELS)(r), cut(image_path(r))),
+        "refused",
+        "cannot read the image",
+    ),
+    Case("half a header", content(png_of(48, 32)[:20]), "refused", "cannot read the image"),
+    Case("no pixels", content(png_of(0, 0)), "refused", "cannot read the image"),
+    Case("decompression bomb", content(png_of(30000, 30000)), "refused", "decompression bomb"),
+    Case(
+        "16 bit grey",
+        png(np.full((HEIGHT, WIDTH), 1000, dtype=np.uint16)),
+        "refused",
+        "mode I;16, whose values would be cut off at 255",
+    ),
+    Case("16 bit colours", content(deep_rgb()), "accepted", image=PIXELS),
+    Case("grey", png(PIXELS[..., 0]), "accepted", image=grey(PIXELS[..., 0])),
+    Case(
+        "one bit",
+        png(PIXELS[..., 0] > 127),
+        "accepted",
+        image=grey(np.where(PIXELS[..., 0] > 127, 255, 0).astype(np.uint8)),
+    ),
+    Case("transparent", png(with_alpha()), "accepted", image=PIXELS),
+    Case("palette", palette, "accepted", image=FROM_PALETTE),
+    Case("CMYK", cmyk, "accepted", image=CYAN),
+    Case(
+        "animation",
+        animated,
+        "noted",
+        "has 2 frames: the first one is taken",
+        image=np.full((HEIGHT, WIDTH, 3), 10, dtype=np.uint8),
+    ),
+    *(Case(f"EXIF {n}", turned(n), "accepted", image=PIXELS) for n in range(2, 9)),
+    Case("EXIF that is none", broken_exif, "accepted", image=PIXELS),
+    Case(
+        "turned without EXIF",
+        png(np.rot90(PIXELS).copy()),
+        "refused",
+        "is 48 x 32 (height x width), but its annotation says 32 x 48, as it would be without",
+    ),
+    Case("other size", png(PIXELS[:20].copy()), "refused", "is 20 x 48 (height x width), but"),
+    # Objects
+    Case(
+        "box without area",
+        setting(bbox=[3, 4, 0, 5]),
+        "noted",
+        "a box of width 0 and height 5",
+        lost=1,
+    ),
+    Case("box of negative width", setting(bbox=[9, 4, -3, 5]), "refused", "a box of width -3"),
+    Case(
+        "box outside",
+        setting(bbox=[100, 4, 8, 5]),
+        "noted",
+        "has a box outside of the image",
+        lost=1,
+    ),
+    Case("box that is cut", setting(bbox=[-5, -4, 20, 20]), "accepted"),
+    Case("box of nan", setting(bbox=[float("nan"), 0, 5, 5]), "refused", "object 0 has the bbox"),
+    Case("infinite box", setting(bbox=[0, 0, float("inf"), 5]), "refused", "four finite numbers"),
+    Case("three numbers", setting(bbox=[1, 2, 3]), "refused", "must be four finite numbers"),
+    Case("empty box", setting(bbox=[]), "unusable", "contains empty 'bbox' value"),
+    Case("no box", without("bbox"), "refused", "object 0 lacks bbox"),
+    Case("two points", polygon(1, 1, 9, 9), "accepted", "annotation 1", lost=1),
+    Case(
+        "nan in a polygon",
+        polygon(1, 1, 9, float("nan"), 9, 9, 2, 8),
+        "refused",
+        "object 0 has a polygon (0) that is no list of finite x, y",
+    ),
+    Case("far away", polygon(1, 1, 9, 1e9, 9, 9), "refused", "reaches 1e+09 pixels away"),
+    Case("polygon partly outside", polygon(-5, -5, 20, -5, 20, 20), "accepted"),
+    Case(
+        "polygon outside", polygon(60, 60, 70, 60, 70, 70), "noted", "no polygon within the image"
+    ),
+    Case("odd polygon", polygon(1, 1, 9, 1, 9, 9, 5), "accepted", "annotation 1", lost=1),
+    Case(
+        "RLE of another size",
+        rle([HEIGHT * WIDTH], (WIDTH, HEIGHT)),
+        "refused",
+        "run-length mask of 48 x 32 (height x width), but the image is 32 x 48",
+    ),
+    Case("RLE that ends early", rle([100, 50]), "refused", "the runs cover 150 of 1536 pixels"),
+    Case("RLE too long", rle([1500, 50]), "refused", "the runs cover 1550 of 1536 pixels"),
+    Case("no RLE", rle("\x00\x01"), "refused", "cannot be decoded"),
+    Case("crowds only", index_edit(crowds_only), "accepted", lost=9),
+    Case("no objects", index_edit(no_objects), "accepted", lost=9),
+    Case("unknown category", setting(category_id=77), "unusable", "category_id=77"),
+    Case("no category", without("category_id"), "unusable", "KeyError 'category_id'"),
+    Case("annotation twice", index_edit(repeat_first("annotations")), "unusable", "not unique"),
+    Case("image twice", index_edit(repeat_first("images")), "unusable", "the image id 1 2 times"),
+    Case("no file name", index_edit(lambda c: c["images"][0].pop("file_name")), "unusable", "Key"),
+    Case("no height", index_edit(lambda c: c["images"][0].pop("height")), "unusable", "'height'"),
+    Case("no images", index_edit(lambda c: c.update(images=[])), "unusable", "empty"),
+    Case("no JSON", lambda r: cut(r / INSTANCES), "unusable", "cannot be used"),
+    # Label maps
+    Case("no labels", no_file(label_path), "accepted", target="semantic"),
+    Case(
+        "coloured labels",
+        label_picture("RGB"),
+        "refused",
+        "mode RGB, but labels need one number a pixel",
+        target="semantic",
+    ),
+    Case(
+        "label 77", labels(paint(77)), "refused", "has the label 77; allowed are", target="semantic"
+    ),
+    Case(
+        "labels of another size",
+        labels(lambda pixels: pixels[:20]),
+        "refused",
+        "is 20 x 48 (height x width), but its image is 32 x 48",
+        target="semantic",
+    ),
+    Case(
+        "deep labels",
+        labels(lambda pixels: np.maximum(pixels.astype(np.uint16), 300)),
+        "refused",
+        " 300",
+        target="semantic",
+    ),
+    Case(
+        "16 bit labels that fit",
+        labels(lambda pixels: pixels.astype(np.uint16)),
+        "accepted",
+        target="semantic",
+    ),
+    Case("labels with a palette", palette_labels, "accepted", target="semantic"),
+    Case(
+        "labels cut off",
+        lambda r: cut(label_path(r)),
+        "refused",
+        "cannot read the semantic truth",
+        target="semantic",
+    ),
+    Case("nothing labelled", labels(lambda p: np.full_like(p, 255)), "accepted", target="semantic"),
+    # Panoptic truth
+    Case(
+        "id without a segment",
+        lambda r: edit_png(panoptic_path(r), paint([1, 2, 3])),
+        "refused",
+        f"has the id {1 + 2 * 256 + 3 * 65536}, which segments_info lacks",
+        target="panoptic",
+    ),
+    Case(
+        "segment without an id",
+        segments(lambda s: s.append(s[0] | {"id": 12345})),
+        "noted",
+        "has no pixel of the segment 12345",
+        target="panoptic",
+    ),
+    Case(
+        "segment twice",
+        segments(lambda s: s.append(dict(s[0]))),
+        "refused",
+        "twice",
+        target="panoptic",
+    ),
+    Case(
+        "no panoptic picture",
+        no_file(panoptic_path),
+        "refused",
+        "cannot read the panoptic truth",
+        target="panoptic",
+    ),
+    Case(
+        "grey panoptic picture",
+        lambda r: Image.open(panoptic_path(r)).convert("L").save(panoptic_path(r)),
+        "refused",
+        "panoptic ids are colours",
+        target="panoptic",
+    ),
+    Case(
+        "panoptic picture of another size",
+        lambda r: edit_png(panoptic_path(r), lambda pixels: pixels[:, :20]),
+        "refused",
+        "is 32 x 20 (height x width), but its image is 32 x 48",
+        target="panoptic",
+    ),
+    Case(
+        "unknown category of a segment",
+        segments(lambda s: s[0].update(category_id=77)),
+        "unusable",
+        "has the category 77",
+        target="panoptic",
+    ),
+]
