@@ -13,6 +13,7 @@ from rehearsed import registered_at
 from freqfusion import get_freqfusion_cfg
 from freqfusion.data.augmentation import build_augmentations
 from freqfusion.data.color import ColorJitter
+from freqfusion.data.entry_check import check_entry
 from freqfusion.data.mapper import SegmentationMapper, build_mapper
 from freqfusion.data.reading import read_panoptic_png
 from freqfusion.data.registration import add_panoptic
@@ -139,6 +140,16 @@ def test_panoptic_target_follows_the_image(panoptic_image):
     shown = {info["id"] for info in result["segments_info"]}
     assert shown == set(np.unique(ids).tolist()) - {0}
     assert shown < {info["id"] for info in panoptic_image["segments_info"]}
+
+
+def test_segments_info_is_wanted_for_a_panoptic_target_only(panoptic_image):
+    """Cityscapes' images come with a panoptic picture, to be drawn, for every task."""
+    entry = {key: value for key, value in panoptic_image.items() if key != "segments_info"}
+    check_entry(entry)
+    assert "image" in SegmentationMapper(is_train=True, augmentations=[], targets=[])(entry)
+    mapper = SegmentationMapper(is_train=True, augmentations=[], targets=["panoptic"])
+    with pytest.raises(ValueError, match="comes without segments_info"):
+        mapper(entry)
 
 
 def test_scale_jitter_fills_up_and_ignores_the_filling(images):

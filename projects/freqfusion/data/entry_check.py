@@ -24,8 +24,6 @@ def check_entry(entry: Mapping[str, Any]) -> list[str]:
         raise ValueError(
             f"an image of the data set has no file_name; its image_id is {entry.get('image_id')!r}"
         )
-    if "pan_seg_file_name" in entry and "segments_info" not in entry:
-        raise ValueError("it has a panoptic picture but no segments_info")
     size = entry.get("height"), entry.get("width")
     notes: list[str] = []
     for position, annotation in enumerate(entry.get("annotations", ())):

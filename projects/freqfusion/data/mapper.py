@@ -177,6 +177,8 @@ def panoptic_target(
     ValueError where the picture and ``segments_info`` do not belong together, or to the image.
     """
     path = str(dataset_dict["pan_seg_file_name"])
+    if "segments_info" not in dataset_dict:
+        raise ValueError(f"{path} comes without segments_info")
     colors = read_panoptic_colors(path)
     check_size(path, colors, (dataset_dict["height"], dataset_dict["width"]))
     absent = check_segments(path, rgb_to_id(colors), dataset_dict["segments_info"])
