@@ -20,19 +20,12 @@ from toy_configs import change, resnet18_cfg
 from validation_sets import INSTANCES, write_small_coco
 
 from freqfusion.data import loaders
-from freqfusion.data.bad_samples import (
-    BadSample,
-    BadSampleError,
-    CheckedSamples,
-    CountedBatches,
-    Policy,
-    Tally,
-    told,
-)
+from freqfusion.data.bad_samples import CheckedSamples, CountedBatches
 from freqfusion.data.coco import read_json
 from freqfusion.data.mapper import build_mapper
 from freqfusion.data.registration import add_instances, add_panoptic, add_semantic
 from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
+from freqfusion.data.tally import BadSample, BadSampleError, Policy, Tally, told
 
 NAME = "bad_samples"
 
@@ -328,9 +321,7 @@ def test_processes_are_added_up(monkeypatch):
     def tally(most):
         result = Tally("some images", 10, Policy("skip", most))
         result.skip(BadSample("b.png", "is bad"))
-        monkeypatch.setattr(
-            "freqfusion.data.bad_samples.comm.all_gather", lambda mine: [mine, other]
-        )
+        monkeypatch.setattr("freqfusion.data.tally.comm.all_gather", lambda mine: [mine, other])
         return result
 
     assert list(tally(3.0).gathered()) == ["a.png", "b.png", "c.png"]

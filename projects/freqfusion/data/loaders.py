@@ -13,16 +13,10 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 
-from freqfusion.data.bad_samples import (
-    SKIP,
-    CheckedSamples,
-    CountedBatches,
-    Mapper,
-    Tally,
-    policy_of,
-)
+from freqfusion.data.bad_samples import CheckedSamples, CountedBatches, Mapper, policy_of
 from freqfusion.data.mapper import build_mapper
 from freqfusion.data.reading import in_words
+from freqfusion.data.tally import SKIP, Tally
 from freqfusion.data.truth_check import truth_check
 
 

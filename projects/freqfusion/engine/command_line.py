@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from torch import nn
 
-from freqfusion.data.bad_samples import BadSampleError
+from freqfusion.data.tally import BadSampleError
 from freqfusion.engine.checkpoint import SafeCheckpointer
 from freqfusion.engine.launch import (
     Finding,

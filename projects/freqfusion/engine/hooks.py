@@ -14,7 +14,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from freqfusion.data.bad_samples import Tally, told
+from freqfusion.data.tally import Tally, told
 
 logger = logging.getLogger(__name__)
 
