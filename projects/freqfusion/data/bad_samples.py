@@ -121,6 +121,15 @@ class CountedBatches:
             if kept:
                 yield kept
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where a ``TrainingLoader`` is."""
+        state: dict[str, Any] = self.batches.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Have a ``TrainingLoader`` go on."""
+        self.batches.load_state_dict(state)
+
     def _count(self, sample: Any) -> bool:
         if isinstance(sample, BadSample):
             self.tally.skip(sample)

@@ -102,6 +102,20 @@ class Tally:
         self._check(total)
         return total
 
+    def state_dict(self) -> dict[str, Any]:
+        """Of plain numbers and texts, for the checkpoint of this process."""
+        return {
+            "skipped": [[bad.file, bad.reason, bad.image_id] for bad in self.skipped.values()],
+            "replaced": self.replaced,
+            "notes": sorted(self.notes),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Add what a process of an interrupted run had counted."""
+        self.skipped |= {file: BadSample(file, *rest) for file, *rest in state["skipped"]}
+        self.replaced += state["replaced"]
+        self.notes |= set(state["notes"])
+
     def _check(self, skipped: Mapping[str, BadSample]) -> None:
         if len(skipped) > self.policy.limit(self.images):
             raise BadSampleError(too_many(list(skipped.values()), self.images, self.policy))
