@@ -35,7 +35,7 @@ USER_ERROR = 2
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's arguments, ``--num-processes``, ``--allow-unsafe-config`` and ``--debug``."""
+    """Detectron2's arguments, and those that this project adds."""
     parser: argparse.ArgumentParser = default_argument_parser(epilog=description)
     parser.add_argument(
         "--num-processes",
@@ -44,6 +44,11 @@ def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
         help="number of processes on the CPU of this machine, where there is no GPU",
     )
     add_unsafe_config(parser)
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start over in an OUTPUT_DIR that has a run already, whose files are deleted",
+    )
     parser.add_argument(
         "--debug",
         action="store_true",
