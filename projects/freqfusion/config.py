@@ -303,6 +303,11 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.POLY_LR_POWER = 0.9
     # Mixed precision (SOLVER.AMP.ENABLED) in "float16", on a GPU, or "bfloat16", anywhere.
     cfg.SOLVER.AMP.DTYPE = "float16"
+    # Checkpoints, besides every CHECKPOINT_PERIOD iterations: after so many minutes too (0: not by
+    # time); and how many numbered ones stay, the newest (0: all).
+    cfg.SOLVER.CHECKPOINT = node = CfgNode()
+    node.MINUTES = 0.0
+    node.KEEP_LAST = 0
     # For training in several processes: look in each iteration for parameters without a gradient,
     # as models have that leave parts of them out. It takes time.
     cfg.SOLVER.FIND_UNUSED_PARAMETERS = False

@@ -20,19 +20,13 @@ from toy_configs import change, resnet18_cfg
 from validation_sets import INSTANCES, write_small_coco
 
 from freqfusion.data import loaders
-from freqfusion.data.bad_samples import (
-    BadSample,
-    BadSampleError,
-    CheckedSamples,
-    CountedBatches,
-    Policy,
-    Tally,
-    told,
-)
+from freqfusion.data.bad_samples import CheckedSamples, CountedBatches
 from freqfusion.data.coco import read_json
 from freqfusion.data.mapper import build_mapper
+from freqfusion.data.randomness import seed_from, separate_randomness
 from freqfusion.data.registration import add_instances, add_panoptic, add_semantic
 from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
+from freqfusion.data.tally import BadSample, BadSampleError, Policy, Tally, told
 
 NAME = "bad_samples"
 
@@ -214,29 +208,29 @@ def test_semantic_labels_keep_their_numbers(root):
 class TestSoundImages:
     @pytest.mark.parametrize("policy", ["refuse", "skip"])
     @pytest.mark.parametrize("workers", [0, 2])
-    def test_stream_and_random_numbers_are_detectron2s(self, root, policy, workers):
-        """Files, pixels, and all three states of random numbers, over four epochs."""
+    def test_order_is_detectron2s_and_each_turn_has_its_numbers(self, root, policy, workers):
+        """Files and pixels over four epochs; no random number of this process is taken."""
         register(root, "instances")
         keys = {"INPUT__RANDOM_FLIP": "horizontal", "INPUT__MIN_SIZE_TRAIN": (30, 33, 36, 40)}
         cfg = configuration("instances", DATALOADER__BAD_SAMPLES=policy, **keys)
         cfg.DATALOADER.NUM_WORKERS = workers
-
-        def record(build):
-            seed_all_rng(5)
-            batches = iter(build())
-            samples = [next(batches)[0] for _ in range(12)]
-            states = torch.get_rng_state(), np.random.get_state()[1], random.getstate()
-            return samples, states
-
         mapper = build_mapper(cfg, is_train=True)
-        theirs, state = record(lambda: build_detection_train_loader(cfg, mapper=mapper))
-        ours, state_of_ours = record(lambda: loaders.train_loader(cfg))
-        assert [s["file_name"] for s in ours] == [s["file_name"] for s in theirs]
-        assert all(set(a) == set(b) for a, b in zip(ours, theirs, strict=True))
-        assert all(torch.equal(a["image"], b["image"]) for a, b in zip(ours, theirs, strict=True))
-        assert torch.equal(state[0], state_of_ours[0])
-        assert np.array_equal(state[1], state_of_ours[1])
-        assert state[2] == state_of_ours[2]
+        entries = {one["file_name"]: one for one in loaders.dataset_dicts([NAME])}
+        theirs = iter(build_detection_train_loader(cfg, mapper=lambda one: one))
+        expected = []
+        for turn in range(12):
+            [entry] = next(theirs)
+            with separate_randomness(seed_from(cfg.SEED, turn)):
+                expected.append(mapper(entries[entry["file_name"]]))
+        seed_all_rng(5)
+        states = torch.get_rng_state(), np.random.get_state()[1], random.getstate()
+        ours, _ = an_epoch(cfg, images=12)
+        assert [s["file_name"] for s in ours] == [s["file_name"] for s in expected]
+        assert all(set(a) == set(b) for a, b in zip(ours, expected, strict=True))
+        assert all(torch.equal(a["image"], b["image"]) for a, b in zip(ours, expected, strict=True))
+        assert torch.equal(states[0], torch.get_rng_state())
+        assert np.array_equal(states[1], np.random.get_state()[1])
+        assert states[2] == random.getstate()
 
 
 class TestWorkers:
@@ -328,9 +322,7 @@ def test_processes_are_added_up(monkeypatch):
     def tally(most):
         result = Tally("some images", 10, Policy("skip", most))
         result.skip(BadSample("b.png", "is bad"))
-        monkeypatch.setattr(
-            "freqfusion.data.bad_samples.comm.all_gather", lambda mine: [mine, other]
-        )
+        monkeypatch.setattr("freqfusion.data.tally.comm.all_gather", lambda mine: [mine, other])
         return result
 
     assert list(tally(3.0).gathered()) == ["a.png", "b.png", "c.png"]

@@ -12,7 +12,7 @@ from detectron2.utils.env import seed_all_rng
 from rehearsed import registered_at
 from toy_configs import change
 
-from freqfusion.data.bad_samples import BadSample, BadSampleError, Policy, Tally
+from freqfusion.data.tally import BadSample, BadSampleError, Policy, Tally
 from freqfusion.engine import Trainer
 from freqfusion.engine.command_line import evaluate, explain_errors
 from freqfusion.evaluation import InstanceEvaluator, SkippingEvaluator

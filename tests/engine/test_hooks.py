@@ -10,8 +10,9 @@ from detectron2.engine import TrainerBase
 from detectron2.engine.hooks import EvalHook
 from torch import nn
 
+from freqfusion.data.randomness import separate_randomness
 from freqfusion.engine.hooks import AfterEvaluation, BestCheckpoint, finished_iterations
-from freqfusion.engine.unchanged import separate_randomness, unchanged
+from freqfusion.engine.unchanged import unchanged
 
 NAN = float("nan")
 

@@ -247,6 +247,8 @@ def test_resumed_run_needs_no_weights(small_cfg, tmp_path):
     assert problems(cfg, resume=True)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last_checkpoint").write_text("model_0000009.pth")
+    assert problems(cfg, resume=True)
+    (tmp_path / "run" / "model_0000009.pth").touch()
     assert preflight(cfg, resume=True) is None
     assert problems(cfg)
 

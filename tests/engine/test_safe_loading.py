@@ -1,5 +1,6 @@
 """Training, evaluation and tools refuse weights and configurations that would run code."""
 
+import hashlib
 import importlib.util
 import logging
 import os
@@ -12,7 +13,7 @@ from malicious import PAYLOADS, WEIGHTS
 from torch import nn
 
 from freqfusion.engine import load_config
-from freqfusion.engine.checkpoint import SafeCheckpointer
+from freqfusion.engine.checkpoint import RunCheckpointer, SafeCheckpointer
 from freqfusion.tools import aliasing, check_dataset, visualize
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,24 @@ def test_resuming(more, train_net, tmp_path, marker, capsys, datasets):
     (tmp_path / "last_checkpoint").write_text("archive.pth")
     keys = ("OUTPUT_DIR", tmp_path, "MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0")
     told = refused(train_net, capsys, "--config-file", CONFIG, "--resume", *more, *keys)
-    assert f"train_net.py: {path} names posix.system" in told
+    assert f"no checkpoint in {tmp_path} can be used: {path} names posix.system" in told
+
+
+@pytest.mark.parametrize("with_checksum", [False, True])
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_going_on_passes_over_it(kind, with_checksum, tmp_path, marker, caplog):
+    """Also when its checksum fits: that says that a file is whole, not who wrote it."""
+    checkpointer = RunCheckpointer(Small(), str(tmp_path))
+    checkpointer.save("model_0000001", iteration=1)
+    path = tmp_path / "model_0000002.pth"
+    PAYLOADS[kind](path, marker)
+    if with_checksum:
+        line = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        (tmp_path / f"{path.name}.sha256").write_text(line)
+    (tmp_path / "last_checkpoint").write_text(path.name)
+    content = RunCheckpointer(Small(), str(tmp_path)).resume_or_load("", resume=True)
+    assert content["iteration"] == 1
+    assert f"Going on from {tmp_path}/model_0000001.pth instead, because {path} " in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,10 +15,10 @@ from detectron2.utils.events import EventStorage, get_event_storage
 from torch import nn
 from toy_configs import change
 
+from freqfusion.data.randomness import separate_randomness
 from freqfusion.engine import Trainer, validation_loss
 from freqfusion.engine.command_line import evaluate
 from freqfusion.engine.results import by_dataset, write_results
-from freqfusion.engine.unchanged import separate_randomness
 from freqfusion.engine.validation_loss import (
     build_validation_loader,
     build_validation_mapper,

@@ -108,6 +108,11 @@ def solver_rules(cfg: CfgNode) -> Iterator[str]:
         )
     if sorted(node.STEPS) != list(node.STEPS):
         yield f"SOLVER.STEPS must grow: write {listed(sorted(node.STEPS))}"
+    for name, none in (("MINUTES", "not by time"), ("KEEP_LAST", "all of them")):
+        if node.CHECKPOINT[name] < 0:
+            yield (
+                f"SOLVER.CHECKPOINT.{name} must be 0 ({none}) or more; got {node.CHECKPOINT[name]}"
+            )
     for name in ("MAX_ITER", "CHECKPOINT_PERIOD"):
         if node[name] < 1:
             yield f"SOLVER.{name} must be at least 1; got {node[name]}"

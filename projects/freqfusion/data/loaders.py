@@ -12,34 +12,39 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.utils import comm
 
-from freqfusion.data.bad_samples import (
-    SKIP,
-    CheckedSamples,
-    CountedBatches,
-    Mapper,
-    Tally,
-    policy_of,
-)
+from freqfusion.data.bad_samples import CheckedSamples, CountedBatches, Mapper, policy_of
 from freqfusion.data.mapper import build_mapper
 from freqfusion.data.reading import in_words
+from freqfusion.data.tally import SKIP, Tally
+from freqfusion.data.training_loader import TrainingLoader, seeded, wide_or_high
 from freqfusion.data.truth_check import truth_check
 
 
 def train_loader(cfg: CfgNode) -> CountedBatches:
-    """Batches of ``DATASETS.TRAIN`` without end, augmented as ``INPUT`` says."""
+    """Batches of ``DATASETS.TRAIN`` without end, augmented as ``INPUT`` says.
+
+    Images come in the order of ``DATALOADER.SAMPLER_TRAIN``; with
+    ``DATALOADER.ASPECT_RATIO_GROUPING`` a batch has either wide or high ones. All processes call
+    this together.
+    """
     mapper = build_mapper(cfg, is_train=True)
     with_names = ", ".join(cfg.DATASETS.TRAIN)
-    # Detectron2's samplers count classes in the dicts, so they need them as they are.
-    arguments = _explained(
+    made = _explained(
         with_names, lambda: build_detection_train_loader.from_config(cfg, mapper=mapper)
     )
-    dicts = arguments.pop("dataset")
-    policy = policy_of(cfg)
+    dicts, node, policy = made["dataset"], cfg.DATALOADER, policy_of(cfg)
     entries = DatasetFromList(dicts, copy=False) if isinstance(dicts, list) else dicts
-    arguments |= {"mapper": None, "dataset": CheckedSamples(entries, mapper, policy, replace=True)}
-    tally = Tally(f"training on {with_names}", len(entries), policy)
-    return CountedBatches(build_detection_train_loader(**arguments), tally)
+    batches = TrainingLoader(
+        CheckedSamples(entries, mapper, policy, replace=True),
+        seeded(made["sampler"]),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        groups=wide_or_high(dicts) if node.ASPECT_RATIO_GROUPING else None,
+        seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+        num_workers=node.NUM_WORKERS,
+    )
+    return CountedBatches(batches, Tally(f"training on {with_names}", len(entries), policy))
 
 
 def evaluation_loader(cfg: CfgNode, name: str) -> CountedBatches:

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
 from torch import nn
 
-from freqfusion.data.bad_samples import BadSampleError
-from freqfusion.engine.checkpoint import SafeCheckpointer
+from freqfusion.data.tally import BadSampleError
+from freqfusion.engine.checkpoint import Interrupted, LastSaveFailedError, RunCheckpointer
 from freqfusion.engine.launch import (
     Finding,
     Meeting,
@@ -35,7 +36,7 @@ USER_ERROR = 2
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's arguments, ``--num-processes``, ``--allow-unsafe-config`` and ``--debug``."""
+    """Detectron2's arguments, and those that this project adds."""
     parser: argparse.ArgumentParser = default_argument_parser(epilog=description)
     parser.add_argument(
         "--num-processes",
@@ -44,6 +45,11 @@ def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
         help="number of processes on the CPU of this machine, where there is no GPU",
     )
     add_unsafe_config(parser)
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start over in an OUTPUT_DIR that has a run already, whose files are deleted",
+    )
     parser.add_argument(
         "--debug",
         action="store_true",
@@ -146,8 +152,15 @@ def run(arguments: argparse.Namespace, may_speak: Callable[[], bool] = lambda: T
     with explain_errors(debug=arguments.debug, may_speak=may_speak):
         trainer = Trainer(cfg, config_file=arguments.config_file)
         trainer.resume_or_load(resume=arguments.resume)
-    with explain_errors(debug=arguments.debug, may_speak=may_speak, kinds=(BadSampleError,)):
-        return trainer.train()
+    try:
+        with explain_errors(debug=arguments.debug, may_speak=may_speak, kinds=(BadSampleError,)):
+            return trainer.train()
+    except (Interrupted, LastSaveFailedError) as end:
+        if comm.is_main_process():
+            _say(end)
+        if isinstance(end, LastSaveFailedError):
+            raise SystemExit(USER_ERROR) from None
+        return None
 
 
 class Given(NamedTuple):
@@ -171,7 +184,7 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> Given:
         OSError: for weights that are not there.
     """
     model = Trainer.build_model(cfg)
-    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
+    checkpointer = RunCheckpointer(model, cfg.OUTPUT_DIR)
     resumes = resume and checkpointer.has_checkpoint()
     weights = checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
     checkpoint = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)

@@ -5,18 +5,55 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.utils import comm
 
-from freqfusion.data.bad_samples import Tally, told
+from freqfusion.data.bad_samples import CountedBatches
+from freqfusion.data.randomness import separate_randomness
+from freqfusion.data.tally import Tally, told
+from freqfusion.engine.checkpoint import replace_file
 
 logger = logging.getLogger(__name__)
+
+
+class Evaluation(EvalHook):
+    """Detectron2's, which also does the one that an interruption came before."""
+
+    def before_train(self) -> None:
+        """A run may have ended behind a checkpoint and before its evaluation."""
+        if getattr(self.trainer, "missed_evaluation", False):
+            self._do_eval()
+
+    def after_train(self) -> None:
+        """Not when the last step has failed, or its checkpoint."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
+
+class RepeatablePreciseBN(PreciseBN):
+    """Detectron2's, with the same images each time, so that a resumed run does not differ."""
+
+    def update_stats(self) -> None:
+        """From the first images of the order, which is that of the training."""
+        trainer: Any = self.trainer
+        loader: Any = self._data_loader
+        self._data_iter: Any = None
+        if isinstance(loader, CountedBatches):
+            loader.load_state_dict({**trainer.state_dict()["loader"], "taken": 0})
+        with separate_randomness(0):
+            super().update_stats()
+
+
+def repeatable(hook: PreciseBN) -> RepeatablePreciseBN:
+    """The same, repeatable."""
+    given = hook._period, hook._model, hook._data_loader, hook._num_iter
+    return RepeatablePreciseBN(*given)
 
 
 class AfterEvaluation(HookBase):
@@ -28,6 +65,11 @@ class AfterEvaluation(HookBase):
     @abstractmethod
     def run(self) -> None:
         """Do what is to be done after an evaluation; in every process."""
+
+    def before_train(self) -> None:
+        """Together with an evaluation that was missed."""
+        if getattr(self.trainer, "missed_evaluation", False):
+            self.run()
 
     def after_step(self) -> None:
         """Every ``period`` iterations; not after the last one, which ``after_train`` is for."""
@@ -93,6 +135,7 @@ class BestCheckpoint(AfterEvaluation):
             note = json.loads(self._note.read_text(encoding="utf-8"))
             if note["metric"] == self._metric:
                 self.best = note["value"]
+        super().before_train()
 
     def run(self) -> None:
         """Save the weights if the evaluation was the best."""
@@ -121,10 +164,12 @@ class BestCheckpoint(AfterEvaluation):
         weights = {"model": self._model.state_dict(), "iteration": iterations - 1}
         note = {"metric": self._metric, "value": value, "iteration": iterations}
         self._weights.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._weights.with_suffix(".part")
-        torch.save(weights, partial)
-        os.replace(partial, self._weights)
-        partial.write_text(json.dumps(note) + "\n", encoding="utf-8")
-        os.replace(partial, self._note)
+        try:
+            replace_file(self._weights, lambda file: torch.save(weights, file))
+            line = (json.dumps(note) + "\n").encode()
+            replace_file(self._note, lambda file: file.write(line))
+        except OSError as error:
+            logger.error("%s; training goes on", error)
+            return
         logger.info("%s is %.5g, the best so far: wrote %s", *(self._metric, value, self._weights))
         self.best = value

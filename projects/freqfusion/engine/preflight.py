@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from freqfusion.config_check import check_config, did_you_mean
+from freqfusion.engine.checkpoint import has_checkpoint
 from freqfusion.engine.model_check import check_model
 from freqfusion.safety import check_checkpoint
 
@@ -71,8 +72,7 @@ def _gpu_norms(node: CfgNode, prefix: str) -> Iterator[str]:
 def _check_weights(cfg: CfgNode, resume: bool) -> Iterator[str]:
     """Whether the weights are there and can be read, as far as that shows without reading them."""
     path = cfg.MODEL.WEIGHTS
-    resumes = resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-    if not path or resumes or "://" in path:
+    if not path or (resume and has_checkpoint(cfg.OUTPUT_DIR)) or "://" in path:
         return
     if not os.path.exists(path):
         yield f"MODEL.WEIGHTS names {path}, which does not exist"

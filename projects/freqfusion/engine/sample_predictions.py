@@ -13,8 +13,9 @@ from detectron2.utils import comm
 from torch import nn
 
 from freqfusion.data.mapper import build_mapper
+from freqfusion.data.randomness import separate_randomness
 from freqfusion.engine.hooks import AfterEvaluation
-from freqfusion.engine.unchanged import separate_randomness, unchanged
+from freqfusion.engine.unchanged import unchanged
 
 logger = logging.getLogger(__name__)
 

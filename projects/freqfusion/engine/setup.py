@@ -18,6 +18,7 @@ from freqfusion.data.registration import register_datasets
 from freqfusion.engine.config_file import read_config_file
 from freqfusion.engine.config_merge import merge_file, merge_overrides
 from freqfusion.engine.launch.request import processes_here
+from freqfusion.engine.output_folder import check_output_folder, remove_run
 from freqfusion.engine.preflight import preflight
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,11 @@ def setup(arguments: argparse.Namespace, *, checked: bool = False) -> CfgNode:
     asked, cfg = _read(arguments)
     if not checked:
         _preflight(cfg, arguments, comm.get_world_size())
+        check_output_folder(cfg.OUTPUT_DIR, arguments)
+    if getattr(arguments, "overwrite", False) and not arguments.eval_only:
+        if comm.is_main_process():
+            remove_run(cfg.OUTPUT_DIR)
+        comm.synchronize()
     cfg.freeze()
     # Detectron2 sets up its own loggers only.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="freqfusion")
@@ -58,6 +64,7 @@ def check(arguments: argparse.Namespace, world_size: int | None = None) -> tuple
     _, cfg = _read(arguments)
     here = 1 if world_size else processes_here(arguments, cfg.MODEL.DEVICE)
     _preflight(cfg, arguments, world_size or here * arguments.num_machines)
+    check_output_folder(cfg.OUTPUT_DIR, arguments)
     return str(cfg.MODEL.DEVICE), here
 
 

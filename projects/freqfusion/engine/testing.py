@@ -11,7 +11,8 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_
 from detectron2.utils import comm
 from torch import nn
 
-from freqfusion.data.bad_samples import BadSample, CountedBatches, told
+from freqfusion.data.bad_samples import CountedBatches
+from freqfusion.data.tally import BadSample, told
 from freqfusion.evaluation import SkippingEvaluator
 
 logger = logging.getLogger(__name__)

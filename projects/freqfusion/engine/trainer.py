@@ -8,19 +8,27 @@ from weakref import proxy
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine import HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
 from freqfusion.data.bad_samples import CountedBatches, tally_of
 from freqfusion.data.loaders import evaluation_loader, train_loader
-from freqfusion.engine.checkpoint import SafeCheckpointer
+from freqfusion.data.randomness import separate_randomness
+from freqfusion.engine.checkpoint import Asked, RunCheckpointer
 from freqfusion.engine.data_parallel import EveryParameterLearns, data_parallel, unwrapped
-from freqfusion.engine.hooks import BestCheckpoint, SkippedSummary, finished_iterations
+from freqfusion.engine.hooks import (
+    BestCheckpoint,
+    Evaluation,
+    SkippedSummary,
+    finished_iterations,
+    repeatable,
+)
 from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
 from freqfusion.engine.results import TRAINING, write_results
+from freqfusion.engine.resumable import ResumableTrainer
 from freqfusion.engine.sample_predictions import SamplePredictions
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer
 from freqfusion.engine.testing import Scores, evaluate_model, skipped_in
@@ -28,7 +36,7 @@ from freqfusion.engine.validation_loss import ValidationLoss, build_validation_l
 from freqfusion.evaluation import build_evaluator
 
 
-class Trainer(DefaultTrainer):
+class Trainer(ResumableTrainer):
     """``DefaultTrainer``; evaluators are chosen from the data set's metadata.
 
     After each evaluation ``results.json`` is written to the output folder, and the hooks run that
@@ -51,7 +59,8 @@ class Trainer(DefaultTrainer):
         model = data_parallel(cfg, model)
         self._trainer: Any = self._build_steps(cfg, model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=proxy(self))
+        self.checkpointer = RunCheckpointer(model, cfg.OUTPUT_DIR, trainer=proxy(self))
+        self.asked = Asked()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
@@ -120,12 +129,14 @@ class Trainer(DefaultTrainer):
         """Detectron2's hooks; behind the evaluation, and before its results are logged, ours."""
         hooks: list[HookBase | None] = super().build_hooks()
         place = next(at for at, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        evaluation = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
         hooks[place : place + 1] = [
+            self.saving(),
             SkippedSummary(self.tally),
-            evaluation,
+            Evaluation(self.cfg.TEST.EVAL_PERIOD, self._evaluate),
             *self._evaluation_hooks(),
         ]
+        hooks = [hook for hook in hooks if not isinstance(hook, PeriodicCheckpointer)]
+        hooks = [repeatable(hook) if isinstance(hook, PreciseBN) else hook for hook in hooks]
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
             hooks.insert(0, EveryParameterLearns())
         return hooks
@@ -147,7 +158,9 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self) -> Mapping[str, Any]:
         """Test, and write the results; Detectron2 compares the last ones with those expected."""
-        results = self.test(self.cfg, self.model)
+        # Training draws the same random numbers with and without an evaluation in between.
+        with separate_randomness(0):
+            results = self.test(self.cfg, self.model)
         self._last_eval_results = results
         if self.cfg.DATASETS.TEST:
             done = finished_iterations(self)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -36,19 +34,3 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             vars(module).update(attributes)
             for name, buffer in buffers.items():
                 getattr(module, name).copy_(buffer)
-
-
-@contextmanager
-def separate_randomness(seed: int) -> Iterator[None]:
-    """Random numbers that begin at ``seed``; afterwards those of before go on."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

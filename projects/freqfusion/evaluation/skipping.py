@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from freqfusion.data.bad_samples import BadSample, Tally
+from freqfusion.data.tally import BadSample, Tally
 from freqfusion.evaluation.instances import InstanceEvaluator
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
 from freqfusion.safety import arrays, safetensors_files, tensors
@@ -19,6 +18,7 @@ from freqfusion.safety.errors import DamagedError, RefusedError, UnreadableError
 from freqfusion.safety.formats import LEGACY, PICKLE, SAFETENSORS, TORCH, format_of, open_regular
 from freqfusion.safety.pickle_machine import Machine
 from freqfusion.safety.pickle_tree import Name
+from freqfusion.safety.saved_arrays import numpy_parts, without_numpy
 
 _TRUSTED = (
     ". Where you trust the file, write its weights alone, in a Python of your own: torch.save("
@@ -188,48 +188,13 @@ def _read(file: BinaryIO, path: Path, outline: Outline) -> Any:
         check_contents(file, read_entries(file))
         file.seek(0)
     try:
-        with torch.serialization.safe_globals(_numpy_parts(outline.names)):
+        with torch.serialization.safe_globals(numpy_parts(outline.names)):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DamagedError(f"is damaged, or of a newer PyTorch: {_reason(error)}") from error
     except _DAMAGE as error:
         raise DamagedError(f"is damaged: {_reason(error)}") from error
-    return _without_numpy(content, {}) if arrays.DTYPE in outline.names else content
-
-
-def _numpy_parts(names: list[Name]) -> list[Any]:
-    """What rebuilds numpy's numbers and arrays, under the names that a file has for it.
-
-    The tree has been checked: numbers only, as many as there are bytes.
-    """
-    scalar, rebuild = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
-    named = [(scalar, name) for name in names if name in arrays.SCALAR]
-    named += [(rebuild, name) for name in names if name in arrays.RECONSTRUCT]
-    found: list[Any] = [(function, str(name)) for function, name in named]
-    if found:
-        types = {type(np.dtype(kind)) for kind in arrays.KINDS}
-        found += [np.dtype, np.ndarray, *sorted(types, key=str)]
-    return found
-
-
-def _without_numpy(content: Any, done: dict[int, Any]) -> Any:
-    """With tensors in place of arrays, and plain numbers; dicts and lists stay the same ones."""
-    if isinstance(content, np.generic):
-        return content.item()
-    if isinstance(content, np.ndarray):
-        native = np.ascontiguousarray(content, content.dtype.newbyteorder("="))
-        return torch.from_numpy(native.reshape(content.shape).copy())
-    if id(content) in done:
-        return done[id(content)]
-    if isinstance(content, dict | list):
-        done[id(content)] = content
-        places = list(content) if isinstance(content, dict) else range(len(content))
-        for place in places:
-            content[place] = _without_numpy(content[place], done)
-    elif type(content) is tuple:
-        done[id(content)] = tuple(_without_numpy(part, done) for part in content)
-        return done[id(content)]
-    return content
+    return without_numpy(content) if arrays.DTYPE in outline.names else content
 
 
 def _check_tensor_names(content: Mapping[Any, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from same_numbers import check_same
 from torch.multiprocessing import ProcessRaisedException
 from toy_configs import change
 from worker_runs import LABELLED, ONE_IMAGE, fail, record_runs, register
@@ -75,19 +76,6 @@ def recorded(cases, folder, count):
         runs.append((cfg, str(folder / f"{name}.pt")))
     assert start_processes(record_runs, runs, count=count, device="cpu") == 0
     return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in cases}
-
-
-def check_same(one, several):
-    assert len(one["losses"]) == 2
-    assert several["losses"][0] == pytest.approx(one["losses"][0], rel=1e-4)
-    assert several["losses"] == pytest.approx(one["losses"], rel=1e-2)
-    for key in ("before", "gradients", "after_a_step"):
-        torch.testing.assert_close(several[key], one[key], rtol=1e-4, atol=1e-4)
-    assert max(gradient.abs().max() for gradient in one["gradients"].values()) > 0.1
-    assert several["results"].keys() == one["results"].keys()
-    for task, scores in one["results"].items():
-        assert several["results"][task] == pytest.approx(scores, abs=1e-6, nan_ok=True)
-    assert one["results"]["sem_seg"]["pACC"] > 0
 
 
 def test_two_processes_train_and_evaluate_as_one(cases, tmp_path, datasets):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,7 +14,7 @@ from freqfusion.safety.conventions import AUTHOR, HEURISTICS, read_for_detectron
 
 logger = logging.getLogger(__name__)
 
-_NOTE = "last_checkpoint"
+NOTE = "last_checkpoint"
 _LONGEST_NAME = 255
 
 
@@ -37,31 +38,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         return content
 
     def get_checkpoint_file(self) -> str:
-        """The checkpoint that ``last_checkpoint`` names: a file in the same folder, no other.
-
-        Raises:
-            ValueError: if it names anything else, or what is there leads out of the folder.
-        """
-        note = os.path.join(self.save_dir, _NOTE)
-        try:
-            with open(note, "rb") as file:
-                raw = file.read(_LONGEST_NAME + 2)
-        except FileNotFoundError:
-            return ""
-        name = raw.decode("utf-8", "replace").strip()
-        bare = os.path.basename(name) == name and "\\" not in name and name not in ("", ".", "..")
-        if not bare or not name.isprintable() or len(raw) > _LONGEST_NAME + 1:
-            raise ValueError(
-                f"{note} must hold the name of a checkpoint in its folder, got {name[:80]!r}; write"
-                " the right name into it, or give the file as MODEL.WEIGHTS, without --resume"
-            )
-        path = os.path.join(self.save_dir, name)
-        if os.path.dirname(os.path.realpath(path)) != os.path.realpath(self.save_dir):
-            raise ValueError(
-                f"{note} names {name}, which is a link to a file outside of the folder; copy the"
-                " file to its place, or give it as MODEL.WEIGHTS, without --resume"
-            )
-        return path
+        """The checkpoint that ``last_checkpoint`` names, "" without one; raises as ``noted``."""
+        path = noted(self.save_dir)
+        return "" if path is None else str(path)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         content = read_for_detectron2(filename)
@@ -74,3 +53,36 @@ class SafeCheckpointer(DetectionCheckpointer):
         if query:
             raise ValueError(f"{filename}: {', '.join(query)} is not known behind a question mark")
         return content
+
+
+def noted(folder: str | os.PathLike[str]) -> Path | None:
+    """The checkpoint that ``last_checkpoint`` names: a file in the same folder, no other.
+
+    Raises:
+        ValueError: if it names anything else, or what is there leads out of the folder.
+    """
+    note = os.path.join(folder, NOTE)
+    try:
+        with open(note, "rb") as file:
+            raw = file.read(_LONGEST_NAME + 2)
+    except FileNotFoundError:
+        return None
+    name = raw.decode("utf-8", "replace").strip()
+    bare = os.path.basename(name) == name and "\\" not in name and name not in ("", ".", "..")
+    if not bare or not name.isprintable() or len(raw) > _LONGEST_NAME + 1:
+        raise ValueError(
+            f"{note} must hold the name of a checkpoint in its folder, got {name[:80]!r}; write"
+            " the right name into it, or give the file as MODEL.WEIGHTS, without --resume"
+        )
+    path = Path(folder, name)
+    if leads_out(path):
+        raise ValueError(
+            f"{note} names {name}, which is a link to a file outside of the folder; copy the"
+            " file to its place, or give it as MODEL.WEIGHTS, without --resume"
+        )
+    return path
+
+
+def leads_out(path: Path) -> bool:
+    """Whether a file is a link to one in another folder."""
+    return os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent)

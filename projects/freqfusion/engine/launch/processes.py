@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
@@ -63,14 +65,36 @@ def start_processes(
     ]
     context: Any = spawn(_process, args=(places, work, given, device), nprocs=count, join=False)
     try:
-        while not context.join():
-            pass
+        with _signals_handed_on(context.processes):
+            while not context.join():
+                pass
     except (ProcessExitedException, ProcessRaisedException):
         # One that lost its connection to that with the user's error may have ended before it.
         if any(process.exitcode == user_error for process in context.processes):
             return user_error
         raise
     return 0
+
+
+@contextmanager
+def _signals_handed_on(processes: Sequence[Any]) -> Iterator[None]:
+    """Meanwhile SIGTERM and SIGUSR1, by which a machine asks to end, go to the processes."""
+
+    def hand_on(number: int, _: Any) -> None:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = [(number, signal.signal(number, hand_on)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def work_in_group(meeting: Meeting, work: Work, given: Any, device: str) -> None:

@@ -14,7 +14,8 @@ _SIZE = (512, 512)
 
 def costs(context: Context) -> Section:
     """Parameters, FLOPs, memory and time, at the size of the first image."""
-    from freqfusion.engine.unchanged import separate_randomness, unchanged
+    from freqfusion.data.randomness import separate_randomness
+    from freqfusion.engine.unchanged import unchanged
 
     size = _SIZE
     if context.sources:
