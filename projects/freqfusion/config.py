@@ -306,6 +306,16 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # For training in several processes: look in each iteration for parameters without a gradient,
     # as models have that leave parts of them out. It takes time.
     cfg.SOLVER.FIND_UNUSED_PARAMETERS = False
+    # Split the batch of each process into so many parts and add up their gradients: the memory of
+    # a part. IMS_PER_BATCH stays the number of images of a step.
+    cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # A step whose losses or gradients are not finite: "stop" the run or "skip" the step, at most so
+    # many times in a row. Such steps are written to OUTPUT_DIR/non_finite, for tools.replay.
+    cfg.SOLVER.NON_FINITE = "stop"
+    cfg.SOLVER.NON_FINITE_PATIENCE = 10
+    # Say which process hangs and where when no step has finished for so many minutes, and let
+    # processes wait no longer for one another; 0 says nothing and lets them wait 30.
+    cfg.SOLVER.WATCHDOG_MINUTES = 30.0
 
 
 def _add_training_keys(cfg: CfgNode) -> None:

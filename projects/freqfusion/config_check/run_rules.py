@@ -10,6 +10,7 @@ from freqfusion.config_check.names import listed
 
 AMP_DTYPES = ("float16", "bfloat16")
 BAD_SAMPLES = ("refuse", "skip")
+NON_FINITE = ("stop", "skip")
 
 
 def input_rules(cfg: CfgNode) -> Iterator[str]:
@@ -113,6 +114,17 @@ def solver_rules(cfg: CfgNode) -> Iterator[str]:
             yield f"SOLVER.{name} must be at least 1; got {node[name]}"
 
 
+def health_rules(cfg: CfgNode) -> Iterator[str]:
+    """Steps that go wrong or hang."""
+    node = cfg.SOLVER
+    if node.NON_FINITE not in NON_FINITE:
+        yield f"SOLVER.NON_FINITE must be one of {listed(NON_FINITE)}; got {node.NON_FINITE!r}"
+    if node.NON_FINITE_PATIENCE < 1:
+        yield f"SOLVER.NON_FINITE_PATIENCE must be at least 1; got {node.NON_FINITE_PATIENCE}"
+    if node.WATCHDOG_MINUTES < 0:
+        yield f"SOLVER.WATCHDOG_MINUTES must be 0 (off) or more; got {node.WATCHDOG_MINUTES}"
+
+
 def batch_rules(cfg: CfgNode, world_size: int) -> Iterator[str]:
     """The batch can be shared evenly."""
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
@@ -127,6 +139,11 @@ def batch_rules(cfg: CfgNode, world_size: int) -> Iterator[str]:
         yield (
             f"SOLVER.IMS_PER_BATCH {batch} is the number of images of all processes together and"
             f" must be a multiple of {whose}: take {near}"
+        )
+    elif not 1 <= cfg.SOLVER.ACCUMULATE_STEPS <= batch // count:
+        yield (
+            f"SOLVER.ACCUMULATE_STEPS splits the {batch // count} images that each process has of a"
+            f" batch, so it must be from 1 to {batch // count}; got {cfg.SOLVER.ACCUMULATE_STEPS}"
         )
 
 

@@ -8,7 +8,7 @@ from weakref import proxy
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -18,12 +18,14 @@ from freqfusion.data.bad_samples import CountedBatches, tally_of
 from freqfusion.data.loaders import evaluation_loader, train_loader
 from freqfusion.engine.checkpoint import SafeCheckpointer
 from freqfusion.engine.data_parallel import EveryParameterLearns, data_parallel, unwrapped
+from freqfusion.engine.health import Guard, Rates, Watchdog
 from freqfusion.engine.hooks import BestCheckpoint, SkippedSummary, finished_iterations
 from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
 from freqfusion.engine.results import TRAINING, write_results
 from freqfusion.engine.sample_predictions import SamplePredictions
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer
 from freqfusion.engine.testing import Scores, evaluate_model, skipped_in
+from freqfusion.engine.training_step import TrainingSteps
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
 from freqfusion.evaluation import build_evaluator
 
@@ -58,13 +60,24 @@ class Trainer(DefaultTrainer):
     @staticmethod
     def _build_steps(
         cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
-    ) -> SimpleTrainer:
+    ) -> TrainingSteps:
         """What does one iteration."""
-        if not cfg.SOLVER.AMP.ENABLED:
-            return SimpleTrainer(model, loader, optimizer)
+        node = cfg.SOLVER
+        precision = node.AMP.DTYPE if node.AMP.ENABLED else "float32"
+        guard = Guard(
+            unwrapped(model),
+            policy=node.NON_FINITE,
+            patience=node.NON_FINITE_PATIENCE,
+            folder=cfg.OUTPUT_DIR,
+            config=cfg.dump(),
+            precision=precision,
+        )
+        options: dict[str, Any] = {"parts": node.ACCUMULATE_STEPS, "guard": guard}
+        if not node.AMP.ENABLED:
+            return TrainingSteps(model, loader, optimizer, **options)
         device = torch.device(cfg.MODEL.DEVICE).type
         return MixedPrecisionTrainer(
-            model, loader, optimizer, device=device, precision=cfg.SOLVER.AMP.DTYPE
+            model, loader, optimizer, device=device, precision=precision, **options
         )
 
     @classmethod
@@ -128,7 +141,11 @@ class Trainer(DefaultTrainer):
         ]
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
             hooks.insert(0, EveryParameterLearns())
-        return hooks
+        return [Rates(self.cfg.SOLVER.IMS_PER_BATCH), *hooks, *self._watching()]
+
+    def _watching(self) -> list[HookBase]:
+        minutes = self.cfg.SOLVER.WATCHDOG_MINUTES
+        return [Watchdog(minutes)] if minutes > 0 else []
 
     def _evaluation_hooks(self) -> list[HookBase]:
         """The validation loss before the best checkpoint, which may be judged by it."""
