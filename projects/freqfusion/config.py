@@ -319,6 +319,13 @@ def _add_solver_keys(cfg: CfgNode) -> None:
 
 
 def _add_training_keys(cfg: CfgNode) -> None:
+    # Where metrics and pictures go besides the log and metrics.json: "tensorboard", "wandb". One
+    # that fails is switched off and never stops a run. The run of W&B: "" takes the name of the
+    # output folder.
+    cfg.WRITERS = ("tensorboard",)
+    cfg.WANDB = node = CfgNode()
+    node.PROJECT = "freqfusion"
+    node.NAME = ""
     # Keep the weights of the best evaluation so far in model_best.pth: the score to judge by, such
     # as "panoptic_seg/PQ", behind "<data set>/" where DATASETS.TEST names several. A name with
     # "loss" in it is better when it is smaller. "" keeps none.

@@ -11,6 +11,7 @@ from freqfusion.config_check.names import listed
 AMP_DTYPES = ("float16", "bfloat16")
 BAD_SAMPLES = ("refuse", "skip")
 NON_FINITE = ("stop", "skip")
+WRITERS = ("tensorboard", "wandb")
 
 
 def input_rules(cfg: CfgNode) -> Iterator[str]:
@@ -115,7 +116,10 @@ def solver_rules(cfg: CfgNode) -> Iterator[str]:
 
 
 def health_rules(cfg: CfgNode) -> Iterator[str]:
-    """Steps that go wrong or hang."""
+    """Steps that go wrong or hang, and where it is written."""
+    for name in cfg.WRITERS:
+        if name not in WRITERS:
+            yield f"WRITERS may name {listed(WRITERS)}; got {name!r}"
     node = cfg.SOLVER
     if node.NON_FINITE not in NON_FINITE:
         yield f"SOLVER.NON_FINITE must be one of {listed(NON_FINITE)}; got {node.NON_FINITE!r}"

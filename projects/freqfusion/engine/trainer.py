@@ -12,6 +12,7 @@ from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from torch import nn
 
 from freqfusion.data.bad_samples import CountedBatches, tally_of
@@ -27,6 +28,7 @@ from freqfusion.engine.solver import build_lr_scheduler, build_optimizer
 from freqfusion.engine.testing import Scores, evaluate_model, skipped_in
 from freqfusion.engine.training_step import TrainingSteps
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
+from freqfusion.engine.writers import build_writers
 from freqfusion.evaluation import build_evaluator
 
 
@@ -142,6 +144,10 @@ class Trainer(DefaultTrainer):
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
             hooks.insert(0, EveryParameterLearns())
         return [Rates(self.cfg.SOLVER.IMS_PER_BATCH), *hooks, *self._watching()]
+
+    def build_writers(self) -> list[EventWriter]:
+        """The log, ``metrics.json`` and what ``WRITERS`` names."""
+        return build_writers(self.cfg, self.max_iter)
 
     def _watching(self) -> list[HookBase]:
         minutes = self.cfg.SOLVER.WATCHDOG_MINUTES
