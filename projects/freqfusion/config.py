@@ -309,6 +309,15 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Split the batch of each process into so many parts and add up their gradients: the memory of
     # a part. IMS_PER_BATCH stays the number of images of a step.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # The number of images that BASE_LR is meant for: with another IMS_PER_BATCH it is multiplied by
+    # their ratio. 0 takes it as it is.
+    cfg.SOLVER.REFERENCE_BATCH = 0
+    # An exponential moving average of the weights, written to model_ema.pth in the end; evaluated,
+    # and judged for the best checkpoint, in place of the weights.
+    cfg.SOLVER.EMA = node = CfgNode()
+    node.ENABLED = False
+    node.DECAY = 0.9999
+    node.EVALUATE = True
     # A step whose losses or gradients are not finite: "stop" the run or "skip" the step, at most so
     # many times in a row. Such steps are written to OUTPUT_DIR/non_finite, for tools.replay.
     cfg.SOLVER.NON_FINITE = "stop"

@@ -121,6 +121,15 @@ def health_rules(cfg: CfgNode) -> Iterator[str]:
         if name not in WRITERS:
             yield f"WRITERS may name {listed(WRITERS)}; got {name!r}"
     node = cfg.SOLVER
+    if not 0 < node.EMA.DECAY < 1:
+        yield f"SOLVER.EMA.DECAY must be above 0 and below 1; got {node.EMA.DECAY}"
+    if node.REFERENCE_BATCH < 0:
+        yield f"SOLVER.REFERENCE_BATCH must be 0 (off) or more; got {node.REFERENCE_BATCH}"
+    if node.REFERENCE_BATCH and node.REFERENCE_WORLD_SIZE:
+        yield (
+            "SOLVER.REFERENCE_BATCH and SOLVER.REFERENCE_WORLD_SIZE both scale the learning rate:"
+            " set one of them to 0"
+        )
     if node.NON_FINITE not in NON_FINITE:
         yield f"SOLVER.NON_FINITE must be one of {listed(NON_FINITE)}; got {node.NON_FINITE!r}"
     if node.NON_FINITE_PATIENCE < 1:

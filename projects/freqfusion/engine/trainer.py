@@ -19,12 +19,13 @@ from freqfusion.data.bad_samples import CountedBatches, tally_of
 from freqfusion.data.loaders import evaluation_loader, train_loader
 from freqfusion.engine.checkpoint import SafeCheckpointer
 from freqfusion.engine.data_parallel import EveryParameterLearns, data_parallel, unwrapped
+from freqfusion.engine.ema import SwapWeights, WeightAverage
 from freqfusion.engine.health import Guard, Rates, Watchdog
 from freqfusion.engine.hooks import BestCheckpoint, SkippedSummary, finished_iterations
 from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
 from freqfusion.engine.results import TRAINING, write_results
 from freqfusion.engine.sample_predictions import SamplePredictions
-from freqfusion.engine.solver import build_lr_scheduler, build_optimizer
+from freqfusion.engine.solver import build_lr_scheduler, build_optimizer, with_scaled_rate
 from freqfusion.engine.testing import Scores, evaluate_model, skipped_in
 from freqfusion.engine.training_step import TrainingSteps
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
@@ -48,6 +49,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         self.config_file = config_file
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg = with_scaled_rate(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
@@ -136,14 +138,28 @@ class Trainer(DefaultTrainer):
         hooks: list[HookBase | None] = super().build_hooks()
         place = next(at for at, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         evaluation = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
-        hooks[place : place + 1] = [
+        ours: list[HookBase] = [
             SkippedSummary(self.tally),
             evaluation,
             *self._evaluation_hooks(),
         ]
+        hooks[place : place + 1] = self._with_average(ours)
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
             hooks.insert(0, EveryParameterLearns())
         return [Rates(self.cfg.SOLVER.IMS_PER_BATCH), *hooks, *self._watching()]
+
+    def _with_average(self, evaluation: list[HookBase]) -> list[HookBase]:
+        """Average the weights, and evaluate the average instead of them."""
+        node = self.cfg.SOLVER.EMA
+        if not node.ENABLED:
+            return evaluation
+        average = WeightAverage(unwrapped(self.model), node.DECAY, self.cfg.OUTPUT_DIR)
+        # Checkpoints are to have the average of their own iteration.
+        self.register_hooks([average])
+        if not node.EVALUATE:
+            return evaluation
+        period = self.cfg.TEST.EVAL_PERIOD
+        return [SwapWeights(period, average), *evaluation, SwapWeights(period, average)]
 
     def build_writers(self) -> list[EventWriter]:
         """The log, ``metrics.json`` and what ``WRITERS`` names."""
