@@ -52,6 +52,18 @@ def test_nothing_is_wrong_with_a_sound_configuration():
             {"SOLVER__REFERENCE_BATCH": 16, "SOLVER__REFERENCE_WORLD_SIZE": 8},
             "both scale the learning rate: set one of them to 0",
         ),
+        (
+            {"SOLVER__FSDP__ENABLED": True, "SOLVER__EMA__ENABLED": True},
+            "SOLVER.EMA does not average weights that SOLVER.FSDP shares out",
+        ),
+        (
+            {
+                "SOLVER__FSDP__ENABLED": True,
+                "SOLVER__AMP__ENABLED": True,
+                "MODEL__DEVICE": "cuda",
+            },
+            "SOLVER.FSDP trains in float32 or bfloat16",
+        ),
         ({"SOLVER__NON_FINITE": "ignore"}, "NON_FINITE must be one of stop, skip; got 'ignore'"),
         ({"SOLVER__NON_FINITE_PATIENCE": 0}, "NON_FINITE_PATIENCE must be at least 1; got 0"),
         ({"SOLVER__WATCHDOG_MINUTES": -1.0}, "must be 0 (off) or more; got -1.0"),

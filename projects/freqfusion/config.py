@@ -309,6 +309,10 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Split the batch of each process into so many parts and add up their gradients: the memory of
     # a part. IMS_PER_BATCH stays the number of images of a step.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # In several processes: each keeps a part of the weights, gradients and states of the optimizer,
+    # for models that do not fit otherwise (FSDP). Evaluations have all weights in each process.
+    cfg.SOLVER.FSDP = node = CfgNode()
+    node.ENABLED = False
     # The number of images that BASE_LR is meant for: with another IMS_PER_BATCH it is multiplied by
     # their ratio. 0 takes it as it is.
     cfg.SOLVER.REFERENCE_BATCH = 0

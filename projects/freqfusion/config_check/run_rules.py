@@ -130,6 +130,16 @@ def health_rules(cfg: CfgNode) -> Iterator[str]:
             "SOLVER.REFERENCE_BATCH and SOLVER.REFERENCE_WORLD_SIZE both scale the learning rate:"
             " set one of them to 0"
         )
+    if node.FSDP.ENABLED and node.EMA.ENABLED:
+        yield (
+            "SOLVER.EMA does not average weights that SOLVER.FSDP shares out: switch one of them"
+            " off"
+        )
+    if node.FSDP.ENABLED and node.AMP.ENABLED and node.AMP.DTYPE == "float16":
+        yield (
+            "SOLVER.FSDP trains in float32 or bfloat16, since processes that share weights do not"
+            " agree on a scale of the losses; set SOLVER.AMP.DTYPE bfloat16"
+        )
     if node.NON_FINITE not in NON_FINITE:
         yield f"SOLVER.NON_FINITE must be one of {listed(NON_FINITE)}; got {node.NON_FINITE!r}"
     if node.NON_FINITE_PATIENCE < 1:

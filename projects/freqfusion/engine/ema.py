@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from freqfusion.engine.hooks import AfterEvaluation, finished_iterations
+from freqfusion.engine.hooks import finished_iterations
 
 
 class WeightAverage(HookBase):
@@ -67,18 +67,6 @@ class WeightAverage(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the average of a checkpoint."""
         self._average.load_state_dict(state)
-
-
-class SwapWeights(AfterEvaluation):
-    """Swap weights and average when an evaluation runs; register one before it and one behind."""
-
-    def __init__(self, period: int, average: WeightAverage) -> None:
-        super().__init__(period)
-        self._average = average
-
-    def run(self) -> None:
-        """Swap."""
-        self._average.swap()
 
 
 def _averaging(decay: float) -> Any:

@@ -9,7 +9,7 @@ from weakref import proxy
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -19,12 +19,23 @@ from freqfusion.data.bad_samples import CountedBatches, tally_of
 from freqfusion.data.loaders import evaluation_loader, train_loader
 from freqfusion.engine.checkpoint import SafeCheckpointer
 from freqfusion.engine.data_parallel import EveryParameterLearns, data_parallel, unwrapped
-from freqfusion.engine.ema import SwapWeights, WeightAverage
+from freqfusion.engine.ema import WeightAverage
 from freqfusion.engine.health import Guard, Rates, Watchdog
-from freqfusion.engine.hooks import BestCheckpoint, SkippedSummary, finished_iterations
+from freqfusion.engine.hooks import (
+    BestCheckpoint,
+    SkippedSummary,
+    WithEvaluation,
+    finished_iterations,
+)
 from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
 from freqfusion.engine.results import TRAINING, write_results
 from freqfusion.engine.sample_predictions import SamplePredictions
+from freqfusion.engine.sharding import (
+    WholeModel,
+    share_states,
+    share_weights,
+    shares_weights,
+)
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer, with_scaled_rate
 from freqfusion.engine.testing import Scores, evaluate_model, skipped_in
 from freqfusion.engine.training_step import TrainingSteps
@@ -51,7 +62,13 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg = with_scaled_rate(cfg)
         model = self.build_model(cfg)
+        self._whole: WholeModel | None = None
+        if shares_weights(cfg):
+            share_weights(model)
+            self._whole = WholeModel(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
+        if self._whole:
+            share_states(optimizer)
         loader = self.build_train_loader(cfg)
         self.tally = tally_of(loader)
         model = data_parallel(cfg, model)
@@ -61,9 +78,8 @@ class Trainer(DefaultTrainer):
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
-    @staticmethod
     def _build_steps(
-        cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
+        self, cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
     ) -> TrainingSteps:
         """What does one iteration."""
         node = cfg.SOLVER
@@ -75,6 +91,7 @@ class Trainer(DefaultTrainer):
             folder=cfg.OUTPUT_DIR,
             config=cfg.dump(),
             precision=precision,
+            whole=self._whole.fetch if self._whole else None,
         )
         options: dict[str, Any] = {"parts": node.ACCUMULATE_STEPS, "guard": guard}
         if not node.AMP.ENABLED:
@@ -143,14 +160,21 @@ class Trainer(DefaultTrainer):
             evaluation,
             *self._evaluation_hooks(),
         ]
-        hooks[place : place + 1] = self._with_average(ours)
+        hooks[place : place + 1] = self._prepared(ours)
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
             hooks.insert(0, EveryParameterLearns())
         return [Rates(self.cfg.SOLVER.IMS_PER_BATCH), *hooks, *self._watching()]
 
-    def _with_average(self, evaluation: list[HookBase]) -> list[HookBase]:
-        """Average the weights, and evaluate the average instead of them."""
-        node = self.cfg.SOLVER.EMA
+    def _prepared(self, evaluation: list[HookBase]) -> list[HookBase]:
+        """An evaluation of whole weights, and of their average where one is asked for."""
+        node, period = self.cfg.SOLVER.EMA, self.cfg.TEST.EVAL_PERIOD
+        if self._whole:
+            before = [WithEvaluation(period, self._whole.fetch)]
+            if not comm.is_main_process():
+                # The main process has one; each has a part of what is saved.
+                period_ = self.cfg.SOLVER.CHECKPOINT_PERIOD
+                before = [PeriodicCheckpointer(self.checkpointer, period_), *before]
+            return [*before, *evaluation, WithEvaluation(period, self._whole.release)]
         if not node.ENABLED:
             return evaluation
         average = WeightAverage(unwrapped(self.model), node.DECAY, self.cfg.OUTPUT_DIR)
@@ -158,8 +182,11 @@ class Trainer(DefaultTrainer):
         self.register_hooks([average])
         if not node.EVALUATE:
             return evaluation
-        period = self.cfg.TEST.EVAL_PERIOD
-        return [SwapWeights(period, average), *evaluation, SwapWeights(period, average)]
+        return [
+            WithEvaluation(period, average.swap),
+            *evaluation,
+            WithEvaluation(period, average.swap),
+        ]
 
     def build_writers(self) -> list[EventWriter]:
         """The log, ``metrics.json`` and what ``WRITERS`` names."""
@@ -172,7 +199,7 @@ class Trainer(DefaultTrainer):
     def _evaluation_hooks(self) -> list[HookBase]:
         """The validation loss before the best checkpoint, which may be judged by it."""
         cfg, node, period = self.cfg, self.cfg.TEST, self.cfg.TEST.EVAL_PERIOD
-        model = unwrapped(self.model)
+        model = self._evaluated()
         hooks: list[HookBase] = []
         if not cfg.DATASETS.TEST:
             return hooks
@@ -184,9 +211,13 @@ class Trainer(DefaultTrainer):
             hooks.append(BestCheckpoint(period, model, cfg.OUTPUT_DIR, node.BEST_CHECKPOINT))
         return hooks
 
+    def _evaluated(self) -> nn.Module:
+        """The model that evaluations run, without a wrapper for several processes."""
+        return self._whole.model if self._whole else unwrapped(self.model)
+
     def _evaluate(self) -> Mapping[str, Any]:
         """Test, and write the results; Detectron2 compares the last ones with those expected."""
-        results = self.test(self.cfg, self.model)
+        results = self.test(self.cfg, self._evaluated())
         self._last_eval_results = results
         if self.cfg.DATASETS.TEST:
             done = finished_iterations(self)

@@ -47,6 +47,10 @@ SFM = EXACT | {
     "DATASETS__TRAIN": (LABELLED,),
 }
 QUICK = {"DATASETS__TEST": ()}
+# The statistics of a batch over both processes: those of one process that has all of it.
+SYNCHRONISED = (
+    EXACT | QUICK | {"MODEL__RESNETS__NORM": "naiveSyncBN", "DATASETS__TRAIN": (LABELLED,)}
+)
 BFLOAT16 = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16", "SOLVER__MAX_ITER": 1}
 
 
@@ -57,6 +61,8 @@ def cases(semantic_cfg):
     return {
         "panoptic": change(semantic.clone(), PANOPTIC),
         "sfm": change(semantic.clone(), SFM),
+        "sharded": change(semantic.clone(), PANOPTIC | {"SOLVER__FSDP__ENABLED": True}),
+        "synchronised": change(semantic.clone(), SYNCHRONISED),
         "bfloat16": change(semantic.clone(), SFM | BFLOAT16 | QUICK),
         # Where the attention learns from nothing, processes must not wait for its gradients.
         "unsupervised": change(
@@ -78,28 +84,37 @@ def recorded(cases, folder, count):
 
 
 def check_same(one, several):
-    assert len(one["losses"]) == 2
-    assert several["losses"][0] == pytest.approx(one["losses"][0], rel=1e-4)
-    assert several["losses"] == pytest.approx(one["losses"], rel=1e-2)
-    for key in ("before", "gradients", "after_a_step"):
-        torch.testing.assert_close(several[key], one[key], rtol=1e-4, atol=1e-4)
-    assert max(gradient.abs().max() for gradient in one["gradients"].values()) > 0.1
+    check_same_steps(one, several)
     assert several["results"].keys() == one["results"].keys()
     for task, scores in one["results"].items():
         assert several["results"][task] == pytest.approx(scores, abs=1e-6, nan_ok=True)
     assert one["results"]["sem_seg"]["pACC"] > 0
 
 
+def check_same_steps(one, several, what=("before", "gradients", "after_a_step")):
+    assert len(one["losses"]) == 2
+    assert several["losses"][0] == pytest.approx(one["losses"][0], rel=1e-4)
+    assert several["losses"] == pytest.approx(one["losses"], rel=1e-2)
+    for key in what:
+        torch.testing.assert_close(several[key], one[key], rtol=1e-4, atol=1e-4)
+    assert max(gradient.abs().max() for gradient in one["gradients"].values()) > 0.1
+
+
 def test_two_processes_train_and_evaluate_as_one(cases, tmp_path, datasets):
     """The same losses, gradients, weights and scores; each of three images is evaluated once."""
     register()
     two = recorded(cases, tmp_path / "two", 2)
-    alike = {name: cases[name] for name in ("panoptic", "sfm")}
-    one = recorded(alike, tmp_path / "one", 1)
-    for name in alike:
+    alike = {name: cases[name] for name in ("panoptic", "sfm", "synchronised")}
+    parts = change(cases["sfm"].clone(), QUICK | {"SOLVER__ACCUMULATE_STEPS": 2})
+    one = recorded(alike | {"parts": parts}, tmp_path / "one", 1)
+    for name in ("panoptic", "sfm"):
         check_same(one[name], two[name])
         [images] = one[name]["images"]
         assert two[name]["images"] == [images[:2], images[2:]]
+    check_same(one["panoptic"], two["sharded"])
+    # Its running variances are those of a batch without Bessel's correction, and it counts none.
+    check_same_steps(one["synchronised"], two["synchronised"], what=["gradients"])
+    check_same_steps(one["sfm"], one["parts"])
     assert math.isfinite(two["bfloat16"]["losses"][0])
     names = two["unsupervised"]["gradients"]
     assert names

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 
+from freqfusion.engine.sharding import is_shared
 from freqfusion.safety.conventions import AUTHOR, HEURISTICS, read_for_detectron2
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,17 @@ class SafeCheckpointer(DetectionCheckpointer):
     the same way. Raises ValueError for what is refused or damaged, FileNotFoundError for what is
     not there.
     """
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """As Detectron2's.
+
+        Where weights are shared out, all processes have to save together; one of them writes.
+        """
+        if is_shared(self.model) and not self.save_to_disk:
+            for one in (self.model, *self.checkpointables.values()):
+                one.state_dict()
+            return
+        super().save(name, **kwargs)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As Detectron2's; a load that failed leaves nothing behind that would stop the next."""

@@ -38,6 +38,8 @@ class Guard:
             ``non_finite/iter_<number>.pth`` there, five times at most.
         config: The configuration as YAML, for the dump.
         precision: "float32", or that of autocast.
+        whole: Where weights are shared out: a model that has all of them, as they are now. Called
+            in all processes.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Guard:
         folder: str = "",
         config: str = "",
         precision: str = "float32",
+        whole: Callable[[], nn.Module] | None = None,
     ) -> None:
         if policy not in POLICIES:
             raise ValueError(f"SOLVER.NON_FINITE must be one of {POLICIES}; got {policy!r}")
         self._model, self._policy, self._patience = model, policy, patience
         self._folder, self._config, self._precision = folder, config, precision
+        self._whole = whole or (lambda: model)
         self.skipped, self.in_a_row = 0, 0
         self._buffers: list[torch.Tensor] = []
         self._randomness: dict[str, Any] = {}
@@ -90,12 +94,13 @@ class Guard:
             FloatingPointError: where the run is to be stopped.
         """
         restore_buffers(self._model, self._buffers)
-        finding = examine(self._model, parts, self._randomness, autocast)
+        model = self._whole()
+        finding = examine(model, parts, self._randomness, autocast)
         findings = comm.all_gather((finding, finding.sentence()))
         rank = next((at for at, one in enumerate(findings) if one[0]), 0)
         path = ""
         if comm.get_rank() == rank:
-            path = self._dump(iteration, parts, finding)
+            path = self._dump(model, iteration, parts, finding)
         path = comm.all_gather(path)[rank]
         said = self._say(iteration, rank, findings[rank], path)
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
@@ -114,7 +119,13 @@ class Guard:
         kept = f"; to look closer: python -m freqfusion.tools.replay {path}" if path else ""
         return f"iteration {iteration}{where}: numbers are not finite: {found[1]}{kept}"
 
-    def _dump(self, iteration: int, parts: Sequence[Sequence[Any]], finding: Finding) -> str:
+    def _dump(
+        self,
+        model: nn.Module,
+        iteration: int,
+        parts: Sequence[Sequence[Any]],
+        finding: Finding,
+    ) -> str:
         folder = Path(self._folder) / "non_finite"
         if not self._folder or len(list(folder.glob("iter_*.pth"))) >= _DUMPS:
             return ""
@@ -123,7 +134,7 @@ class Guard:
             iteration,
             comm.get_rank(),
             self._config,
-            self._model.state_dict(),
+            model.state_dict(),
             parts,
             self._randomness,
             self._precision,
