@@ -33,9 +33,9 @@ def image(value, name="x.png"):
     return {"file_name": name, "image": torch.tensor([float(value)])}
 
 
-def steps(batches, *, parts=1, guard=True, kind=TrainingSteps, **options):
+def steps(batches, *, parts=1, guard=True, kind=TrainingSteps, model=Model, **options):
     torch.manual_seed(0)
-    model = Model().train()
+    model = model().train()
     keys = {"policy": "skip", "patience": 2}
     keys |= {
         name: options.pop(name) for name in ("policy", "patience", "folder") if name in options

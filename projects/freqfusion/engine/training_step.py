@@ -25,6 +25,10 @@ from freqfusion.engine.health.norms import (
 _NORMS_PERIOD = 20  # that of the writers
 
 
+class _ModelRaised(Exception):
+    """The model of some process has found numbers that are not finite, and given no losses."""
+
+
 class TrainingSteps(SimpleTrainer):
     """``SimpleTrainer`` in full precision, with what long runs need.
 
@@ -67,7 +71,11 @@ class TrainingSteps(SimpleTrainer):
         if self.guard:
             self.guard.begin()
         self.optimizer.zero_grad()
-        losses = self._gradients(parts)
+        try:
+            losses = self._gradients(parts)
+        except _ModelRaised:
+            self._fail(parts)
+            return
         # Gradients are brought back to their scale before anything looks at them.
         self.grad_scaler.unscale_(self.optimizer)
         self.after_backward()
@@ -87,7 +95,7 @@ class TrainingSteps(SimpleTrainer):
             share = len(part) / images
             with self._alone() if number < len(parts) else nullcontext():
                 with self.autocast():
-                    losses = self.model(part)
+                    losses = self._losses(part)
                     if isinstance(losses, torch.Tensor):
                         losses = {"total_loss": losses}
                     total = share * sum(losses.values())
@@ -96,6 +104,23 @@ class TrainingSteps(SimpleTrainer):
                 weighed = share * loss.detach()
                 means[name] = means[name] + weighed if name in means else weighed
         return means
+
+    def _losses(self, part: Any) -> Any:
+        """Those of a part.
+
+        Detectron2's proposals raise where they are not finite, in the middle of the model: then all
+        processes leave the step, none of which would otherwise know that another goes no further.
+        """
+        raised = False
+        try:
+            losses = self.model(part)
+        except FloatingPointError:
+            if not self.guard:
+                raise
+            raised = True
+        if self.guard and self.guard.agree(LOSSES if raised else FINE) != FINE:
+            raise _ModelRaised
+        return losses
 
     def _alone(self) -> AbstractContextManager[Any]:
         """Gradients stay in this process until those of the last part are there."""
@@ -124,8 +149,13 @@ class TrainingSteps(SimpleTrainer):
             return True  # too large a scale: the scaler leaves this step out and lowers it
         if self.grad_scaler.is_enabled():
             self.grad_scaler.update(scale)
-        guard.failed(self.iter, parts, self.autocast)
+        self._fail(parts)
         return False
+
+    def _fail(self, parts: Sequence[Any]) -> None:
+        """Have the guard see to the step, in all processes."""
+        if self.guard:
+            self.guard.failed(self.iter, parts, self.autocast)
 
     def _write_norms(self, norm: torch.Tensor) -> None:
         storage = get_event_storage()

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from guarded_steps import GOOD, NAN, ROOT, go, image, steps
+from guarded_steps import GOOD, NAN, ROOT, Model, go, image, steps
 from torch import nn
 
 from freqfusion.engine.accumulation import in_parts
@@ -39,6 +39,32 @@ def test_finite_losses_with_an_infinite_gradient(caplog):
         "not finite: the first such gradient is that of scale.weight; images: x.png" in caplog.text
     )
     assert "loss loss" not in caplog.text
+
+
+class Strict(Model):
+    """Refuses what is not finite, as Detectron2's proposals do."""
+
+    def forward(self, batch):
+        losses = super().forward(batch)
+        if not losses["loss_square"].isfinite():
+            raise FloatingPointError("training has diverged")
+        return losses
+
+
+def test_a_model_that_raises_is_skipped_too(caplog):
+    one = steps([NAN, GOOD], model=Strict)
+    before = {name: value.clone() for name, value in one.model.state_dict().items()}
+    with caplog.at_level(logging.WARNING):
+        storage = go(one, 1)
+    assert all(torch.equal(before[n], v) for n, v in one.model.state_dict().items())
+    assert storage.latest()["skipped_steps"][0] == 1
+    assert "the model says: training has diverged; images: a, bad; the step" in caplog.text
+    go(one, 1)
+    assert not torch.equal(before["scale.weight"], one.model.scale.weight)
+    with pytest.raises(FloatingPointError, match="iteration 0: numbers are not finite: the model"):
+        go(steps([NAN], model=Strict, policy="stop"), 1)
+    with pytest.raises(FloatingPointError, match=r"^training has diverged$"):
+        go(steps([NAN], model=Strict, guard=False), 1)
 
 
 def test_so_many_in_a_row_stop_the_run():

@@ -28,15 +28,17 @@ class Finding:
             though what it was given was finite; "" where there is none.
         parameter: The first parameter, in the order of the modules, whose gradient is not finite;
             "" where there is none.
+        raised: What the model said that would not go on with what is not finite.
     """
 
     terms: Mapping[str, float] = field(default_factory=dict)
     images: Sequence[str] = ()
     module: str = ""
     parameter: str = ""
+    raised: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.terms or self.parameter)
+        return bool(self.terms or self.parameter or self.raised)
 
     def sentence(self) -> str:
         """What was found, for a log; says so where nothing was."""
@@ -46,6 +48,8 @@ class Finding:
         if self.terms:
             values = ", ".join(f"{name} is {value}" for name, value in self.terms.items())
             parts.append(f"the loss {values}")
+        if self.raised:
+            parts.append(f"the model says: {self.raised}")
         if self.module:
             parts.append(f"the first output that is not finite is that of {self.module}")
         if self.parameter:
@@ -97,8 +101,12 @@ def file_names(batch: Sequence[Any]) -> list[str]:
 
 def _examine_part(model: nn.Module, part: Sequence[Any], autocast: Any) -> Finding:
     with _first_module(model) as modules:
-        with autocast():
-            losses = model(part)
+        try:
+            with autocast():
+                losses = model(part)
+        except FloatingPointError as error:
+            first = modules[0] if modules else ""
+            return Finding({}, file_names(part), first, raised=str(error))
         losses = {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
     terms = {name: float(loss) for name, loss in losses.items() if not loss.isfinite().all()}
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
