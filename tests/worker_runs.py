@@ -13,6 +13,7 @@ from freqfusion.data.registration import register_datasets
 from freqfusion.engine import Trainer
 from freqfusion.engine.command_line import explain_errors
 from freqfusion.engine.data_parallel import unwrapped
+from freqfusion.engine.sharding import whole
 
 ONE_IMAGE = "one_panoptic_image"
 LABELLED = "semantic_images_without_ignored_pixels"
@@ -83,7 +84,7 @@ def evaluated(cfg):
 
 
 def copied(tensors):
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return {name: whole(tensor.detach()).clone() for name, tensor in tensors.items()}
 
 
 def fail(how, may_speak):

@@ -32,6 +32,7 @@ def check_config(cfg: CfgNode, world_size: int = 1) -> list[str]:
         run_rules.loader_rules,
         run_rules.test_rules,
         run_rules.solver_rules,
+        run_rules.health_rules,
     )
     problems = [problem for rule in rules for problem in rule(cfg)]
     return [*problems, *run_rules.batch_rules(cfg, world_size)]

@@ -40,11 +40,19 @@ def restore(state: Mapping[str, Any]) -> None:
 @contextmanager
 def separate_randomness(seed: int) -> Iterator[None]:
     """Random numbers that begin at ``seed``, below 2 ** 32; afterwards those of before go on."""
-    before = capture()
-    try:
+    with randomness_of(capture()):
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def randomness_of(state: Mapping[str, Any]) -> Iterator[None]:
+    """Random numbers of another moment; afterwards those of before go on."""
+    before = capture()
+    restore(state)
+    try:
         yield
     finally:
         restore(before)

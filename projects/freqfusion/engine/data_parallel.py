@@ -10,15 +10,18 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from freqfusion.engine.sharding import is_shared
+
 _NAMED = 5
 
 
 def data_parallel(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """Wrap the model where there are several processes, on GPUs or on CPUs.
 
-    Buffers stay those of each process, as in Detectron2; all of them start with those of rank 0.
+    One whose weights are shared out averages gradients itself. Buffers stay those of each process,
+    as in Detectron2; all of them start with those of rank 0.
     """
-    if comm.get_world_size() == 1:
+    if comm.get_world_size() == 1 or is_shared(model):
         return model
     device = next(model.parameters()).device
     wrapped: nn.Module = DistributedDataParallel(

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,18 @@ class AfterEvaluation(HookBase):
         """At the end of a training that came to its end."""
         if self.trainer.iter >= self.trainer.max_iter:
             self.run()
+
+
+class WithEvaluation(AfterEvaluation):
+    """Does something whenever an evaluation runs, before it or behind it as it is registered."""
+
+    def __init__(self, period: int, action: Callable[[], object]) -> None:
+        super().__init__(period)
+        self._action = action
+
+    def run(self) -> None:
+        """Do it."""
+        self._action()
 
 
 class SkippedSummary(AfterEvaluation):

@@ -5,21 +5,21 @@ Detectron2's own knows float16 on a GPU only.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from detectron2.engine import SimpleTrainer
 from torch import nn
 
 from freqfusion.config_check.run_rules import AMP_DTYPES
+from freqfusion.engine.health import Guard
+from freqfusion.engine.training_step import TrainingSteps
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in AMP_DTYPES}
 
 
-class MixedPrecisionTrainer(SimpleTrainer):
-    """``SimpleTrainer`` whose model and losses run in half precision where that is safe.
+class MixedPrecisionTrainer(TrainingSteps):
+    """``TrainingSteps`` whose model and losses run in half precision where that is safe.
 
     With float16 the losses are scaled, so that small gradients do not vanish; bfloat16 has the
     range of float32 and needs no scaling.
@@ -30,6 +30,8 @@ class MixedPrecisionTrainer(SimpleTrainer):
         optimizer: Its parameters and states stay in float32.
         device: Type of the device, "cuda" or "cpu".
         precision: A name of ``DTYPES``.
+        parts: As in ``TrainingSteps``.
+        guard: As there.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class MixedPrecisionTrainer(SimpleTrainer):
         *,
         device: str,
         precision: str,
+        parts: int = 1,
+        guard: Guard | None = None,
     ) -> None:
-        super().__init__(model, data_loader, optimizer)
+        super().__init__(model, data_loader, optimizer, parts=parts, guard=guard)
         if precision not in DTYPES:
             raise ValueError(
                 f"SOLVER.AMP.DTYPE must be one of {', '.join(DTYPES)}; got {precision!r}"
@@ -49,24 +53,9 @@ class MixedPrecisionTrainer(SimpleTrainer):
         self.device, self.dtype = device, DTYPES[precision]
         self.grad_scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
 
-    def run_step(self) -> None:
-        """One batch: losses under autocast, gradients, one step of the optimizer."""
-        if not self.model.training:
-            raise RuntimeError("the model was put into eval mode; a hook must put it back")
-        started = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - started
-        with torch.autocast(self.device, self.dtype):
-            losses = self.model(data)
-            losses = {"total_loss": losses} if isinstance(losses, torch.Tensor) else losses
-            total = sum(losses.values())
-        self.optimizer.zero_grad()
-        self.grad_scaler.scale(total).backward()
-        self.after_backward()
-        self._write_metrics(losses, data_time)
-        # Gradients are brought back to their scale before the optimizer clips and uses them.
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+    def autocast(self) -> torch.autocast:
+        """Half precision where that is safe."""
+        return torch.autocast(self.device, self.dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """With the scale of the losses."""

@@ -64,6 +64,26 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=node.MAX_ITER)
 
 
+def with_scaled_rate(cfg: CfgNode) -> CfgNode:
+    """The learning rate in proportion to the batch, where ``SOLVER.REFERENCE_BATCH`` is given.
+
+    ``BASE_LR`` and ``BASE_LR_END``, which are meant for so many images, are multiplied by
+    ``IMS_PER_BATCH / REFERENCE_BATCH``; the number of iterations stays. Applied twice it changes
+    nothing more.
+    """
+    reference, batch = cfg.SOLVER.REFERENCE_BATCH, cfg.SOLVER.IMS_PER_BATCH
+    if not reference or reference == batch:
+        return cfg
+    scaled = cfg.clone()
+    scaled.defrost()
+    for name in ("BASE_LR", "BASE_LR_END"):
+        scaled.SOLVER[name] = float(cfg.SOLVER[name]) * batch / reference
+    scaled.SOLVER.REFERENCE_BATCH = batch
+    if cfg.is_frozen():
+        scaled.freeze()
+    return scaled
+
+
 def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     node = cfg.SOLVER
     groups = build.get_default_optimizer_params(

@@ -2,35 +2,21 @@
 
 A pickle is a program for a machine with a stack, and may call whatever it can name. This machine
 has the stack, but where the program imports, calls or restores something, it only notes it (see
-``pickle_tree``). It reads no bytes of arrays, and it checks every length, depth and number before
-memory is taken for them. Pickles of every protocol are known.
+``pickle_tree``). ``pickle_instructions`` reads them within bounds; here the depth and the memo have
+theirs.
 """
 
 from __future__ import annotations
 
-import codecs
-import os
-import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from freqfusion.safety.errors import DamagedError, RefusedError
 from freqfusion.safety.extent import check_extent
-from freqfusion.safety.pickle_tree import Call, Data, Name, Outside, children
+from freqfusion.safety.pickle_instructions import COUNTED, OPCODES, Instructions, damaged
+from freqfusion.safety.pickle_tree import Call, Name, Outside, children
 
-# Longer runs of bytes, and of text, are passed over.
-_KEPT, _KEPT_TEXT, _LONGEST_NUMBER = 1024, 1 << 16, 512
-_MOST_STEPS = _MOST_PARTS = 20_000_000
-_OPCODES: dict[bytes, str] = {
-    opcode.code.encode("latin1"): opcode.name for opcode in pickletools.opcodes
-}
-_READERS = {opcode.name: opcode.arg.reader for opcode in pickletools.opcodes if opcode.arg}
-# Bytes of the length, for what has its length before it.
-_LENGTHS = {
-    "BINSTRING": 4, "BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8, "BINUNICODE": 4,
-    "BINUNICODE8": 8, "LONG4": 4, "SHORT_BINSTRING": 1, "SHORT_BINBYTES": 1,
-    "SHORT_BINUNICODE": 1, "LONG1": 1,
-}  # fmt: skip
+_MOST_PARTS = 20_000_000
 _VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _KEYS = (str, int, float, bool, bytes, type(None))
@@ -62,11 +48,10 @@ class Machine:
 
     def __init__(self, file: BinaryIO, end: int) -> None:
         self.names: dict[Name, None] = {}
-        self._file, self._end = file, end
+        self._instructions = Instructions(file, end)
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
-        self._steps = 0
 
     def run(self) -> Any:
         """The tree.
@@ -76,37 +61,21 @@ class Machine:
             DamagedError: for what is no whole pickle.
         """
         try:
-            while (opcode := self._next()) != "STOP":
+            while (opcode := self._instructions.next()) != "STOP":
                 self._step(opcode)
-            if self._file.tell() > self._end:
-                raise DamagedError("is no pickled checkpoint, or is damaged: it has no end")
+            self._instructions.check_end()
             tree = self._stack.pop()
             check_extent(tree, children, most=_MOST_PARTS)
         except (RefusedError, DamagedError):
             raise
         except _DAMAGE as error:
-            raise DamagedError(
-                f"is no pickled checkpoint, or is damaged: {_shortly(error)}"
-            ) from error
+            raise damaged(_shortly(error)) from error
         return tree
-
-    def _next(self) -> str:
-        self._steps += 1
-        if self._steps > _MOST_STEPS:
-            raise RefusedError(f"has a pickle of more than {_MOST_STEPS} steps")
-        code = self._file.read(1)
-        if not code:
-            raise DamagedError("is no pickled checkpoint, or is damaged: it has no end")
-        if code not in _OPCODES:
-            raise DamagedError(
-                f"is no pickled checkpoint, or is damaged: {code!r} is no instruction"
-            )
-        return _OPCODES[code]
 
     def _step(self, opcode: str) -> None:
         push = self._stack.append
-        if opcode in _LENGTHS:
-            push(self._counted(opcode, _LENGTHS[opcode]))
+        if opcode in COUNTED:
+            push(self._instructions.counted(opcode))
         elif opcode in _VALUES:
             push(_VALUES[opcode])
         elif opcode in _TUPLES:
@@ -118,7 +87,7 @@ class Machine:
 
     def _other(self, opcode: str) -> None:
         """What has an argument and no more than that: numbers, texts by lines, places to go on."""
-        argument = self._argument(opcode)
+        argument = self._instructions.argument(opcode)
         if opcode in ("PROTO", "FRAME"):
             return
         if opcode.endswith("PUT"):
@@ -136,60 +105,16 @@ class Machine:
         else:
             self._stack.append(argument)
 
-    def _argument(self, opcode: str) -> Any:
-        if opcode == "STRING":
-            return self._python_2_text()
-        reader = _READERS.get(opcode)
-        return None if reader is None else reader(self._file)
-
-    def _python_2_text(self) -> str:
-        """A literal on a line of its own; texts may be numbers of an array, a character each."""
-        line = self._file.readline().strip()
-        if len(line) < 2 or line[:1] not in (b"'", b'"') or line[:1] != line[-1:]:
-            raise DamagedError("is no pickled checkpoint, or is damaged: a text without quotes")
-        return codecs.escape_decode(line[1:-1])[0].decode("latin1")
-
-    def _counted(self, opcode: str, width: int) -> Any:
-        raw = self._file.read(width)
-        length = int.from_bytes(raw, "little", signed=opcode in ("BINSTRING", "LONG4"))
-        # Asking a file where it is takes time.
-        if len(raw) == width and 0 <= length <= _LONGEST_NUMBER:
-            return self._short(opcode, self._file.read(length), length)
-        start = self._file.tell()
-        if len(raw) < width or not 0 <= length <= self._end - start:
-            raise DamagedError(
-                "is no pickled checkpoint, or is damaged: "
-                f"{length} bytes are announced, and {max(0, self._end - start)} are left"
-            )
-        text = "UNICODE" in opcode
-        if opcode.startswith("LONG"):
-            raise RefusedError(f"has a number of more than {_LONGEST_NUMBER} bytes")
-        if length > (_KEPT_TEXT if text else _KEPT):
-            self._file.seek(length, os.SEEK_CUR)
-            return Data(start, length, text)
-        return self._short(opcode, self._file.read(length), length)
-
-    @staticmethod
-    def _short(opcode: str, data: bytes, length: int) -> Any:
-        """What bytes stand for that have been read."""
-        if len(data) < length:
-            raise DamagedError("is no pickled checkpoint, or is damaged: it has no end")
-        if "UNICODE" in opcode:
-            return str(data, "utf-8", "surrogatepass")
-        if opcode.startswith("LONG"):
-            return int.from_bytes(data, "little", signed=True)
-        return data.decode("latin1") if "STRING" in opcode else data
-
     def _name(self, module: Any, name: Any) -> Name:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise DamagedError("is no pickled checkpoint, or is damaged: an import without a name")
+            raise damaged("an import without a name")
         found = Name(module, name)
         self.names[found] = None
         return found
 
     def _pop(self, count: int) -> list[Any]:
         if count > len(self._stack):
-            raise DamagedError("is no pickled checkpoint, or is damaged: something is missing")
+            raise damaged("something is missing")
         taken = self._stack[len(self._stack) - count :]
         del self._stack[len(self._stack) - count :]
         return taken
@@ -200,7 +125,7 @@ class Machine:
 
     def _remember(self, place: int) -> None:
         # Python's own reader takes memory for all the places below.
-        if not 0 <= place <= self._steps:
+        if not 0 <= place <= self._instructions.steps:
             raise RefusedError(f"keeps something at place {place}, far behind all others")
         self._memo[place] = self._stack[-1]
 
@@ -298,13 +223,13 @@ class Machine:
     def _extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if not isinstance(target, list | Call):
-            raise DamagedError("is no pickled checkpoint, or is damaged: no list to append to")
+            raise damaged("no list to append to")
         (target.items if isinstance(target, Call) else target).extend(items)
 
     def _set_pairs(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if not isinstance(target, dict | Call):
-            raise DamagedError("is no pickled checkpoint, or is damaged: no dict to put into")
+            raise damaged("no dict to put into")
         pairs = target.pairs if isinstance(target, Call) else target
         for name, value in zip(items[::2], items[1::2], strict=True):
             # Others could take forever to be hashed, or run out of stack.
@@ -315,7 +240,7 @@ class Machine:
 
 _METHODS: dict[str, Callable[[Machine], None]] = {
     opcode: vars(Machine)[f"_do_{opcode.lower()}"]
-    for opcode in _OPCODES.values()
+    for opcode in OPCODES.values()
     if f"_do_{opcode.lower()}" in vars(Machine)
 }
 

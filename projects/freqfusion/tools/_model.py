@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_model(
-    config_file: str, weights: str | None, overrides: Sequence[str] = ()
+    config_file: str, weights: str | None, overrides: Sequence[str] = (), *, unsafe: bool = False
 ) -> tuple[Any, Any]:
     """The configuration and its model, in evaluation mode with its weights.
 
@@ -23,11 +23,12 @@ def load_model(
         weights: A file or address; None takes ``MODEL.WEIGHTS``; the empty string leaves the model
             as it was initialised, and downloads nothing.
         overrides: ``KEY VALUE`` pairs that change the configuration.
+        unsafe: Tags of the configuration may run code.
 
     Raises:
         ValueError: for a configuration or weights that cannot be read.
     """
-    cfg = read_config(config_file, weights, overrides)
+    cfg = read_config(config_file, weights, overrides, unsafe=unsafe)
     if weights == "":
         cfg.MODEL.TIMM.PRETRAINED = False
     return cfg, build_model(cfg, needs_weights=weights != "")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._analyze.measure import analyze
 from freqfusion.tools._analyze.table import render
 from freqfusion.tools._arguments import number_from, parse_size
@@ -42,7 +43,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.output.is_dir():
         raise ValueError(f"--output {options.output} is a folder; name a file")
     torch.manual_seed(0)
-    cfg, model = load_model(options.config_file, options.weights, options.opts)
+    cfg, model = load_model(
+        options.config_file, options.weights, options.opts, unsafe=options.allow_unsafe_config
+    )
     result = analyze(cfg, model, options.size, options.runs)
     return {"config": options.config_file, "weights": options.weights} | result
 
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
+    add_unsafe_config(parser)
     add("--weights", default="", metavar="FILE", help="checkpoint; not given: random weights")
     add("--size", type=parse_size, default=(512, 512), metavar="HxW", help="of the image; 512x512")
     add("--depth", type=number_from(0), default=2, metavar="N", help="of the printed tree; 2")

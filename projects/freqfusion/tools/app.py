@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._app.server import ViewerServer
 from freqfusion.tools._app.uploads import Limits
 from freqfusion.tools._app.viewer import Viewer
@@ -51,7 +52,12 @@ def make_server(options: argparse.Namespace) -> ViewerServer:
         OSError: if the address cannot be had.
     """
     limits = Limits(options.max_megabytes * 10**6, options.max_megapixels * 10**6)
-    cfg = read_config(options.config_file, options.weights or None, options.opts)
+    cfg = read_config(
+        options.config_file,
+        options.weights or None,
+        options.opts,
+        unsafe=options.allow_unsafe_config,
+    )
     check_weights(cfg.MODEL.WEIGHTS)
     viewer = Viewer(Predictor(cfg), metadata_of(cfg), score_threshold=options.score_threshold)
     names = [options.host, *options.allow_host]
@@ -79,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
+    add_unsafe_config(parser)
     add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     add("--host", default="127.0.0.1", help="address to listen at; 127.0.0.1, this machine only")
     add("--port", type=number_from(0), default=0, metavar="N", help="0, any free one")

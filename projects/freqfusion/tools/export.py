@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._model import build_model, metadata_of, read_config
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -41,7 +42,12 @@ def run(options: argparse.Namespace) -> int:
     from freqfusion.tools._export.parts import part_of
 
     _check(options)
-    cfg = read_config(options.config_file, options.weights or None, options.opts)
+    cfg = read_config(
+        options.config_file,
+        options.weights or None,
+        options.opts,
+        unsafe=options.allow_unsafe_config,
+    )
     cfg.MODEL.DEVICE = "cpu"
     part = part_of(build_model(cfg)).eval()
     metadata = {
@@ -146,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
+    add_unsafe_config(parser)
     add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     add("--output", type=Path, required=True, metavar="FILE", help="the ONNX file to write")
     add("--size", type=_size, default=(256, 320), metavar="HxW", help="sizes to compare at lie "

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._arguments import number_from
 from freqfusion.tools._feature_similarity.figures import save_figures
 from freqfusion.tools._feature_similarity.layers import (
@@ -74,7 +75,9 @@ def run(models: Sequence[Model], options: argparse.Namespace) -> Report:
     widths = tuple(dict.fromkeys(options.edge_width))
     report = Report([], {})
     for model in models:
-        cfg = read_config(model.config_file, model.weights, options.opts)
+        cfg = read_config(
+            model.config_file, model.weights, options.opts, unsafe=options.allow_unsafe_config
+        )
         check_weights(cfg.MODEL.WEIGHTS)
         sources, metadata = from_dataset(options.dataset, options.limit)
         _check_truth(sources[0], metadata, options.labels)
@@ -173,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", metavar="FILE", help="configuration of one model (YAML)")
+    add_unsafe_config(parser)
     add("--weights", metavar="FILE", help="its checkpoint; not given: MODEL.WEIGHTS")
     add(
         "--model",

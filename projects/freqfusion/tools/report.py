@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._arguments import number_from, one_of
 from freqfusion.tools._model import check_weights, load_model
 from freqfusion.tools._report.context import Context
@@ -62,7 +63,9 @@ def make(context: Context, names: Sequence[str]) -> tuple[dict[str, Section], di
 
 
 def _context(options: argparse.Namespace) -> Context:
-    cfg, model = load_model(options.config_file, options.weights, options.opts)
+    cfg, model = load_model(
+        options.config_file, options.weights, options.opts, unsafe=options.allow_unsafe_config
+    )
     context = Context(
         options.config_file,
         cfg,
@@ -142,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
+    add_unsafe_config(parser)
     add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     add("--run", type=Path, metavar="DIR", help="output folder of its training")
     add("--dataset", metavar="NAME", help="registered data set; not given: the first to test on")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from same_numbers import check_same
+from same_numbers import check_same, check_same_steps
 from torch.multiprocessing import ProcessRaisedException
 from toy_configs import change
 from worker_runs import LABELLED, ONE_IMAGE, fail, record_runs, register
@@ -48,6 +48,10 @@ SFM = EXACT | {
     "DATASETS__TRAIN": (LABELLED,),
 }
 QUICK = {"DATASETS__TEST": ()}
+# The statistics of a batch over both processes: those of one process that has all of it.
+SYNCHRONISED = (
+    EXACT | QUICK | {"MODEL__RESNETS__NORM": "naiveSyncBN", "DATASETS__TRAIN": (LABELLED,)}
+)
 BFLOAT16 = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16", "SOLVER__MAX_ITER": 1}
 
 
@@ -58,6 +62,8 @@ def cases(semantic_cfg):
     return {
         "panoptic": change(semantic.clone(), PANOPTIC),
         "sfm": change(semantic.clone(), SFM),
+        "sharded": change(semantic.clone(), PANOPTIC | {"SOLVER__FSDP__ENABLED": True}),
+        "synchronised": change(semantic.clone(), SYNCHRONISED),
         "bfloat16": change(semantic.clone(), SFM | BFLOAT16 | QUICK),
         # Where the attention learns from nothing, processes must not wait for its gradients.
         "unsupervised": change(
@@ -82,12 +88,17 @@ def test_two_processes_train_and_evaluate_as_one(cases, tmp_path, datasets):
     """The same losses, gradients, weights and scores; each of three images is evaluated once."""
     register()
     two = recorded(cases, tmp_path / "two", 2)
-    alike = {name: cases[name] for name in ("panoptic", "sfm")}
-    one = recorded(alike, tmp_path / "one", 1)
-    for name in alike:
+    alike = {name: cases[name] for name in ("panoptic", "sfm", "synchronised")}
+    parts = change(cases["sfm"].clone(), QUICK | {"SOLVER__ACCUMULATE_STEPS": 2})
+    one = recorded(alike | {"parts": parts}, tmp_path / "one", 1)
+    for name in ("panoptic", "sfm"):
         check_same(one[name], two[name])
         [images] = one[name]["images"]
         assert two[name]["images"] == [images[:2], images[2:]]
+    check_same(one["panoptic"], two["sharded"])
+    # Its running variances are those of a batch without Bessel's correction, and it counts none.
+    check_same_steps(one["synchronised"], two["synchronised"], what=["gradients"])
+    check_same_steps(one["sfm"], one["parts"])
     assert math.isfinite(two["bfloat16"]["losses"][0])
     names = two["unsupervised"]["gradients"]
     assert names

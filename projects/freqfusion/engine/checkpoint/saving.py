@@ -78,19 +78,17 @@ class Saving(HookBase):
         return max(name for name, _ in all_of_them), all_of_them[0][1]
 
     def _save(self, name: str) -> str:
-        """Save in the main process; what went wrong, in all of them."""
+        """Save; what went wrong in the main process, in all of them."""
         trainer: Any = self.trainer
-        main = comm.is_main_process()
         states = comm.gather(trainer.process_state())
         problem = ""
-        if main:
-            try:
-                self._checkpointer.save(name, iteration=trainer.iter, processes=states)
-                if self._keep_last:
-                    self._checkpointer.remove_old(self._keep_last)
-            except OSError as error:
-                problem = str(error)
-                logger.error("%s; the checkpoint before it stays", problem)
+        try:
+            self._checkpointer.save(name, iteration=trainer.iter, processes=states)
+            if self._keep_last and comm.is_main_process():
+                self._checkpointer.remove_old(self._keep_last)
+        except OSError as error:
+            problem = str(error)
+            logger.error("%s; the checkpoint before it stays", problem)
         self._saved_at = time.monotonic()
         answers: list[str] = comm.all_gather(problem)
         return answers[0]
