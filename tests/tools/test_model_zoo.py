@@ -253,8 +253,10 @@ class TestEstimate:
         found = estimating.estimate(cfg_of(), MEASURED | {"kept_bytes": None}, 4)
         assert found.memory_bytes is None
         assert "what images keep was not measured" in recipes_page.facts_of(found)[2]
-        with pytest.raises(ValueError, match="run with --measure first"):
-            estimating.estimate(cfg_of(), {"parameters": None, "trainable": None}, 4)
+        nothing = estimating.estimate(cfg_of(), record.EMPTY, 4)
+        assert nothing.state_bytes is None
+        assert nothing.memory_bytes is None
+        assert "its parameters were not counted" in recipes_page.facts_of(nothing)[2]
 
     def test_images_that_do_not_divide(self):
         with pytest.raises(ValueError, match="IMS_PER_BATCH 16 does not divide by 3 GPUs"):

@@ -17,7 +17,7 @@ from freqfusion.tools._model_zoo import recipes_page, zoo_page
 from freqfusion.tools._model_zoo.catalogue import CONFIGS, choose, find_recipes
 from freqfusion.tools._model_zoo.estimate import estimate
 from freqfusion.tools._model_zoo.measuring import Wanted, measure
-from freqfusion.tools._model_zoo.record import FILE, read_rows
+from freqfusion.tools._model_zoo.record import EMPTY, FILE, read_rows
 from freqfusion.tools._model_zoo.synthetic import FOLDER, read_runs
 
 
@@ -61,7 +61,7 @@ def estimated(options: argparse.Namespace) -> list[str]:
     if len(chosen) > 1:
         raise ValueError(f"{options.estimate!r} fits {len(chosen)} recipes; name one")
     name = chosen[0].name
-    row = read_rows(options.root / FILE).get(name, {"parameters": None, "trainable": None})
+    row = read_rows(options.root / FILE).get(name, EMPTY)
     found = estimate(_configuration(options.root / CONFIGS / name), row, options.gpus, options.size)
     seconds = options.step_seconds
     if options.metrics:

@@ -28,7 +28,8 @@ class Estimate:
         images_per_gpu: Of one.
         epochs: How often each image is seen; None for a data set of unknown length.
         size: Height and width of the largest training image.
-        state_bytes: Weights, gradients and the optimizer's averages, on each GPU.
+        state_bytes: Weights, gradients and the optimizer's averages, on each GPU; None if the
+            parameters were not counted.
         kept_bytes: What one image of ``size`` keeps for gradients; None if not measured.
     """
 
@@ -37,13 +38,13 @@ class Estimate:
     images_per_gpu: int
     epochs: float | None
     size: tuple[int, int]
-    state_bytes: int
+    state_bytes: int | None
     kept_bytes: int | None
 
     @property
     def memory_bytes(self) -> int | None:
         """Of one GPU at least: state and kept maps, without room to compute in."""
-        if self.kept_bytes is None:
+        if self.state_bytes is None or self.kept_bytes is None:
             return None
         return self.state_bytes + self.images_per_gpu * self.kept_bytes
 
@@ -61,17 +62,14 @@ def estimate(
     training image of the configuration.
 
     Raises:
-        ValueError: if the images of a step do not divide by ``gpus``, or nothing was measured.
+        ValueError: if the images of a step do not divide by ``gpus``.
     """
     images = cfg.SOLVER.IMS_PER_BATCH
     if images % gpus:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH {images} does not divide by {gpus} GPUs; take another number"
         )
-    if row["parameters"] is None or row["trainable"] is None:
-        raise ValueError("its parameters have not been counted; run with --measure first")
     size = size or training_size(cfg)
-    states = _BYTES * (1 + _STATES[cfg.SOLVER.OPTIMIZER])
     number = images_of(cfg.DATASETS.TRAIN)
     return Estimate(
         iterations=cfg.SOLVER.MAX_ITER,
@@ -79,7 +77,7 @@ def estimate(
         images_per_gpu=images // gpus,
         epochs=None if number is None else cfg.SOLVER.MAX_ITER * images / number,
         size=size,
-        state_bytes=_BYTES * row["parameters"] + states * row["trainable"],
+        state_bytes=_state(row, cfg.SOLVER.OPTIMIZER),
         kept_bytes=_scaled(row, size),
     )
 
@@ -105,6 +103,13 @@ def images_of(datasets: tuple[str, ...]) -> int | None:
         for name in datasets
     ]
     return None if None in numbers else sum(number or 0 for number in numbers)
+
+
+def _state(row: Mapping[str, Any], optimizer: str) -> int | None:
+    if row["parameters"] is None or row["trainable"] is None:
+        return None
+    learnt: int = (1 + _STATES[optimizer]) * row["trainable"]
+    return _BYTES * (int(row["parameters"]) + learnt)
 
 
 def _scaled(row: Mapping[str, Any], size: tuple[int, int]) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 from freqfusion.tools._model_zoo.catalogue import CONFIGS, DATASETS
 from freqfusion.tools._model_zoo.estimate import Estimate, estimate
 from freqfusion.tools._model_zoo.published import published_for
-from freqfusion.tools._model_zoo.record import Rows
+from freqfusion.tools._model_zoo.record import EMPTY, Rows
 
 FILE = Path("docs/recipes.md")
 _GIBIBYTE = 1 << 30
@@ -123,10 +123,8 @@ def _section(training: Training, cfg: Any, rows: Rows) -> str:
     if published:
         note = f" ({published.difference})" if published.difference else ""
         quoted = f"{published.text}{note}; {published.source}"
-    row = rows.get(training.config)
-    facts = ["Time and memory: its parameters have not been measured."]
-    if row is not None and row["trainable"] is not None:
-        facts = facts_of(estimate(cfg, row, training.gpus))
+    row = rows.get(training.config, EMPTY)
+    facts = facts_of(estimate(cfg, row, training.gpus))
     lines = [
         f"### {training.title}",
         "```",
@@ -146,18 +144,22 @@ def facts_of(found: Estimate, step_seconds: float | None = None) -> list[str]:
         time = f"{found.hours(1):.1f} h for each second that a step takes"
     else:
         time = f"{found.hours(step_seconds):.1f} h at {step_seconds:.3f} s for a step"
-    state = f"{found.state_bytes / _GIBIBYTE:.2f} GiB of weights, gradients and averages"
-    size = "x".join(map(str, found.size))
-    if found.kept_bytes is None or found.memory_bytes is None:
-        memory = f"{state}; what images keep was not measured"
-    else:
-        memory = (
-            f"at least {found.memory_bytes / _GIBIBYTE:.1f} GiB for each GPU: {state},"
-            f" {found.kept_bytes / _GIBIBYTE:.2f} GiB for each image of {size}"
-        )
     return [
         f"Training: {found.iterations} steps of {found.images_per_step} images"
         f" ({found.images_per_gpu} for each GPU){epochs}.",
         f"Time, without evaluation: {time}.",
-        f"Memory: {memory}.",
+        f"Memory: {_memory(found)}.",
     ]
+
+
+def _memory(found: Estimate) -> str:
+    if found.state_bytes is None:
+        return "its parameters were not counted; --measure does"
+    state = f"{found.state_bytes / _GIBIBYTE:.2f} GiB of weights, gradients and averages"
+    if found.kept_bytes is None or found.memory_bytes is None:
+        return f"{state}; what images keep was not measured; --measure --memory does"
+    size = "x".join(map(str, found.size))
+    return (
+        f"at least {found.memory_bytes / _GIBIBYTE:.1f} GiB for each GPU: {state},"
+        f" {found.kept_bytes / _GIBIBYTE:.2f} GiB for each image of {size}"
+    )

@@ -26,7 +26,7 @@ from freqfusion.tools._model_zoo.catalogue import Recipe
 
 SCHEMA = 1
 FILE = Path("results/model-zoo.json")
-_EMPTY = dict.fromkeys(("parameters", "trainable", "size", "flops", "kept_bytes", "time"))
+EMPTY = dict.fromkeys(("parameters", "trainable", "size", "flops", "kept_bytes", "time"))
 Rows = dict[str, dict[str, Any]]
 
 
@@ -40,7 +40,7 @@ def read_rows(file: Path) -> Rows:
         return {}
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        schema, rows = record["schema"], {row["config"]: _EMPTY | row for row in record["rows"]}
+        schema, rows = record["schema"], {row["config"]: EMPTY | row for row in record["rows"]}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{file} is not a record of the model zoo ({error}); move it away and measure anew"
@@ -69,7 +69,7 @@ def updated(rows: Rows, name: str, numbers: Mapping[str, Any]) -> Rows:
 
     At another size all that was measured at the old one is dropped.
     """
-    row = {"config": name, **_EMPTY, **rows.get(name, {})}
+    row = {"config": name, **EMPTY, **rows.get(name, {})}
     if row["size"] not in (None, numbers["size"]):
         row |= {"flops": None, "kept_bytes": None, "time": None}
     return rows | {name: row | dict(numbers)}
