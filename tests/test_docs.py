@@ -1,13 +1,17 @@
 """What the documents show works: code blocks run, linked files and named commands exist."""
 
+import importlib
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted(path.name for path in ROOT.glob("*.md"))
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+)
 
 
 def blocks(name, language):
@@ -41,7 +45,7 @@ def test_links_lead_somewhere(name):
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)#]+)\)", prose):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (ROOT / name).parent.joinpath(target).exists(), target
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -52,3 +56,34 @@ def test_named_tools_and_targets_exist(name):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)) <= targets
+
+
+def commands(name):
+    """Every command of a document's code blocks."""
+    lines = "".join(blocks(name, "")).replace("\\\n", " ").splitlines()
+    return [pytest.param(line, id=f"{number}") for number, line in enumerate(lines)]
+
+
+@pytest.mark.detectron2
+@pytest.mark.parametrize("command", commands("docs/recipes.md"))
+def test_recipe_is_a_command(command):
+    """It parses, its configuration is there, and its images divide by its processes."""
+    words = shlex.split(command)
+    if words[:2] == ["python", "-m"]:
+        tool = importlib.import_module(words[2])
+        options = tool._parser().parse_args(words[3:])
+        assert not hasattr(options, "estimate") or (ROOT / options.estimate).is_file()
+        return
+    from torch.distributed.run import get_args_parser
+
+    from freqfusion.engine import command_line
+    from freqfusion.engine.setup import load_config
+
+    assert words[0] == "torchrun"
+    launched = get_args_parser().parse_args(words[1:])
+    assert (ROOT / launched.training_script).is_file()
+    options = command_line.argument_parser().parse_args(launched.training_script_args)
+    assert (ROOT / options.config_file).is_file()
+    cfg = load_config(str(ROOT / options.config_file), options.opts)
+    assert cfg.SOLVER.IMS_PER_BATCH % int(launched.nproc_per_node) == 0
+    assert bool(cfg.MODEL.WEIGHTS.endswith("model_final.pth")) == options.eval_only

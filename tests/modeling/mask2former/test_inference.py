@@ -240,3 +240,12 @@ def test_errors():
         instance_inference(mask_cls, mask_pred, topk=0)
     with pytest.raises(ValueError, match=r"boxes must be one of \('zeros', 'masks'\), got 'real'"):
         instance_inference(mask_cls, mask_pred, topk=1, boxes="real")
+
+
+def test_shapes_alone():
+    """On the device without memory, which has no mixed precision to switch off."""
+    scores = semantic_inference(
+        torch.empty(5, 4, device="meta"), torch.empty(5, 6, 7, device="meta")
+    )
+    assert scores.device.type == "meta"
+    assert scores.shape == (3, 6, 7)

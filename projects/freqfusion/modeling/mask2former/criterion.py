@@ -30,6 +30,7 @@ from freqfusion.modeling.mask2former.predictions import (
     at_least_float32,
     check_targets,
 )
+from freqfusion.modeling.precision import without_autocast
 
 LossPart = Literal["labels", "masks"]
 
@@ -118,7 +119,7 @@ class SetCriterion(nn.Module):
         losses = {}
         logits, masks = outputs["pred_logits"], outputs["pred_masks"]
         # Sums over thousands of points and logarithms of small probabilities need float32.
-        with torch.autocast(masks.device.type, enabled=False):
+        with without_autocast(masks.device):
             if "labels" in self.losses:
                 losses["loss_ce"] = self._class_loss(logits, targets, matches)
             if "masks" in self.losses:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from freqfusion.layers.checks import check_choice, check_positive
 from freqfusion.modeling.mask2former.predictions import at_least_float32
+from freqfusion.modeling.precision import without_autocast
 
 InstanceBoxes = Literal["zeros", "masks"]
 
@@ -42,7 +43,7 @@ def semantic_inference(mask_cls: Tensor, mask_pred: Tensor) -> Tensor:
     height, width = mask_pred.shape[-2:]
     dtype = torch.promote_types(classes.dtype, at_least_float32(mask_pred[:0]).dtype)
     scores = torch.empty(len(classes), height, width, dtype=dtype, device=mask_pred.device)
-    with torch.autocast(mask_pred.device.type, enabled=False):
+    with without_autocast(mask_pred.device):
         for rows in _row_chunks(max(mask_pred.shape[0], len(classes)), height, width):
             masks = at_least_float32(mask_pred[:, rows]).sigmoid().flatten(1)
             scores[:, rows] = (classes.to(dtype) @ masks.to(dtype)).unflatten(1, (-1, width))

@@ -19,6 +19,7 @@ from freqfusion.modeling.mask2former.predictions import (
     MaskTargets,
     at_least_float32,
 )
+from freqfusion.modeling.precision import without_autocast
 
 Matches = tuple[Tensor, Tensor]
 """Queries, ascending, and the objects that they are matched with; both int64 on the CPU."""
@@ -105,7 +106,7 @@ class HungarianMatcher(nn.Module):
         """
         points = draw_points(1, self.num_points, masks.device)
         # Small differences between costs decide, so half precision is not enough for them.
-        with torch.autocast(masks.device.type, enabled=False):
+        with without_autocast(masks.device):
             probabilities = at_least_float32(logits).softmax(dim=-1)
             predicted = sample_points(masks[None], points)[0]
             true = sample_points(target["masks"][None].to(masks.device), points)[0].to(predicted)

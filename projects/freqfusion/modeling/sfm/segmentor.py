@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from freqfusion.layers.checks import check_choice
 from freqfusion.layers.sfm import attention_edge_loss, warp_edge_target
 from freqfusion.layers.sfm.supervision import EdgeLoss
+from freqfusion.modeling.precision import without_autocast
 from freqfusion.modeling.sfm.backbone import ModulatedBackbone
 from freqfusion.modeling.sfm.edges import label_edges
 from freqfusion.modeling.sfm.pixel_decoder import SFMPixelDecoder
@@ -87,7 +88,7 @@ class SFMSegmentor(nn.Module):
         brought there.
         """
         logits = next(iter(seen.logits.values()))
-        with torch.autocast(logits.device.type, enabled=False):
+        with without_autocast(logits.device):
             edges = label_edges(
                 batched_inputs,
                 self._covered(seen),

@@ -11,6 +11,7 @@ from torch import nn
 
 from freqfusion.analysis import (
     Latency,
+    SavedMemory,
     count_flops,
     count_parameters,
     measure_latency,
@@ -49,12 +50,12 @@ def analyze(cfg: Any, model: nn.Module, size: tuple[int, int], runs: int) -> dic
     flops = count_flops(model, inputs)
     peak = peak_memory(model, inputs)
     latency = measure_latency(model, inputs, runs=runs) if runs else None
+    saved: SavedMemory | None = None
     try:
-        saved = _saved(model, [with_targets(image, cfg)])
+        saved = training_memory(cfg, model, image)
     except (ValueError, RuntimeError, AssertionError, KeyError, IndexError) as error:
         # One image may be too little to train on: batch normalisation of a single pixel, say.
         notes.append(f"memory of training was not measured: {str(error) or type(error).__name__}")
-        saved = None
     parameters = count_parameters(model)
     parts = [
         {
@@ -83,11 +84,12 @@ def analyze(cfg: Any, model: nn.Module, size: tuple[int, int], runs: int) -> dic
     }
 
 
-def _saved(model: nn.Module, inputs: Any) -> Any:
+def training_memory(cfg: Any, model: nn.Module, image: dict[str, Any]) -> SavedMemory:
+    """What a training step on one image keeps; the model stays in training mode."""
     from detectron2.utils.events import EventStorage
 
     with EventStorage():
-        return saved_for_backward(model.train(), inputs)
+        return saved_for_backward(model.train(), [with_targets(image, cfg)])
 
 
 def _times(latency: Latency | None, name: str) -> dict[str, float] | None:

@@ -1,9 +1,11 @@
 """Tables of measurements as Markdown, and the part of a document that they make up."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from freqfusion.tools._markdown import table
 
 BEGIN = "<!-- measured: begin (python -m freqfusion.tools.benchmark --write-docs) -->"
 END = "<!-- measured: end -->"
@@ -14,7 +16,7 @@ def render(record: Mapping[str, Any]) -> str:
     """Both tables of a record; a table without rows is left out."""
     parts = [f"Measured on {record['machine']}; medians of {record['runs']} runs in turn."]
     if record["rows"]:
-        parts.append(_table(_COMPARED, map(_compared, record["rows"])))
+        parts.append(table(_COMPARED, map(_compared, record["rows"])))
     if record["sizes"]:
         parts.append(_per_pixel(record["sizes"]))
     return "\n\n".join(parts)
@@ -73,12 +75,7 @@ def _per_pixel(rows: Sequence[Mapping[str, Any]]) -> str:
         ratio = large["ns_per_pixel"] / small["ns_per_pixel"] if small and large else None
         lines.append([*line, f"{ratio:.2f}" if ratio else ""])
     header = ["ns per pixel of the image", "threads", *map(str, sizes), "2048 to 512"]
-    return _table(header, lines)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(header, lines)
 
 
 def _mebibytes(count: int | None) -> str:
