@@ -58,19 +58,26 @@ def test_local_similarity():
 
 
 def test_gradients_of_reassembly_cost_as_much_as_itself():
-    """The gradient in the features is ``scatter``, in the kernels ``correlate``: B*C*Ho*Wo*k*k."""
+    """In the features ``scatter``, in the kernels ``correlate``, each B*C*Ho*Wo*k*k, or both."""
     features = torch.randn(1, 4, 3, 5, requires_grad=True)
     kernels = torch.randn(1, 9, 6, 10, requires_grad=True)
+    tensors = {"features": features, "kernels": kernels}
 
-    def backward():
-        with torch.enable_grad():
-            output = reassemble(features, kernels, kernel_size=3, scale=2)
-            torch.autograd.grad(output.sum(), (features, kernels))
+    def counted(*wanted):
+        def backward():
+            with torch.enable_grad():
+                maps = [x if name in wanted else x.detach() for name, x in tensors.items()]
+                output = reassemble(*maps, kernel_size=3, scale=2)
+                torch.autograd.grad(output.sum(), [tensors[x] for x in wanted])
+
+        by_operator = count_flops(Calls(backward)).by_operator
+        return {name: n for name, n in by_operator.items() if name.startswith("freqfusion::")}
 
     once = 4 * 6 * 10 * 9
-    counted = count_flops(Calls(backward)).by_operator
-    names = ("gather", "scatter", "correlate")
-    assert {name: counted[f"freqfusion::{name}"] for name in names} == dict.fromkeys(names, once)
+    assert counted("features") == {"freqfusion::gather": once, "freqfusion::scatter": once}
+    assert counted("kernels") == {"freqfusion::gather": once, "freqfusion::correlate": once}
+    both = {"freqfusion::gather": once, "freqfusion::gradients": 2 * once}
+    assert counted("features", "kernels") == both
 
 
 def freqfusion_by_hand(*, fine, coarse, hr, lr, compressed, groups):

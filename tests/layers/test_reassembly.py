@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from oracles import loops, unfold
 
 from freqfusion.layers import normalize_kernels, reassemble
-from freqfusion.layers.neighbourhood import Geometry, correlate, gather, operators, scatter
+from freqfusion.layers.neighbourhood import (
+    Geometry,
+    banded,
+    correlate,
+    gather,
+    operators,
+    scatter,
+    shifted,
+)
 
 
 def example(
@@ -168,6 +176,49 @@ def test_operators_are_registered_correctly(geometry):
     torch.library.opcheck(operators._gather, (features, kernels, fields))
     torch.library.opcheck(operators._correlate, (values, features, fields))
     torch.library.opcheck(operators._scatter, (values, kernels, 4, 5, fields))
+    torch.library.opcheck(operators._gradients, (values, features, kernels, fields))
+
+
+WIDE = [
+    pytest.param(
+        (3, 2 * banded._BLOCK + 5),
+        (6, 4 * banded._BLOCK + 9),
+        Geometry(3, scale=2, groups=2),
+        id="cropped",
+    ),
+    pytest.param(
+        (5, banded._BLOCK + 1),
+        (15, 3 * banded._BLOCK + 3),
+        Geometry(5, scale=3),
+        id="one-pixel-more",
+    ),
+    pytest.param(
+        (8, 3 * banded._BLOCK),
+        (8, 6 * banded._BLOCK - 8),
+        Geometry(5, scale=2, margin=2),
+        id="margin",
+    ),
+    pytest.param((300, 7), (600, 14), Geometry(5, scale=2), id="narrow"),
+]
+
+
+@pytest.mark.parametrize(("size", "out_size", "geometry"), WIDE)
+def test_blocks_of_wide_maps_join_without_seams(size, out_size, geometry):
+    """The products of small matrices, block by block, and shift-and-add without blocks."""
+    channels, g = 2 * geometry.groups, geometry
+    features = torch.randn(2, channels, *size, dtype=torch.float64)
+    kernels = torch.randn(2, g.groups * g.taps, *out_size, dtype=torch.float64)
+    values = torch.randn(2, channels, *out_size, dtype=torch.float64)
+    assert banded.is_applicable(g.source_size(*size), out_size, g)
+    close = torch.testing.assert_close
+    close(banded.gather(features, kernels, g), shifted.gather(features, kernels, g))
+    spread, products = (
+        shifted.scatter(values, kernels, size, g),
+        shifted.correlate(values, features, g),
+    )
+    close(banded.scatter(values, kernels, size, g), spread)
+    close(banded.correlate(values, features, g), products)
+    close(banded.gradients(values, features, kernels, g), (spread, products))
 
 
 @pytest.mark.parametrize("scale", [1, 2])

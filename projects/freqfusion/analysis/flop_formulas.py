@@ -63,6 +63,11 @@ def spread(arguments: Arguments, output: Tensor) -> int:
     return values.numel() * _taps(arguments)
 
 
+def spread_twice(arguments: Arguments, output: Any) -> int:
+    """Both derivatives of reassembly at once."""
+    return 2 * spread(arguments, output)
+
+
 def _taps(arguments: Arguments) -> int:
     kernel_size: int = arguments["geometry"][0]
     return kernel_size * kernel_size
@@ -191,6 +196,7 @@ FORMULAS: dict[str, Formula] = {
     "freqfusion::gather": gather,
     "freqfusion::scatter": spread,
     "freqfusion::correlate": spread,
+    "freqfusion::gradients": spread_twice,
     "freqfusion::deformable_attention": deformable_attention,
 }
 # deformops has an operator for each of its backends.

@@ -3,7 +3,8 @@
 With features x, kernels m and values y, all three come from one trilinear form, the sum over output
 pixels p, taps t and channels c of ``y[c, p] * m[t, p] * x[c, p + t]``: each operator is its
 derivative in one argument, so that the derivatives of the three are the three again, and nothing
-but the two inputs of a call is kept for the backward pass.
+but the inputs of a call is kept for the backward pass. Where both derivatives of a gather are
+wanted, one operator more computes them together.
 
 They are registered with torch's dispatcher, which lets ``torch.compile`` treat each as one node and
 lets counters name it. On a GPU they are computed by the Triton kernels in :mod:`.fused`, where
@@ -85,6 +86,20 @@ def _scatter(
     return features
 
 
+@torch.library.custom_op("freqfusion::gradients", mutates_args=())
+def _gradients(
+    values: Tensor, features: Tensor, kernels: Tensor, geometry: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Both derivatives of a gather: ``scatter`` and ``correlate`` of its output's gradient."""
+    g = Geometry(*geometry)
+    size = (features.shape[-2], features.shape[-1])
+    form = _form(features, kernels, size, values.shape[-2:], g)
+    with torch.cuda.device_of(values):
+        if form is banded:
+            return banded.gradients(values, features, kernels, g)
+        return form.scatter(values, kernels, size, g), form.correlate(values, features, g)
+
+
 def _form(
     first: Tensor, second: Tensor, size: Sequence[int], out_size: Sequence[int], g: Geometry
 ) -> ModuleType:
@@ -116,6 +131,17 @@ def _(values: Tensor, kernels: Tensor, height: int, width: int, geometry: list[i
     return values.new_empty(shape, dtype=accumulation_dtype(values.dtype))
 
 
+@_gradients.register_fake
+def _(
+    values: Tensor, features: Tensor, kernels: Tensor, geometry: list[int]
+) -> tuple[Tensor, Tensor]:
+    dtype = accumulation_dtype(values.dtype)
+    return (
+        values.new_empty(features.shape, dtype=dtype),
+        values.new_empty(kernels.shape, dtype=dtype),
+    )
+
+
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     first, second, *_, geometry = inputs
     ctx.save_for_backward(first, second)
@@ -126,6 +152,9 @@ def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     features, kernels = ctx.saved_tensors
     g = ctx.geometry
     need_features, need_kernels, _ = ctx.needs_input_grad
+    if need_features and need_kernels:
+        of_features, of_kernels = _gradients(grad, features, kernels, list(g))
+        return of_features.to(features.dtype), of_kernels.to(kernels.dtype), None
     return (
         scatter(grad, kernels, features.shape[-2:], g).to(features.dtype)
         if need_features
@@ -159,6 +188,30 @@ def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
+def _save_all_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, geometry = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.geometry = Geometry(*geometry)
+
+
+def _gradients_backward(ctx: Any, spread: Tensor, products: Tensor) -> tuple[Tensor | None, ...]:
+    """From the gradients in what ``scatter`` and what ``correlate`` gave."""
+    values, features, kernels = ctx.saved_tensors
+    g = ctx.geometry
+    need_values, need_features, need_kernels, _ = ctx.needs_input_grad
+    of_values = None
+    if need_values:
+        of_values = gather(spread, kernels, g) + gather(features, products, g)
+    size = (features.shape[-2], features.shape[-1])
+    return (
+        None if of_values is None else of_values.to(values.dtype),
+        scatter(values, products, size, g).to(features.dtype) if need_features else None,
+        correlate(values, spread, g).to(kernels.dtype) if need_kernels else None,
+        None,
+    )
+
+
 _gather.register_autograd(_gather_backward, setup_context=_save_inputs)
 _correlate.register_autograd(_correlate_backward, setup_context=_save_inputs)
 _scatter.register_autograd(_scatter_backward, setup_context=_save_inputs)
+_gradients.register_autograd(_gradients_backward, setup_context=_save_all_inputs)
