@@ -164,7 +164,7 @@ class Canvas:
             return None
         thickness = self.difficulty.line_thickness
         if thickness is not None:
-            strokes = [replace(s, width=thickness) if s.width else s for s in strokes]
+            strokes = [replace(s, width=thickness, exact=True) if s.width else s for s in strokes]
         return rasterise(strokes, self.view.size)
 
     def _fill(
