@@ -1,6 +1,5 @@
 """The matrix and its runs: what is read, what is trained and what is not, and the messages."""
 
-import json
 import threading
 
 import pytest
@@ -253,70 +252,6 @@ def test_the_best_learning_rate_is_taken_by_the_runs(tmp_path, matrix):
         assert run.tuned == (factor is not None)
         assert run.overrides.get("SOLVER.BASE_LR") == (factor and factor * 0.0015)
     assert read_rows(results) == []
-
-
-def test_data_is_written_once(tmp_path, matrix, monkeypatch):
-    run = plan(matrix, tmp_path)[0]
-    assert training.data_options(run.data)[:4] == ["--detail", "full", "--size", "64x64"]
-    place = training.prepare_data(run, tmp_path / "data")
-    assert (place / "synthetic").is_dir()
-    assert json.loads((place / "data.json").read_text()) == dict(run.data)
-    monkeypatch.setattr(training.subprocess, "run", None)
-    assert training.prepare_data(run, tmp_path / "data") == place
-
-
-def test_scenes_that_cannot_be_written_are_told(tmp_path, matrix):
-    text = MATRIX.replace("size: 64x64", "size: 1x1")
-    run = plan(read_matrix(write_matrix(tmp_path, text)), tmp_path)[0]
-    with pytest.raises(
-        RuntimeError, match="the scenes of fpn bilinear-s0 cannot be written: synth"
-    ):
-        training.prepare_data(run, tmp_path / "data")
-    assert not (tmp_path / "data" / training.data_key(run.data)).exists()
-
-
-def test_the_script_must_be_there(tmp_path):
-    with pytest.raises(ValueError, match=r"there is no .*train_net\.py: the matrix must lie in"):
-        training.Trainer(root=tmp_path, output=tmp_path, data={}, keep_weights=False)
-
-
-SCRIPT = """
-import json, os, pathlib, sys
-folder = pathlib.Path(sys.argv[-1])
-pathlib.Path(folder, "model_final.pth").write_text("weights")
-print("threads", os.environ["OMP_NUM_THREADS"], os.environ["DETECTRON2_DATASETS"], *sys.argv)
-if "1" == sys.argv[sys.argv.index("SEED") + 1]:
-    sys.exit("train_net: no such luck")
-lines = [{"iteration": n, "time": t} for n, t in enumerate((0.5, 0.2, 0.3))]
-(folder / "metrics.json").write_text("".join(json.dumps(line) + chr(10) for line in lines))
-scores = {"sem_seg": {"mIoU": 12.5, "IoU-sky": None}}
-(folder / "results.json").write_text(json.dumps({"datasets": {"synthetic": scores}}))
-"""
-
-
-def test_training_is_a_process_whose_results_become_a_row(tmp_path, matrix):
-    """The median of the steps; a checkpoint is deleted; a failure says the log's last line."""
-    (tmp_path / "train_net.py").write_text(SCRIPT)
-    runs = plan(matrix, tmp_path / "rows", ["fpn"], ["bilinear"])
-    data = {training.data_key(runs[0].data): tmp_path / "scenes"}
-    train = training.Trainer(root=tmp_path, output=tmp_path / "o", data=data, keep_weights=False)
-    made = train(runs[0])
-    assert made["scores"] == {"sem_seg/mIoU": 12.5, "sem_seg/IoU-sky": None}
-    assert made["step_seconds"] == 0.3
-    assert made["seed"] == 0
-    assert made["parameters"] > 1_000_000
-    assert made["fingerprint"] == runs[0].fingerprint()
-    assert made["learning_rate"] == {"factor": 1.0, "chosen_on_tune": False}
-    assert set(made["versions"]) == {"python", "freqfusion", "torch", "numpy", "detectron2"}
-    assert made["revision"] is None
-    folder = tmp_path / "o/fpn/bilinear-s0"
-    assert f"threads 1 {tmp_path / 'scenes'}" in (folder / training.LOG).read_text()
-    assert not (folder / "model_final.pth").exists()
-    with pytest.raises(RuntimeError, match=r"^train_net: no such luck \(exit code 1, .*run.log\)"):
-        train(runs[1])
-    train.stop()
-    with pytest.raises(RuntimeError, match="stopped"):
-        train(runs[0])
 
 
 @pytest.mark.parametrize(
