@@ -3,7 +3,8 @@
 The matrix (``configs/synthetic/ablation.yaml``) names experiments, methods, seeds and the scenes
 that they learn from. Each run is a ``train_net.py`` of its own and leaves one JSON row in
 ``results/ablation``; a run whose row is there is not repeated, an interrupted one starts again.
-``--choose-lr`` compares learning rates on scenes of a third split.
+``--choose-lr`` compares learning rates on scenes of a third split, ``--write-docs`` writes tables
+and figures into ``docs/evidence.md``.
 """
 
 import argparse
@@ -26,9 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         matrix = read_matrix(options.matrix)
+        if options.write_docs:
+            return _write_docs(options, matrix)
         return _run(options, matrix)
     except ImportError as error:
-        print(f"ablate: {error}: training needs Detectron2", file=sys.stderr)
+        print(f"ablate: {error}: training needs Detectron2, figures its extra", file=sys.stderr)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"ablate: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -88,6 +91,14 @@ def _distinct(runs: Iterable[Run]) -> Iterable[Run]:
     return {data_key(run.data): run for run in runs}.values()
 
 
+def _write_docs(options: argparse.Namespace, matrix: Matrix) -> int:
+    from freqfusion.tools._ablate.document import write_document
+
+    for path in write_document(matrix, options.results, options.document):
+        print(path)
+    return 0
+
+
 def _listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     def parse(text: str) -> list[Any]:
         return [kind(part) for part in text.split(",") if part]
@@ -114,11 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     rates = "compare learning rates on scenes of a third split, for the runs to come"
     add("--choose-lr", action="store_true", help=rates)
     add("--dry-run", action="store_true", help="check the configurations and list the runs")
+    docs = "write tables and figures of the rows that there are, and train nothing"
+    add("--write-docs", action="store_true", help=docs)
     add("--keep-weights", action="store_true", help="do not delete the checkpoints of the runs")
     where = "folder of data, logs and checkpoints (output/ablation)"
     add("--output", type=Path, default=Path("output/ablation"), metavar="DIR", help=where)
     rows = "folder of the rows (results/ablation)"
     add("--results", type=Path, default=Path("results/ablation"), metavar="DIR", help=rows)
+    document = "with --write-docs: where the tables go (docs/evidence.md)"
+    add("--document", type=Path, default=Path("docs/evidence.md"), metavar="MD", help=document)
     return parser
 
 

@@ -155,7 +155,7 @@ def _experiment(
         str(part["title"]),
         str(part["config"]),
         data,
-        tuple(int(seed) for seed in _sequence(part["seeds"], f"{where}: seeds")),
+        _seeds(part["seeds"], f"{where}: seeds"),
         {name: methods[name] for name in chosen},
         _mapping(part["metrics"], f"{where}: metrics"),
         tuple((str(pair[0]), str(pair[1])) for pair in pairs),
@@ -180,6 +180,12 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be keys with values, got {value!r}")
     return value
+
+
+def _seeds(value: Any, where: str) -> tuple[int, ...]:
+    if not all(isinstance(seed, int) and seed >= 0 for seed in _sequence(value, where)):
+        raise ValueError(f"{where} must be whole numbers, got {value!r}")
+    return tuple(value)
 
 
 def _sequence(value: Any, where: str) -> Sequence[Any]:

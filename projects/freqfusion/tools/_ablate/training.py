@@ -53,13 +53,15 @@ class Trainer:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
+        facts = model_facts(run)
         started = time.perf_counter()
         code = self._train(run, folder)
         seconds = time.perf_counter() - started
         if code:
             raise RuntimeError(f"{_last_words(folder / LOG)} (exit code {code}, {folder / LOG})")
         scores = read_scores(folder / "results.json")
-        row = make_row(run, scores, seconds, step_seconds(folder), self.root)
+        times = {"seconds": seconds, "step_seconds": step_seconds(folder)}
+        row = make_row(run, scores, {**times, **facts}, self.root)
         if not self.keep_weights:
             for path in folder.glob("*.pth"):
                 path.unlink()
@@ -156,10 +158,9 @@ def step_seconds(folder: Path) -> float | None:
 
 
 def make_row(
-    run: Run, scores: Mapping[str, Any], seconds: float, step: float | None, root: Path
+    run: Run, scores: Mapping[str, Any], facts: Mapping[str, Any], root: Path
 ) -> dict[str, Any]:
-    """All that is known about a finished run."""
-    parameters, device = _model_facts(run)
+    """All that is known about a finished run; ``facts`` are times, parameters and device."""
     return {
         "schema": SCHEMA,
         "experiment": run.experiment,
@@ -172,29 +173,35 @@ def make_row(
         "learning_rate": {"factor": run.factor, "chosen_on_tune": run.tuned},
         "fingerprint": run.fingerprint(),
         "scores": dict(scores),
-        "seconds": seconds,
-        "step_seconds": step,
-        "parameters": parameters,
-        "device": device,
+        **facts,
         "versions": {"python": platform.python_version(), **_versions()},
         "revision": _revision(root),
     }
 
 
-def _model_facts(run: Run) -> tuple[int, str]:
-    """Parameters and device; the model is built without memory."""
+def model_facts(run: Run) -> dict[str, Any]:
+    """Parameters and device; the model is built without memory, before hours are spent on it.
+
+    RuntimeError where it cannot be built.
+    """
     import torch
     from detectron2.modeling import build_model
 
+    from freqfusion.data.registration import register_datasets
     from freqfusion.engine.setup import fit_device, load_config
 
     cfg = load_config(str(run.config), run.options())
     fit_device(cfg)
     device = str(cfg.MODEL.DEVICE)
     cfg.MODEL.DEVICE = "meta"
-    with torch.device("meta"):
-        model = build_model(cfg)
-    return sum(parameter.numel() for parameter in model.parameters()), device
+    # Models of things and stuff ask the data set which are which.
+    register_datasets(cfg.DATASETS.DECLARED)
+    try:
+        with torch.device("meta"):
+            model = build_model(cfg)
+    except (ValueError, AssertionError) as error:
+        raise RuntimeError(f"the model cannot be built: {error}") from error
+    return {"parameters": sum(part.numel() for part in model.parameters()), "device": device}
 
 
 def _versions() -> dict[str, str | None]:
