@@ -18,7 +18,7 @@ from freqfusion.engine.setup import fit_device, load_config
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = [
     path.relative_to(ROOT)
-    for path in sorted(ROOT.rglob("*.yaml"))
+    for path in sorted(ROOT.glob("*/*/*.yaml"))
     if not path.name.startswith("Base-")
 ]
 # What is evaluated; a Mask2Former of instances or things and stuff has the same.

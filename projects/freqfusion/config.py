@@ -51,7 +51,8 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     node.COMPRESSED_CHANNELS = 64
     node.ENCODER_KERNEL = 3
     node.ENCODER_DILATION = 1
-    # How the coarse map is upsampled without SEMI_CONV: "nearest", "bilinear" or "bicubic".
+    # How the coarse map is upsampled without SEMI_CONV or USE_LOW_PASS: "nearest", "bilinear" or
+    # "bicubic".
     node.UPSAMPLE_MODE = "nearest"
     node.ALIGN_CORNERS = False
     # The offset generator: on or off, channel groups that move independently, normalised inputs.
@@ -60,6 +61,8 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     node.FEATURE_RESAMPLE_NORM = True
     # Upsample the coarse logits with predicted kernels.
     node.COMP_FEAT_UPSAMPLE = True
+    # The low-pass filter; without it the coarse map is only interpolated, as UPSAMPLE_MODE says.
+    node.USE_LOW_PASS = True
     # The high-pass filter, and whether its result is added to the fine map.
     node.USE_HIGH_PASS = True
     node.HR_RESIDUAL = True
@@ -167,7 +170,8 @@ def _add_sfm_keys(cfg: CfgNode) -> None:
     # "@0.5" behind a module for the phase of its strides where the branches disagree.
     node.POINTS = "auto"
     # "exit": all maps return to the image's own space, for any head. "head": a head that knows the
-    # mappings does that.
+    # mappings does that. "none": nobody does; maps are taken for the image's own, to measure what
+    # the way back is worth.
     node.DEMODULATE = "exit"
     # The Gaussian that draws samples towards the attention: full width at half maximum and reach,
     # in pixels of each map.
@@ -187,7 +191,8 @@ def _add_sfm_keys(cfg: CfgNode) -> None:
     # Supervision of the attention by edges of the label maps: its weight, and "kl" or "mse".
     node.EDGE_LOSS_WEIGHT = 0.4
     node.EDGE_LOSS = "kl"
-    # Upsampling in the head: dilations of the cascade that relates pixels, stride of its lattice.
+    # Upsampling in the head: dilations of the cascade that relates pixels, [] without a cascade;
+    # stride of its lattice.
     node.MSAU = CfgNode()
     node.MSAU.DILATIONS = [1, 2, 4, 8, 16]
     node.MSAU.OUT_STRIDE = 4

@@ -235,5 +235,5 @@ def test_simple_scenes_have_a_few_large_things():
 
 
 def test_unknown_detail():
-    with pytest.raises(ValueError, match="detail is 'low'; choose one of full, simple"):
+    with pytest.raises(ValueError, match="detail is 'low'; choose one of full, simple, thin"):
         make_scene(0, 0, (32, 32), detail="low")

@@ -12,7 +12,12 @@ from PIL import Image
 
 from freqfusion.data.reading import read_label_png
 from freqfusion.evaluation import SemanticEvaluator
-from freqfusion.evaluation.semantic import frequency_weighted_iou, labels_of_segments
+from freqfusion.evaluation.semantic import (
+    frequency_weighted_iou,
+    labels_of_segments,
+    semantic_scores,
+    thin_classes,
+)
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
 
 CLASSES = 7
@@ -106,3 +111,26 @@ def test_id_without_a_segment(dataset):
     image = DatasetCatalog.get(dataset[1])[0]
     with pytest.raises(ValueError, match="which no segment of its annotation has"):
         labels_of_segments(image["pan_seg_file_name"], image["segments_info"][1:], 255)
+
+
+def test_thin_mean_by_hand():
+    """IoU 2/3 of a, 1/2 of b, c absent: the mean over b and c is 1/2, over c alone nan."""
+    confusion, boundary = ConfusionMatrix(3), BoundaryIoU(3)
+    prediction, truth = np.array([[0, 0, 1, 1]]), np.array([[0, 0, 0, 1]])
+    confusion.update(prediction, truth)
+    boundary.update(prediction, truth)
+    names = ("a", "b", "c")
+    assert semantic_scores(confusion, boundary, names, ("b", "c"))["mIoU-thin"] == 50
+    assert np.isnan(semantic_scores(confusion, boundary, names, ("c",))["mIoU-thin"])
+    scores = semantic_scores(confusion, boundary, names, ("b",))
+    assert scores["mBoundaryIoU-thin"] == scores["BoundaryIoU-b"]
+    assert not any("thin" in name for name in semantic_scores(confusion, boundary, names))
+
+
+def test_thin_classes_of_the_metadata():
+    metadata = {"thing_classes": ["wire"], "thin_classes": ["wire", "fence"]}
+    assert thin_classes(("things", "fence"), metadata, "scenes") == ("fence",)
+    assert thin_classes(("wire", "sky", "fence"), metadata, "scenes") == ("wire", "fence")
+    assert thin_classes(("sky",), {}, "scenes") == ()
+    with pytest.raises(ValueError, match="thin_classes of scenes has 'fence', which is no class"):
+        thin_classes(("sky",), metadata, "scenes")

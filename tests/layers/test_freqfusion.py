@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import unfold
@@ -55,6 +56,7 @@ def test_equals_unfold_form(options, padding_mode):
     lr=st.tuples(st.integers(1, 65), st.integers(1, 65)),
     semi_conv=st.booleans(),
     comp_feat_upsample=st.booleans(),
+    use_low_pass=st.booleans(),
     use_high_pass=st.booleans(),
     padding_mode=st.sampled_from(["zeros", "reflect"]),
 )
@@ -63,12 +65,12 @@ def test_any_pair_of_sizes(hr, lr, **switches):
     module = build(**switches)
     fine, coarse = (t.float().requires_grad_() for t in inputs(hr, lr, batch=1))
     mask, hr_out, lr_out = module(fine, coarse)
-    assert mask.shape == (1, 25, *hr)
+    assert mask is None if not switches["use_low_pass"] else mask.shape == (1, 25, *hr)
     assert hr_out.shape == (1, 4, *hr)
     assert lr_out.shape == (1, 8, *hr)
     (hr_out.square().sum() + lr_out.square().sum()).backward()
     for tensor in (mask, hr_out, lr_out, fine.grad, coarse.grad):
-        assert tensor.isfinite().all()
+        assert tensor is None or tensor.isfinite().all()
 
 
 @pytest.mark.slow
@@ -139,6 +141,7 @@ def test_start_is_xavier_with_nearly_uniform_kernels():
         ("feature_resample_group", 2),
         ("feature_resample_norm", False),
         ("comp_feat_upsample", False),
+        ("use_low_pass", False),
         ("use_high_pass", False),
         ("hr_residual", False),
         ("semi_conv", False),
@@ -154,6 +157,7 @@ def test_every_argument_changes_the_result(option, value):
     assert any(
         a.shape != b.shape or (a - b).abs().max() > 1e-6
         for a, b in zip(plain, changed, strict=True)
+        if b is not None
     )
 
 
@@ -173,6 +177,26 @@ def test_without_high_pass_the_fine_map_is_untouched():
     module = build(use_high_pass=False).double()
     assert module(hr, lr)[1] is hr
     assert not [name for name in module.state_dict() if "highpass" in name]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("semi_conv", [True, False])
+def test_without_low_pass_the_coarse_map_is_interpolated(mode, semi_conv):
+    """What is left of its filter: the resampling by offsets, which starts from that map."""
+    hr, lr = inputs()
+    module = build(use_low_pass=False, upsample_mode=mode, semi_conv=semi_conv).double()
+    steps = module.steps(hr, lr)
+    assert steps.lowpass is None
+    corners = None if mode == "nearest" else False
+    expected = F.interpolate(lr, hr.shape[-2:], mode=mode, align_corners=corners)
+    assert torch.equal(steps.upsampled, expected)
+    assert (steps.lr - expected).abs().max() > 1e-6
+    assert not [name for name in module.state_dict() if "lowpass" in name]
+
+
+def test_something_of_freqfusion_must_be_left():
+    with pytest.raises(ValueError, match="are all off, which leaves plain interpolation"):
+        build(use_low_pass=False, use_high_pass=False, feature_resample=False)
 
 
 @pytest.mark.parametrize("use_reentrant_input", [True, False])
@@ -417,14 +441,17 @@ def test_concatenation_checks_its_arguments():
         module(maps[:2])
 
 
-@pytest.mark.parametrize("options", [{}, {"semi_conv": False}, {"use_high_pass": False}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"semi_conv": False}, {"use_high_pass": False}, {"use_low_pass": False}],
+)
 def test_steps_are_those_of_the_forward_pass(options):
     """Same numbers; kernels sum to one; sampling the upsampled map by its offsets gives the map."""
     module = build(**options)
     hr, lr = inputs(dtype=torch.float32)
     steps = module.steps(hr, lr)
     for ours, expected in zip((steps.lowpass, steps.hr, steps.lr), module(hr, lr), strict=True):
-        assert torch.equal(ours, expected)
+        assert ours is expected is None or torch.equal(ours, expected)
     offsets = module.sampler.predict_offsets(steps.hr_guide, steps.lr_guide)
     assert torch.equal(sample_at_offsets(steps.upsampled, offsets), steps.lr)
     if steps.highpass is None:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -43,6 +44,10 @@ def test_second_run_needs_overwrite(tmp_path, capsys):
         (["--num-train", "-1"], "num_train must be 0 or more"),
         (["--workers", "0"], "workers must be 1 or more"),
         (["--seed", "-5"], "seed must be 0 or more"),
+        (["--num-tune", "-1"], "num_tune must be 0 or more"),
+        (["--line-thickness", "0"], "line_thickness must be 1 or more, not 0"),
+        (["--contrast", "-1"], "contrast must be a number of 0 or more"),
+        (["--layout", "rehearsal", "--noise", "2"], "the rehearsal layout has full scenes"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, capsys, more, message):
@@ -79,3 +84,24 @@ def test_as_a_module_in_several_processes(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "18 scenes of 8x8" in done.stdout
     assert len(list((tmp_path / "out/train").iterdir())) == 18
+
+
+def test_dials_detail_and_tune_are_noted(tmp_path, capsys):
+    more = ["--detail", "thin", "--line-thickness", "1", "--noise", "2", "--num-tune", "1"]
+    assert main(arguments(tmp_path / "out", *more)) == 0
+    assert "4 scenes of 16x24 (2 train, 1 val, 1 tune)" in capsys.readouterr().out
+    note = json.loads((tmp_path / "out/synthetic.json").read_text())
+    assert (note["detail"], note["num_tune"]) == ("thin", 1)
+    assert note["difficulty"]["line_thickness"] == 1
+    assert note["difficulty"]["noise"] == 2
+    assert note["difficulty"]["contrast"] == 1
+    assert (tmp_path / "out/tune/000000000001.jpg").exists()
+    assert (tmp_path / "out/annotations/panoptic_tune.json").exists()
+
+
+def test_dials_in_cityscapes_layout(tmp_path):
+    more = ["--layout", "cityscapes", "--contrast", "0.5", "--num-tune", "1"]
+    assert main(arguments(tmp_path / "out", *more)) == 0
+    note = json.loads((tmp_path / "out/synthetic.json").read_text())
+    assert note["difficulty"]["contrast"] == 0.5
+    assert (tmp_path / "out/gtFine/cityscapes_panoptic_tune.json").exists()

@@ -24,6 +24,7 @@ from freqfusion.data.declared import (
     read_declaration,
     separated_metadata_of,
 )
+from freqfusion.data.synthetic import SPLITS as SCENE_SPLITS
 from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
 
 SPLITS = ("train", "val")
@@ -51,12 +52,14 @@ def register_synthetic(folder: Path) -> None:
 
     ``synthetic_instances_*``; ``synthetic_panoptic_*_separated`` with instances, labels for a
     Panoptic FPN (things are one class) and panoptic truth; ``synthetic_semantic_*`` with all
-    classes in one label map; ``synthetic_panoptic_*`` with one label space.
+    classes in one label map; ``synthetic_panoptic_*`` with one label space. The splits are train,
+    val and tune; the metadata's ``thin_classes`` names what is thin.
     """
     names = separated_metadata()
     classes = [*names["thing_classes"], *names["stuff_classes"][1:]]
     colors = [*names["thing_colors"], *names["stuff_colors"][1:]]
-    for split in SPLITS:
+    thin = {"thin_classes": names["thin_classes"]}
+    for split in SCENE_SPLITS:
         paths = {
             "images": str(folder / split),
             "instances": str(folder / "annotations" / f"instances_{split}.json"),
@@ -66,12 +69,12 @@ def register_synthetic(folder: Path) -> None:
             "semantic": str(folder / f"panoptic_semseg_{split}"),
         }
         things = {key: value for key, value in names.items() if key.startswith("thing")}
-        add_instances(f"synthetic_instances_{split}", paths, things)
+        add_instances(f"synthetic_instances_{split}", paths, things | thin)
         add_separated(f"synthetic_panoptic_{split}_separated", paths, names, 255)
         joint = panoptic_metadata()
         ignored = joint.pop("ignore_label")
         add_panoptic(f"synthetic_panoptic_{split}", paths, joint, ignored)
-        semantic = {"stuff_classes": classes, "stuff_colors": colors}
+        semantic = {"stuff_classes": classes, "stuff_colors": colors, **thin}
         add_semantic(f"synthetic_semantic_{split}", paths, semantic, 255)
 
 

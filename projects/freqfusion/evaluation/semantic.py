@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog
 from freqfusion.data.reading import read_label_png, read_panoptic_png
 from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
+from freqfusion.metrics.confusion import mean_of_present
 from freqfusion.metrics.labels import LabelArray
 
 logger = logging.getLogger(__name__)
@@ -21,11 +22,14 @@ class SemanticEvaluator(StreamingEvaluator):
     """mIoU, mBoundaryIoU, fwIoU (weighted by frequency) and pACC (of pixels), in percent.
 
     Also ``IoU-<class>`` and ``BoundaryIoU-<class>`` of each of the metadata's ``stuff_classes``;
-    nan for one that does not occur. The truth is ``sem_seg_file_name`` of the data set's dicts, or
-    ``pan_seg_file_name`` with the classes of ``segments_info``; pixels of the metadata's
-    ``ignore_label`` do not count, and any other label outside of the classes is a ValueError. With
-    ``output_dir``, the scores and the confusion matrix (by row, the true class) are written to
-    ``<dataset>_sem_seg.json``.
+    nan for one that does not occur. Where the metadata names ``thin_classes``, ``mIoU-thin`` and
+    ``mBoundaryIoU-thin`` are the means over those of them that are among ``stuff_classes`` (a
+    Panoptic FPN's labels have no things) and that occur.
+
+    The truth is ``sem_seg_file_name`` of the data set's dicts, or ``pan_seg_file_name`` with the
+    classes of ``segments_info``; pixels of the metadata's ``ignore_label`` do not count, and any
+    other label outside of the classes is a ValueError. With ``output_dir``, the scores and the
+    confusion matrix (by row, the true class) are written to ``<dataset>_sem_seg.json``.
 
     The model's ``sem_seg`` is classes x height x width, of which the largest is the prediction.
     """
@@ -35,6 +39,7 @@ class SemanticEvaluator(StreamingEvaluator):
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
         super().__init__(dataset_name, output_dir, ("stuff_classes",))
         self.class_names: tuple[str, ...] = tuple(self.metadata.stuff_classes)
+        self.thin_classes = thin_classes(self.class_names, self.metadata, dataset_name)
         self._files: dict[str, str] | None = None
         self.reset()
 
@@ -73,7 +78,7 @@ class SemanticEvaluator(StreamingEvaluator):
         confusion, boundary = summed(self.confusion), summed(self.boundary)
         if confusion is None or boundary is None:
             return None
-        scores = semantic_scores(confusion, boundary, self.class_names)
+        scores = semantic_scores(confusion, boundary, self.class_names, self.thin_classes)
         lines = (f"{name:<32} {score:6.2f}" for name, score in scores.items())
         logger.info("semantic scores on %s:\n%s", self.dataset_name, "\n".join(lines))
         matrix = confusion.matrix.tolist()
@@ -128,21 +133,41 @@ def labels_of_segments(
 
 
 def semantic_scores(
-    confusion: ConfusionMatrix, boundary: BoundaryIoU, class_names: tuple[str, ...]
+    confusion: ConfusionMatrix,
+    boundary: BoundaryIoU,
+    class_names: tuple[str, ...],
+    thin: tuple[str, ...] = (),
 ) -> dict[str, float]:
-    """All scores in percent, the means first."""
+    """All scores in percent, the means first; of the ``thin`` classes too, where there are any."""
     scores = {
         "mIoU": confusion.mean_iou(),
         "mBoundaryIoU": boundary.mean_iou(),
         "fwIoU": frequency_weighted_iou(confusion),
         "pACC": confusion.pixel_accuracy(),
     }
+    if thin:
+        chosen = np.array([name in thin for name in class_names])
+        scores["mIoU-thin"] = mean_of_present(confusion.iou()[chosen])
+        scores["mBoundaryIoU-thin"] = mean_of_present(boundary.iou()[chosen])
     for title, values in (("IoU", confusion.iou()), ("BoundaryIoU", boundary.iou())):
         scores |= {
             f"{title}-{name}": value
             for name, value in zip(class_names, values.tolist(), strict=True)
         }
     return {name: 100 * score for name, score in scores.items()}
+
+
+def thin_classes(class_names: tuple[str, ...], metadata: Any, dataset_name: str) -> tuple[str, ...]:
+    """Those of ``class_names`` that the metadata calls thin; ValueError for a class of no kind."""
+    named = tuple(metadata.get("thin_classes", ()))
+    known = {*class_names, *metadata.get("thing_classes", ())}
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        raise ValueError(
+            f"thin_classes of {dataset_name} has {unknown[0]!r}, which is no class of it; the"
+            f" classes are {', '.join(sorted(known))}"
+        )
+    return tuple(name for name in class_names if name in named)
 
 
 def frequency_weighted_iou(confusion: ConfusionMatrix) -> float:

@@ -43,13 +43,14 @@ class FusionSteps(NamedTuple):
 
     ``hr_guide`` (B, C, Ho, Wo) and ``lr_guide`` (B, C, H, W) are what the offsets are predicted
     from; ``lowpass`` and ``highpass`` (B, k * k, Ho, Wo) are kernels that sum to one, the latter
-    those of the smoothing whose result is taken from the fine map. ``upsampled`` is the coarse map
-    at the fine size before it is resampled; ``hr`` and ``lr`` are the module's results.
+    those of the smoothing whose result is taken from the fine map, and None for a filter that is
+    off. ``upsampled`` is the coarse map at the fine size before it is resampled; ``hr`` and ``lr``
+    are the module's results.
     """
 
     hr_guide: Tensor
     lr_guide: Tensor
-    lowpass: Tensor
+    lowpass: Tensor | None
     highpass: Tensor | None
     upsampled: Tensor
     hr: Tensor
@@ -72,13 +73,15 @@ class FreqFusion(nn.Module):
         compressed_channels: Width of the maps that filters and offsets are predicted from.
         encoder_kernel: Odd width of the convolutions that predict them.
         encoder_dilation: Dilation of the convolutions that predict the filters.
-        upsample_mode: How the coarse map is brought to the fine size without ``semi_conv``.
+        upsample_mode: How the coarse map is brought to the fine size without ``semi_conv`` or
+            without ``use_low_pass``.
         align_corners: As in ``torch.nn.functional.interpolate``, for the two smooth modes.
         feature_resample: Use the offset generator.
         feature_resample_group: Channel groups of the coarse map that move independently.
         feature_resample_norm: Normalise the offset generator's inputs.
         comp_feat_upsample: Upsample the coarse logits with predicted kernels instead of repeating
             them, and sharpen the compressed fine map first (``semi_conv`` only).
+        use_low_pass: Use the low-pass filter; without it the coarse map is only interpolated.
         use_high_pass: Use the high-pass filter; without it the fine map is returned as it came.
         hr_residual: Add the high-pass part to the fine map instead of returning it alone.
         semi_conv: Predict filters on both resolutions and sum the logits, instead of predicting
@@ -110,6 +113,7 @@ class FreqFusion(nn.Module):
         feature_resample_group: int = 4,
         feature_resample_norm: bool = True,
         comp_feat_upsample: bool = True,
+        use_low_pass: bool = True,
         use_high_pass: bool = True,
         hr_residual: bool = True,
         semi_conv: bool = True,
@@ -136,6 +140,11 @@ class FreqFusion(nn.Module):
         check_choice(PaddingMode, padding_mode=padding_mode)
         check_choice(SamplerFeatures, sampler_features=sampler_features)
         check_choice(SamplerInit, sampler_init=sampler_init)
+        if not (use_low_pass or use_high_pass or feature_resample):
+            raise ValueError(
+                "use_low_pass, use_high_pass and feature_resample are all off, which leaves plain"
+                " interpolation: use InterpolationUpsampling (FUSE_TYPE nearest or bilinear)"
+            )
         if align_corners and upsample_mode == "nearest":
             raise ValueError("align_corners=True needs upsample_mode 'bilinear' or 'bicubic'")
         if feature_resample and lr_channels % feature_resample_group:
@@ -163,7 +172,7 @@ class FreqFusion(nn.Module):
 
         self.hr_compressor = PointwiseConv2d(hr_channels, compressed_channels)
         self.lr_compressor = PointwiseConv2d(lr_channels, compressed_channels)
-        self.lowpass_generator = generator(lowpass_kernel)
+        self.lowpass_generator = generator(lowpass_kernel) if use_low_pass else None
         self.highpass_generator = generator(highpass_kernel) if use_high_pass else None
         self.sampler = None
         if feature_resample:
@@ -195,7 +204,7 @@ class FreqFusion(nn.Module):
         if self.sampler is not None:
             self.sampler.reset_parameters()
 
-    def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """Filter both maps.
 
         Args:
@@ -204,15 +213,16 @@ class FreqFusion(nn.Module):
                 ``out_size`` of :func:`~freqfusion.layers.reassemble`).
 
         Returns:
-            The low-pass kernels (B, lowpass_kernel ** 2, Ho, Wo), the fine map (B, Ch, Ho, Wo) and
-            the coarse map at the fine size (B, Cl, Ho, Wo), ready to be added or concatenated.
+            The low-pass kernels (B, lowpass_kernel ** 2, Ho, Wo), None without ``use_low_pass``;
+            the fine map (B, Ch, Ho, Wo) and the coarse map at the fine size (B, Cl, Ho, Wo), ready
+            to be added or concatenated.
 
         Raises:
             ValueError: if the maps do not fit the module or each other.
         """
         self._check_inputs(hr_feat, lr_feat)
         if self.use_checkpoint and torch.is_grad_enabled():
-            maps: tuple[Tensor, Tensor, Tensor] = checkpoint(
+            maps: tuple[Tensor | None, Tensor, Tensor] = checkpoint(
                 self._fuse, hr_feat, lr_feat, use_reentrant=False
             )
             return maps
@@ -223,7 +233,7 @@ class FreqFusion(nn.Module):
         self._check_inputs(hr_feat, lr_feat)
         return self._steps(hr_feat, lr_feat)
 
-    def _fuse(self, hr: Tensor, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _fuse(self, hr: Tensor, lr: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         steps = self._steps(hr, lr)
         return steps.lowpass, steps.hr, steps.lr
 
@@ -232,12 +242,14 @@ class FreqFusion(nn.Module):
         hr_guide, lr_guide = self.hr_compressor(hr), self.lr_compressor(lr)
         if self.semi_conv:
             hr_guide, lowpass, highpass = self._semi_conv_kernels(hr_guide, lr_guide)
-            upsampled = self._upsample(lr, lowpass)
         else:
             lowpass, highpass = self._joint_kernels(hr_guide, lr_guide)
-            corners = None if self.upsample_mode == "nearest" else self.align_corners
-            lr = F.interpolate(lr, size=size, mode=self.upsample_mode, align_corners=corners)
-            upsampled = self._filter(lr, lowpass, self.lowpass_kernel)
+        if lowpass is None:
+            upsampled = self._interpolate(lr, size)
+        elif self.semi_conv:
+            upsampled = self._upsample(lr, lowpass)
+        else:
+            upsampled = self._filter(self._interpolate(lr, size), lowpass, self.lowpass_kernel)
         if highpass is not None:
             hr = self._sharpen(hr, highpass, 2.0 if self.hr_residual else 1.0)
         resampled = upsampled
@@ -247,50 +259,65 @@ class FreqFusion(nn.Module):
 
     def _semi_conv_kernels(
         self, hr_guide: Tensor, lr_guide: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Kernels from logits that are predicted on both resolutions and summed.
 
         Returns the fine guide too, since it is sharpened on the way.
         """
-        size = (hr_guide.shape[-2], hr_guide.shape[-1])
         highpass_logits = None
         if self.highpass_generator is not None:
             highpass_logits = self.highpass_generator(hr_guide)
             if self.comp_feat_upsample:
                 kernels = normalize_kernels(highpass_logits, self.highpass_window)
                 hr_guide = self._sharpen(hr_guide, kernels, 2.0)
-        lowpass_logits = self.lowpass_generator(hr_guide)
         lr_lowpass_logits, lr_highpass_logits = self._generate(lr_guide)
-        if self.comp_feat_upsample:
-            kernels = normalize_kernels(lowpass_logits, self.lowpass_window)
-            lowpass_logits = lowpass_logits + self._upsample(lr_lowpass_logits, kernels)
-        else:
-            lowpass_logits = lowpass_logits + resize_nearest(lr_lowpass_logits, size)
-        lowpass = normalize_kernels(lowpass_logits, self.lowpass_window)
+        lowpass = None
+        if self.lowpass_generator is not None and lr_lowpass_logits is not None:
+            logits = self.lowpass_generator(hr_guide)
+            fine: Tensor | None = None
+            if self.comp_feat_upsample:
+                fine = normalize_kernels(logits, self.lowpass_window)
+            logits = self._add_coarse(logits, lr_lowpass_logits, fine)
+            lowpass = normalize_kernels(logits, self.lowpass_window)
         if highpass_logits is None or lr_highpass_logits is None:
             return hr_guide, lowpass, None
-        if self.comp_feat_upsample:
-            highpass_logits = highpass_logits + self._upsample(lr_highpass_logits, lowpass)
-        else:
-            highpass_logits = highpass_logits + resize_nearest(lr_highpass_logits, size)
+        fine = lowpass if self.comp_feat_upsample else None
+        highpass_logits = self._add_coarse(highpass_logits, lr_highpass_logits, fine)
         return hr_guide, lowpass, normalize_kernels(highpass_logits, self.highpass_window)
 
-    def _joint_kernels(self, hr_guide: Tensor, lr_guide: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _add_coarse(self, logits: Tensor, coarse: Tensor, kernels: Tensor | None) -> Tensor:
+        """Add coarse logits, upsampled with kernels or, without any, repeated."""
+        if kernels is not None:
+            return logits + self._upsample(coarse, kernels)
+        return logits + resize_nearest(coarse, (logits.shape[-2], logits.shape[-1]))
+
+    def _joint_kernels(
+        self, hr_guide: Tensor, lr_guide: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Kernels from logits that are predicted once, from the sum of both maps."""
         guide = hr_guide + resize_nearest(lr_guide, (hr_guide.shape[-2], hr_guide.shape[-1]))
-        lowpass_logits, highpass_logits = self._generate(guide)
-        lowpass = normalize_kernels(lowpass_logits, self.lowpass_window)
-        if highpass_logits is None:
-            return lowpass, None
-        return lowpass, normalize_kernels(highpass_logits, self.highpass_window)
+        lowpass, highpass = self._generate(guide)
+        if lowpass is not None:
+            lowpass = normalize_kernels(lowpass, self.lowpass_window)
+        if highpass is not None:
+            highpass = normalize_kernels(highpass, self.highpass_window)
+        return lowpass, highpass
 
-    def _generate(self, guide: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits of the low-pass and the high-pass kernels from one guide."""
-        if self.highpass_generator is None:
-            return self.lowpass_generator(guide), None
-        logits = convolve_together([self.lowpass_generator, self.highpass_generator], guide)
+    def _generate(self, guide: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Logits of the low-pass and the high-pass kernels from one guide; None for one off."""
+        lowpass, highpass = self.lowpass_generator, self.highpass_generator
+        if lowpass is None or highpass is None:
+            return (
+                None if lowpass is None else lowpass(guide),
+                None if highpass is None else highpass(guide),
+            )
+        logits = convolve_together([lowpass, highpass], guide)
         taps = self.lowpass_kernel**2
         return logits[:, :taps], logits[:, taps:]
+
+    def _interpolate(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        corners = None if self.upsample_mode == "nearest" else self.align_corners
+        return F.interpolate(lr, size=size, mode=self.upsample_mode, align_corners=corners)
 
     def _upsample(self, lr: Tensor, kernels: Tensor) -> Tensor:
         return reassemble(

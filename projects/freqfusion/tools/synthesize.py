@@ -8,15 +8,30 @@ under one folder, with which every configuration runs (see ``freqfusion.data.reh
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from freqfusion.data.synthetic import DETAILS, MASK_FORMATS, write_cityscapes, write_coco
+from freqfusion.data.synthetic import (
+    DETAILS,
+    MASK_FORMATS,
+    Difficulty,
+    write_cityscapes,
+    write_coco,
+)
 from freqfusion.tools._arguments import parse_size
 
 LAYOUTS = ("coco", "cityscapes", "rehearsal")
+
+_FACTORS = {
+    "object_size": "factor on the size of things",
+    "texture_frequency": "factor on the spatial frequency of patterns",
+    "contrast": "factor on the difference of things and most stuff to what is behind; 0 hides them",
+    "noise": "factor on the grain",
+    "occlusion": "factor on the number of things, which hide each other",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-train", type=int, default=200, metavar="N", help="scenes in the train split")
     add("--num-val", type=int, default=50, metavar="N", help="scenes in the val split")
     add(
+        "--num-tune",
+        type=int,
+        default=0,
+        metavar="N",
+        help="scenes in the tune split, on which to choose learning rates and the like",
+    )
+    add(
         "--size",
         type=parse_size,
         default="256x256",
@@ -63,35 +85,62 @@ def _parser() -> argparse.ArgumentParser:
         "--detail",
         choices=DETAILS,
         default="full",
-        help="simple: a few large things in each scene; COCO layout only",
+        help="simple: a few large things in each scene; thin: mostly fences, wires, poles, wheels",
     )
     add(
         "--overwrite",
         action="store_true",
         help="replace a synthetic data set that is there already",
     )
+    _add_dials(parser)
     return parser
+
+
+def _add_dials(parser: argparse.ArgumentParser) -> None:
+    dials = parser.add_argument_group(
+        "difficulty", "Scenes of the same seed have the same layout whatever these dials say."
+    )
+    dials.add_argument(
+        "--line-thickness",
+        type=int,
+        metavar="PIXELS",
+        help="of all thin lines; not given: by kind and distance",
+    )
+    for name, text in _FACTORS.items():
+        flag = f"--{name.replace('_', '-')}"
+        dials.add_argument(flag, type=float, default=1.0, metavar="X", help=text)
 
 
 def _write(options: argparse.Namespace) -> Path:
     shared = {
         "num_train": options.num_train,
         "num_val": options.num_val,
+        "num_tune": options.num_tune,
         "size": options.size,
         "seed": options.seed,
         "workers": options.workers,
+        "detail": options.detail,
+        "difficulty": _difficulty(options),
         "overwrite": options.overwrite,
     }
     if options.layout == "rehearsal":
         return _write_rehearsal(options)
     if options.layout == "coco":
-        return write_coco(
-            options.output, mask_format=options.mask_format, detail=options.detail, **shared
-        )
+        return write_coco(options.output, mask_format=options.mask_format, **shared)
     return write_cityscapes(options.output, **shared)
 
 
+def _difficulty(options: argparse.Namespace) -> Difficulty:
+    dials = (field.name for field in dataclasses.fields(Difficulty))
+    return Difficulty(**{name: getattr(options, name) for name in dials})
+
+
 def _write_rehearsal(options: argparse.Namespace) -> Path:
+    if options.detail != "full" or _difficulty(options) != Difficulty() or options.num_tune:
+        raise ValueError(
+            "the rehearsal layout has full scenes without dials and no tune split; leave --detail,"
+            " --num-tune and the difficulty as they are, or choose another layout"
+        )
     try:
         from freqfusion.data.rehearsal import write_rehearsal
     except ImportError as error:
@@ -109,12 +158,14 @@ def _write_rehearsal(options: argparse.Namespace) -> Path:
 
 
 def _summary(options: argparse.Namespace, root: Path, seconds: float) -> str:
-    count = options.num_train + options.num_val
+    count = options.num_train + options.num_val + options.num_tune
+    tune = f", {options.num_tune} tune" if options.num_tune else ""
     height, width = options.size
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.json") if _is_index(path))
     return "\n".join(
         [
-            f"{count} scenes of {height}x{width} ({options.num_train} train, {options.num_val} val)"
+            f"{count} scenes of {height}x{width} ({options.num_train} train,"
+            f" {options.num_val} val{tune})"
             f", {options.layout} layout, in {seconds:.1f} s ({count / seconds:.0f} a second)",
             f"folder: {root.resolve()}",
             f"annotations: {', '.join(files)}",

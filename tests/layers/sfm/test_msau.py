@@ -7,7 +7,7 @@ from sfm_displacements import displacement_of, stack_of
 
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
 from freqfusion.layers.sfm.msau import MultiScaleAdaptiveUpsampling
-from freqfusion.layers.sfm.upsampling import NonUniformUpsample
+from freqfusion.layers.sfm.upsampling import NonUniformUpsample, resize_bilinear
 
 
 def example(size=(16, 24), *, stages=2, batch=2, classes=5, **options):
@@ -127,7 +127,6 @@ def test_single_image_in_training():
     [
         ({"guide_channels": 0}, "guide_channels must be positive, got 0"),
         ({"out_stride": 0}, "out_stride must be positive, got 0"),
-        ({"dilations": ()}, "dilations must name at least one relation module, got none"),
         ({"dilations": (1, 0)}, "dilation must be positive, got 0"),
         ({"kernel_size": 2}, "kernel_size must be a positive odd number"),
     ],
@@ -135,6 +134,15 @@ def test_single_image_in_training():
 def test_constructor_errors(options, message):
     with pytest.raises(ValueError, match=message):
         MultiScaleAdaptiveUpsampling(**{"guide_channels": 4, **options})
+
+
+def test_without_a_cascade_features_are_only_demodulated():
+    """On a lattice of the image over four, then resized; the guide has nothing to learn from."""
+    module, logits, guide, stack = example(dilations=())
+    assert not list(module.parameters())
+    expected = resize_bilinear(NonUniformUpsample()(logits, stack, (16, 24)), (64, 96))
+    torch.testing.assert_close(module(logits, guide, stack, (64, 96)), expected)
+    torch.testing.assert_close(module(logits, -guide, stack, (64, 96)), expected)
 
 
 @pytest.mark.parametrize("guide_density", [False, True])

@@ -264,6 +264,17 @@ def test_detached_grid_and_implicit_gradients():
     assert (values - implicit).abs().max() > 1e-3 * values.abs().max()
 
 
+def test_without_demodulation_maps_leave_as_they_are():
+    """No stages beside them: whoever reads them takes them for the image's own."""
+    modulated = ModulatedBackbone(backbone=Picks(), demodulate="none")
+    disturb(modulated)
+    features = modulated(image())
+    expected, mappings, _ = modulated.forward_with_mappings(image())
+    assert type(features) is dict
+    assert mappings["res5"]
+    assert all(torch.equal(features[name], value) for name, value in expected.items())
+
+
 @pytest.mark.parametrize("kind", ["timm_resnet", "convnext", "swin", "internimage"])
 def test_checkpointing_changes_nothing(kind):
     """The resampling inside a recomputed stage runs twice; logits keep their gradients."""

@@ -9,6 +9,7 @@ from freqfusion.data.synthetic.categories import (
     CATEGORIES,
     CLASS_NAMES,
     NUM_CLASSES,
+    THIN_CATEGORIES,
     VOID_LABEL,
     Category,
     panoptic_metadata,
@@ -16,8 +17,9 @@ from freqfusion.data.synthetic.categories import (
 )
 from freqfusion.data.synthetic.cityscapes import write_cityscapes
 from freqfusion.data.synthetic.coco import MASK_FORMATS, write_coco
+from freqfusion.data.synthetic.difficulty import Difficulty
 from freqfusion.data.synthetic.scenes import DETAILS, Scene, Segment, make_scene, scene_batch
-from freqfusion.data.synthetic.splits import VAL_START
+from freqfusion.data.synthetic.splits import SPLITS, TUNE_START, VAL_START
 
 __all__ = [
     "CATEGORIES",
@@ -25,9 +27,13 @@ __all__ = [
     "DETAILS",
     "MASK_FORMATS",
     "NUM_CLASSES",
+    "SPLITS",
+    "THIN_CATEGORIES",
+    "TUNE_START",
     "VAL_START",
     "VOID_LABEL",
     "Category",
+    "Difficulty",
     "Scene",
     "Segment",
     "make_scene",

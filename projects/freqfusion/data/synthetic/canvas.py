@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from freqfusion.data.synthetic.arrays import ByteArray, FloatArray
 from freqfusion.data.synthetic.categories import Category, category_named
+from freqfusion.data.synthetic.difficulty import Difficulty
 from freqfusion.data.synthetic.shapes import Patch, Stroke, rasterise
-from freqfusion.data.synthetic.stuff_textures import Texture
+from freqfusion.data.synthetic.stuff_textures import Texture, at_frequency
+from freqfusion.data.synthetic.tape import Tape
 
 VOID = 0
+_BACKDROP = ("sky", "grass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,7 @@ class View:
     width: int
     horizon: float
     unit: float
+    line_thickness: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -31,9 +36,12 @@ class View:
         return self.height, self.width
 
     def pen(self, rng: np.random.Generator, thickest: int = 3) -> int:
-        """A line width of 1 to ``thickest`` pixels, mostly thin, larger in large scenes."""
+        """A line width of 1 to ``thickest`` pixels, mostly thin, larger in large scenes.
+
+        With a ``line_thickness``, that; the generator is asked all the same.
+        """
         width = min(int(rng.integers(1, thickest + 2)), thickest)
-        return max(1, round(width * math.sqrt(self.unit)))
+        return self.line_thickness or max(1, round(width * math.sqrt(self.unit)))
 
     def nearness(self, y: float) -> float:
         """Size factor of a thing at row ``y``: 0.35 at the horizon, 1 at the lower edge."""
@@ -42,33 +50,82 @@ class View:
 
 
 class Canvas:
-    """Paints shapes from back to front; a later shape hides what is under it."""
+    """Paints shapes from back to front; a later shape hides what is under it.
 
-    def __init__(self, view: View) -> None:
+    With ``difficulty``, shapes are drawn and coloured by its dials. ``tape`` is told after each
+    shape, so that dials change nothing but what they say. ``spare`` draws what is there only
+    because of a dial.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        difficulty: Difficulty | None = None,
+        *,
+        tape: Tape | None = None,
+        spare: np.random.Generator | None = None,
+    ) -> None:
         self.view = view
+        self.difficulty = difficulty or Difficulty()
+        self.spare = spare
         self.image: FloatArray = np.full((3, *view.size), 127, dtype=np.float32)
         self.owner = np.zeros(view.size, dtype=np.int32)
         self.segments: list[tuple[Category, bool]] = []
         self._stuff: dict[str, int] = {}
+        self._tape = tape
+        self._hiding = False
+
+    @property
+    def thing_unit(self) -> float:
+        """``view.unit`` for the things: times the dial ``object_size``."""
+        return self.view.unit * self.difficulty.object_size
+
+    @contextmanager
+    def untaped(self) -> Iterator[None]:
+        """Paint what a scene without dials does not have."""
+        tape, self._tape = self._tape, None
+        try:
+            yield
+        finally:
+            self._tape = tape
+
+    @contextmanager
+    def hiding(self) -> Iterator[None]:
+        """Leave out what is painted meanwhile, as if it were out of sight."""
+        self._hiding = True
+        try:
+            yield
+        finally:
+            self._hiding = False
 
     def paint(
-        self, strokes: Sequence[Stroke], texture: Texture, name: str, *, crowd: bool = False
+        self,
+        strokes: Sequence[Stroke],
+        texture: Texture,
+        name: str,
+        *,
+        crowd: bool = False,
+        anchored: bool = False,
     ) -> int:
-        """Paint a new thing, or more of the stuff ``name``; its id, or 0 when out of sight."""
-        patch = rasterise(strokes, self.view.size)
-        return VOID if patch is None else self.paint_patch(patch, texture, name, crowd=crowd)
+        """Paint a new thing, or more of the stuff ``name``; its id, or 0 when out of sight.
 
-    def paint_patch(self, patch: Patch, texture: Texture, name: str, *, crowd: bool = False) -> int:
-        """Like ``paint``, for a mask that exists already."""
-        segment = self._segment(category_named(name), crowd)
-        self._fill(patch, texture, segment)
+        ``anchored``: the texture is the shading of this very shape, not a pattern.
+        """
+        patch, segment = self._patch(strokes), VOID
+        if patch is not None:
+            segment = self._segment(category_named(name), crowd)
+            self._fill(patch, texture, segment, anchored, name in _BACKDROP)
+        self._mark()
         return segment
 
-    def add_to(self, segment: int, strokes: Sequence[Stroke], texture: Texture) -> None:
+    def add_to(
+        self, segment: int, strokes: Sequence[Stroke], texture: Texture, *, anchored: bool = False
+    ) -> None:
         """Paint another part of a segment (0: void), for instance leaves over a trunk."""
-        patch = rasterise(strokes, self.view.size)
+        patch = self._patch(strokes)
         if patch is not None:
-            self._fill(patch, texture, segment)
+            self._fill(patch, texture, segment, anchored, backdrop=False)
+        self._mark()
 
     def tint(
         self, strokes: Sequence[Stroke], colour: FloatArray | np.float32, name: str | None = None
@@ -77,12 +134,15 @@ class Canvas:
 
         With a ``name``, only where that stuff is seen.
         """
-        patch = rasterise(strokes, self.view.size)
+        patch = self._patch(strokes)
         if patch is None:
             return
         mask = patch.mask
         if name is not None:
             mask = mask & (self.owner[patch.window.slices] == self._stuff.get(name, -1))
+        contrast = self.difficulty.contrast
+        if contrast != 1:
+            colour = np.maximum(1 + np.float32(contrast) * (colour - np.float32(1)), 0)
         view = self.image[:, *patch.window.slices]
         np.multiply(view, colour, out=view, where=mask)
 
@@ -99,7 +159,27 @@ class Canvas:
             self._stuff[category.name] = len(self.segments)
         return len(self.segments)
 
-    def _fill(self, patch: Patch, texture: Texture, segment: int) -> None:
+    def _patch(self, strokes: Sequence[Stroke]) -> Patch | None:
+        if self._hiding:
+            return None
+        thickness = self.difficulty.line_thickness
+        if thickness is not None:
+            strokes = [replace(s, width=thickness, exact=True) if s.width else s for s in strokes]
+        return rasterise(strokes, self.view.size)
+
+    def _fill(
+        self, patch: Patch, texture: Texture, segment: int, anchored: bool, backdrop: bool
+    ) -> None:
         where = patch.window.slices
-        np.copyto(self.image[:, *where], texture(patch.window), where=patch.mask)
+        behind, contrast = self.image[:, *where], self.difficulty.contrast
+        if self.difficulty.texture_frequency != 1 and not anchored:
+            texture = at_frequency(texture, self.difficulty.texture_frequency)
+        picture = texture(patch.window)
+        if contrast != 1 and not backdrop:
+            picture = np.clip(behind + np.float32(contrast) * (picture - behind), 0, 255)
+        np.copyto(behind, picture, where=patch.mask)
         self.owner[where][patch.mask] = segment
+
+    def _mark(self) -> None:
+        if self._tape is not None:
+            self._tape.mark()

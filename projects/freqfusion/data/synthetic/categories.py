@@ -46,6 +46,9 @@ STUFF_CATEGORIES = (
     Category(106, "fence", "building", False, (200, 160, 130)),
 )
 CATEGORIES = THING_CATEGORIES + STUFF_CATEGORIES
+THIN_CATEGORIES = tuple(c for c in CATEGORIES if c.name in ("wheel", "pole", "wire", "fence"))
+"""What is thin in scenes of every detail; trees are so only when they are bare."""
+
 NUM_CLASSES = len(CATEGORIES)
 CLASS_NAMES = tuple(category.name for category in CATEGORIES)
 
@@ -82,6 +85,7 @@ def panoptic_metadata() -> dict[str, Any]:
         "stuff_colors": colors,
         "thing_dataset_id_to_contiguous_id": {c.id: LABEL_OF_ID[c.id] for c in THING_CATEGORIES},
         "stuff_dataset_id_to_contiguous_id": dict(LABEL_OF_ID),
+        "thin_classes": [category.name for category in THIN_CATEGORIES],
         "ignore_label": VOID_LABEL,
     }
 
@@ -100,4 +104,5 @@ def separated_metadata() -> dict[str, Any]:
         "stuff_colors": [[82, 18, 128], *(list(c.color) for c in STUFF_CATEGORIES)],
         "thing_dataset_id_to_contiguous_id": {c.id: LABEL_OF_ID[c.id] for c in THING_CATEGORIES},
         "stuff_dataset_id_to_contiguous_id": {0: 0} | stuff_ids,
+        "thin_classes": [category.name for category in THIN_CATEGORIES],
     }

@@ -11,8 +11,8 @@
     <root>/gtFine/cityscapes_panoptic_{split}.json
     <root>/synthetic.json                                           how this data set was made
 
-``<name>`` is ``<city>_<scene, six digits>_000019``; the split is ``train`` or ``val``, with one
-city each. Scenes are the same as in COCO layout for the same seed and size. The panoptic
+``<name>`` is ``<city>_<scene, six digits>_000019``; the split is ``train``, ``val`` or ``tune``,
+with one city each. Scenes are the same as in COCO layout for the same seed and size. The panoptic
 files are what Cityscapes' own preparation makes of the instance ids. Polygons are the visible
 parts, exact along pixel edges (see ``polygons``), so their order does not matter.
 """
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from freqfusion.data.synthetic.arguments import check_index, check_size
+from freqfusion.data.synthetic.arguments import check_choice, check_index, check_size
 from freqfusion.data.synthetic.arrays import ByteArray, IdArray
 from freqfusion.data.synthetic.categories import CATEGORIES, VOID_LABEL
 from freqfusion.data.synthetic.cityscapes_labels import (
@@ -36,15 +36,16 @@ from freqfusion.data.synthetic.cityscapes_labels import (
     CityscapesLabel,
     cityscapes_label,
 )
-from freqfusion.data.synthetic.output import prepare_root, write_json
+from freqfusion.data.synthetic.difficulty import Difficulty, check_difficulty
+from freqfusion.data.synthetic.output import prepare_root, scene_note, write_json
 from freqfusion.data.synthetic.parallel import check_workers, run_in_order
 from freqfusion.data.synthetic.polygons import mask_polygons
 from freqfusion.data.synthetic.records import areas_and_boxes, crop_masks
-from freqfusion.data.synthetic.scenes import Scene, make_scene
+from freqfusion.data.synthetic.scenes import DETAILS, Scene, make_scene
 from freqfusion.data.synthetic.splits import SceneNumber, check_splits, scene_numbers
 from freqfusion.metrics.id_codec import id_to_rgb
 
-CITIES = {"train": "northtown", "val": "southtown"}
+CITIES = {"train": "northtown", "val": "southtown", "tune": "westtown"}
 
 _LABEL_OF_ID = {category.id: cityscapes_label(category.name) for category in CATEGORIES}
 _TRAIN_ID_OF_ID = {label.id: label.train_id for label in CITYSCAPES_LABELS}
@@ -55,6 +56,8 @@ class _SceneJob:
     root: Path
     number: SceneNumber
     size: tuple[int, int]
+    detail: str
+    difficulty: Difficulty
 
 
 def write_cityscapes(
@@ -62,9 +65,12 @@ def write_cityscapes(
     *,
     num_train: int,
     num_val: int,
+    num_tune: int = 0,
     size: tuple[int, int] = (256, 256),
     seed: int = 0,
     workers: int | None = None,
+    detail: str = "full",
+    difficulty: Difficulty | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -73,14 +79,11 @@ def write_cityscapes(
     Arguments and errors are those of ``write_coco``.
     """
     seed, size = check_index("seed", seed), check_size(size)
-    splits = check_splits(num_train, num_val)
+    splits = check_splits(num_train, num_val, num_tune)
     processes = check_workers(workers)
-    note = {
-        "layout": "cityscapes",
-        "seed": seed,
-        "size": list(size),
-        **{f"num_{split}": count for split, count in splits.items()},
-    }
+    check_choice("detail", detail, DETAILS)
+    dials = check_difficulty(Difficulty() if difficulty is None else difficulty)
+    note = scene_note("cityscapes", seed, size, splits, detail, dials)
     folders = [
         folder.format(split=split, city=CITIES[split])
         for split in splits
@@ -92,7 +95,7 @@ def write_cityscapes(
     ]
     owned = ["leftImg8bit", "gtFine"]
     path = prepare_root(root, folders, note, owned=owned, overwrite=overwrite)
-    jobs = [_SceneJob(path, number, size) for number in scene_numbers(seed, splits)]
+    jobs = [_SceneJob(path, number, size, detail, dials) for number in scene_numbers(seed, splits)]
     records = run_in_order(
         _write_scene, jobs, workers=processes, title="Cityscapes scenes", progress=progress
     )
@@ -122,7 +125,8 @@ def instance_values(scene: Scene) -> list[int]:
 def _write_scene(job: _SceneJob) -> dict[str, Any]:
     """Paint one scene, write its files and return its panoptic annotation."""
     number = job.number
-    scene = make_scene(number.seed, number.index, job.size)
+    key = number.seed, number.index, job.size
+    scene = make_scene(*key, detail=job.detail, difficulty=job.difficulty)
     city = CITIES[number.split]
     name = f"{city}_{number.position:06d}_000019"
     image = job.root / "leftImg8bit" / number.split / city / f"{name}_leftImg8bit.png"

@@ -2,7 +2,7 @@
 
 ::
 
-    <root>/{train,val}/000000000001.jpg                  images (quality 95)
+    <root>/{train,val,tune}/000000000001.jpg             images (quality 95)
     <root>/annotations/instances_{split}.json            things: polygons or RLE; crowds always RLE
     <root>/annotations/panoptic_{split}.json             things and stuff
     <root>/panoptic_{split}/000000000001.png             ids, R + 256 G + 65536 B; black is void
@@ -12,11 +12,12 @@
 
 The names are those of COCO and its Detectron2 registrations (``panoptic_stuff_*`` of Panoptic FPN,
 ``panoptic_semseg_*`` of models with one label space), with ``train`` and ``val`` for ``train2017``
-and ``val2017``. ``categories.separated_metadata`` and ``categories.panoptic_metadata`` give the
-metadata that fits.
+and ``val2017``; ``tune`` is for choices that must not be made on either.
+``categories.separated_metadata`` and ``categories.panoptic_metadata`` give the metadata that fits.
 
-Image n of a split is ``make_scene(seed, n - 1, size)`` for train and ``make_scene(seed, VAL_START
-+ n - 1, size)`` for val: a split does not change with the size of the other.
+Image n of a split is ``make_scene(seed, n - 1, size)`` for train, ``make_scene(seed, VAL_START + n
+- 1, size)`` for val and the same from TUNE_START on for tune: a split does not change with the size
+of another.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from PIL import Image
 
 from freqfusion.data.synthetic.arguments import check_choice, check_index, check_size
 from freqfusion.data.synthetic.arrays import BoolArray
-from freqfusion.data.synthetic.categories import CATEGORIES, LABEL_OF_ID, SEPARATED_LABEL_OF_ID
-from freqfusion.data.synthetic.output import prepare_root, write_json
+from freqfusion.data.synthetic.categories import LABEL_OF_ID, SEPARATED_LABEL_OF_ID
+from freqfusion.data.synthetic.coco_files import SceneRecord, write_annotations
+from freqfusion.data.synthetic.difficulty import Difficulty, check_difficulty
+from freqfusion.data.synthetic.output import prepare_root, scene_note
 from freqfusion.data.synthetic.parallel import check_workers, run_in_order
 from freqfusion.data.synthetic.polygons import mask_polygons
 from freqfusion.data.synthetic.records import (
@@ -57,13 +60,7 @@ class _SceneJob:
     size: tuple[int, int]
     mask_format: str
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class _SceneRecord:
-    image: dict[str, Any]
-    instances: list[dict[str, Any]]
-    panoptic: dict[str, Any]
+    difficulty: Difficulty
 
 
 def write_coco(
@@ -71,53 +68,51 @@ def write_coco(
     *,
     num_train: int,
     num_val: int,
+    num_tune: int = 0,
     size: tuple[int, int] = (256, 256),
     seed: int = 0,
     workers: int | None = None,
     mask_format: str = "polygon",
     detail: str = "full",
+    difficulty: Difficulty | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
     """Write a data set in COCO layout (see the module's text) and return its folder.
 
-    ``size`` is (height, width), ``detail`` that of ``make_scene``; ``workers`` None means one
-    process a processor, and the files do not depend on it. A split of 0 scenes is not written.
-    ValueError for impossible arguments, or for a ``root`` that is not empty and that ``overwrite``
-    does not allow to replace.
+    ``size`` is (height, width), ``detail`` and ``difficulty`` those of ``make_scene``; ``workers``
+    None means one process a processor, and the files do not depend on it. A split of 0 scenes is
+    not written. ValueError for impossible arguments, or for a ``root`` that is not empty and that
+    ``overwrite`` does not allow to replace.
     """
     seed, size = check_index("seed", seed), check_size(size)
-    splits = check_splits(num_train, num_val)
+    splits = check_splits(num_train, num_val, num_tune)
     processes = check_workers(workers)
     check_choice("mask_format", mask_format, MASK_FORMATS)
     check_choice("detail", detail, DETAILS)
-    note = {
-        "layout": "coco",
-        "seed": seed,
-        "size": list(size),
-        **{f"num_{split}": count for split, count in splits.items()},
-        "mask_format": mask_format,
-        "detail": detail,
-    }
+    dials = check_difficulty(Difficulty() if difficulty is None else difficulty)
+    note = scene_note("coco", seed, size, splits, detail, dials) | {"mask_format": mask_format}
     folders = [name.format(split) for split in splits for name in _FOLDERS]
     owned = ["annotations", *(name.format(split) for split in SPLITS for name in _FOLDERS)]
     path = prepare_root(root, [*folders, "annotations"], note, owned=owned, overwrite=overwrite)
     jobs = [
-        _SceneJob(path, number, size, mask_format, detail) for number in scene_numbers(seed, splits)
+        _SceneJob(path, number, size, mask_format, detail, dials)
+        for number in scene_numbers(seed, splits)
     ]
     records = run_in_order(
         _write_scene, jobs, workers=processes, title="COCO scenes", progress=progress
     )
     for split in splits:
         chosen = [r for job, r in zip(jobs, records, strict=True) if job.number.split == split]
-        _write_annotations(path / "annotations", split, seed, chosen)
+        write_annotations(path / "annotations", split, seed, chosen)
     return path
 
 
-def _write_scene(job: _SceneJob) -> _SceneRecord:
+def _write_scene(job: _SceneJob) -> SceneRecord:
     """Paint one scene, write its four pictures and return its part of the JSON files."""
     split, image_id = job.number.split, job.number.position + 1
-    scene = make_scene(job.number.seed, job.number.index, job.size, detail=job.detail)
+    key = job.number.seed, job.number.index, job.size
+    scene = make_scene(*key, detail=job.detail, difficulty=job.difficulty)
     name = f"{image_id:012d}"
     Image.fromarray(scene.image).save(job.root / split / f"{name}.jpg", quality=95)
     ids = coloured_ids(scene)
@@ -131,7 +126,7 @@ def _write_scene(job: _SceneJob) -> _SceneRecord:
         Image.fromarray(pixels).save(job.root / folder / f"{name}.png", compress_level=4)
     height, width = job.size
     areas, boxes = areas_and_boxes(scene.panoptic, len(scene.segments))
-    return _SceneRecord(
+    return SceneRecord(
         {"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height},
         _instances(scene, areas, boxes, image_id, job.mask_format),
         {
@@ -190,57 +185,4 @@ def _segments_info(
             "iscrowd": int(segment.iscrowd),
         }
         for segment, panoptic_id, area, box in zip(scene.segments, ids, areas, boxes, strict=True)
-    ]
-
-
-def _write_annotations(folder: Path, split: str, seed: int, records: list[_SceneRecord]) -> None:
-    info = {
-        "description": f"Synthetic scenes, {split}, seed {seed}",
-        "url": "",
-        "version": "1.0",
-        "year": 2026,
-        "contributor": "freqfusion",
-        "date_created": "2026/01/01",
-    }
-    licenses = [
-        {
-            "id": 1,
-            "name": "Apache License 2.0",
-            "url": "https://www.apache.org/licenses/LICENSE-2.0",
-        }
-    ]
-    images = [record.image | {"license": 1} for record in records]
-    common = {"info": info, "licenses": licenses, "images": images}
-    instances = [
-        {"id": number} | annotation
-        for number, annotation in enumerate((a for r in records for a in r.instances), start=1)
-    ]
-    write_json(
-        folder / f"instances_{split}.json",
-        common | {"annotations": instances, "categories": _thing_entries()},
-    )
-    write_json(
-        folder / f"panoptic_{split}.json",
-        common | {"annotations": [r.panoptic for r in records], "categories": _all_entries()},
-    )
-
-
-def _thing_entries() -> list[dict[str, Any]]:
-    return [
-        {"id": c.id, "name": c.name, "supercategory": c.supercategory}
-        for c in CATEGORIES
-        if c.is_thing
-    ]
-
-
-def _all_entries() -> list[dict[str, Any]]:
-    return [
-        {
-            "id": c.id,
-            "name": c.name,
-            "supercategory": c.supercategory,
-            "isthing": int(c.is_thing),
-            "color": list(c.color),
-        }
-        for c in CATEGORIES
     ]

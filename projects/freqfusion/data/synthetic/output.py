@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from freqfusion.data.synthetic.difficulty import Difficulty
 
 NOTE = "synthetic.json"
 
@@ -37,6 +40,25 @@ def prepare_root(
         (path / folder).mkdir(parents=True, exist_ok=True)
     write_json(path / NOTE, note)
     return path
+
+
+def scene_note(
+    layout: str,
+    seed: int,
+    size: tuple[int, int],
+    splits: dict[str, int],
+    detail: str,
+    difficulty: Difficulty,
+) -> dict[str, Any]:
+    """What the note of any layout says: all that the scenes depend on."""
+    return {
+        "layout": layout,
+        "seed": seed,
+        "size": list(size),
+        **{f"num_{split}": count for split, count in splits.items()},
+        "detail": detail,
+        "difficulty": asdict(difficulty),
+    }
 
 
 def write_json(path: Path, content: Any) -> None:

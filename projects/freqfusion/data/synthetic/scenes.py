@@ -7,7 +7,7 @@ texture, shape and fine detail decide.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -16,10 +16,15 @@ from freqfusion.data.synthetic.arguments import check_choice, check_index, check
 from freqfusion.data.synthetic.arrays import ByteArray, IdArray
 from freqfusion.data.synthetic.canvas import Canvas, View
 from freqfusion.data.synthetic.categories import LABEL_OF_ID, VOID_LABEL
-from freqfusion.data.synthetic.compositions import COMPOSITIONS
+from freqfusion.data.synthetic.compositions import COMPOSITIONS, Composer
+from freqfusion.data.synthetic.difficulty import Difficulty, check_difficulty
 from freqfusion.data.synthetic.noise import smooth_noise
+from freqfusion.data.synthetic.tape import Tape
 
 DETAILS = tuple(COMPOSITIONS)
+_AS_ALWAYS = Difficulty()
+# Apart from the two numbers of a scene: what there is only because of a dial.
+_SPARE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,40 +61,76 @@ class Scene:
 
 
 def make_scene(
-    seed: int, index: int, size: tuple[int, int] = (256, 256), *, detail: str = "full"
+    seed: int,
+    index: int,
+    size: tuple[int, int] = (256, 256),
+    *,
+    detail: str = "full",
+    difficulty: Difficulty = _AS_ALWAYS,
 ) -> Scene:
     """Paint scene ``index`` of the series ``seed`` at ``size`` = (height, width), 8 pixels or more.
 
-    ``detail`` "simple" paints a few large things and none that is thin. The same arguments give the
-    same scene, in any process and in any order.
+    ``detail`` "simple" paints a few large things and none that is thin, "thin" mostly fences,
+    wires, poles, wheels, stars and bare trees. The same arguments give the same scene, in any
+    process and in any order; another ``difficulty`` gives the same layout (see there).
     """
     check_index("seed", seed)
     check_index("index", index)
     height, width = check_size(size)
     check_choice("detail", detail, DETAILS)
+    check_difficulty(difficulty)
     rng = np.random.default_rng((seed, index))
     horizon = float(rng.uniform(0.22, 0.62)) * height
-    canvas = Canvas(View(height, width, horizon, min(height, width) / 256))
-    COMPOSITIONS[detail](canvas, rng)
+    view = View(height, width, horizon, min(height, width) / 256)
+    if replace(difficulty, noise=1.0) == _AS_ALWAYS:
+        canvas = Canvas(view)
+        COMPOSITIONS[detail](canvas, rng)
+    else:
+        spare = np.random.default_rng((seed, index, _SPARE))
+        canvas = _paint_dialled(view, COMPOSITIONS[detail], difficulty, rng, spare)
     panoptic, segments = _visible(canvas)
-    return Scene(_photograph(canvas, rng), panoptic, segments)
+    return Scene(_photograph(canvas, rng, difficulty.noise), panoptic, segments)
 
 
 def scene_batch(
-    seed: int, start: int, count: int, size: tuple[int, int] = (256, 256)
+    seed: int,
+    start: int,
+    count: int,
+    size: tuple[int, int] = (256, 256),
+    *,
+    detail: str = "full",
+    difficulty: Difficulty = _AS_ALWAYS,
 ) -> tuple[ByteArray, ByteArray]:
     """Scenes from ``start`` on: images (count x H x W x 3) and labels (count x H x W).
 
-    Both are uint8; the labels are those of ``Scene.semantic``.
+    Both are uint8; the labels are those of ``Scene.semantic``. The rest is as in ``make_scene``.
     """
     check_index("count", count)
     height, width = check_size(size)
     images = np.empty((count, height, width, 3), dtype=np.uint8)
     labels = np.empty((count, height, width), dtype=np.uint8)
     for number in range(count):
-        scene = make_scene(seed, start + number, size)
+        scene = make_scene(seed, start + number, size, detail=detail, difficulty=difficulty)
         images[number], labels[number] = scene.image, scene.semantic()
     return images, labels
+
+
+def _paint_dialled(
+    view: View,
+    compose: Composer,
+    difficulty: Difficulty,
+    rng: np.random.Generator,
+    spare: np.random.Generator,
+) -> Canvas:
+    """Paint without dials, for what ``rng`` draws there, and again with them."""
+    tape = Tape(rng)
+    compose(Canvas(view, tape=tape), rng)
+    tape.rewind()
+    dialled = replace(view, line_thickness=difficulty.line_thickness)
+    canvas = Canvas(dialled, difficulty, tape=tape, spare=spare)
+    compose(canvas, rng)
+    tape.finish()
+    return canvas
 
 
 def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:
@@ -104,8 +145,8 @@ def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:
     return table[canvas.owner], tuple(segments)
 
 
-def _photograph(canvas: Canvas, rng: np.random.Generator) -> ByteArray:
-    """Uneven light and a colour cast, slight blur, then grain."""
+def _photograph(canvas: Canvas, rng: np.random.Generator, noise: float) -> ByteArray:
+    """Uneven light and a colour cast, slight blur, then grain, ``noise`` times as much."""
     height, width = canvas.view.size
     soft = 0.5 * max(height, width)
     light = 1 + 0.2 * smooth_noise(rng, height, width, (soft, soft))
@@ -117,6 +158,6 @@ def _photograph(canvas: Canvas, rng: np.random.Generator) -> ByteArray:
     blurred = np.asarray(Image.fromarray(canvas.pixels()).filter(blur))
     grain = rng.random((height, width, 3), dtype=np.float32)
     grain -= 0.5
-    grain *= np.float32(rng.uniform(3, 24))
+    grain *= np.float32(noise * rng.uniform(3, 24))
     grain += blurred
     return np.clip(grain, 0, 255, out=grain).astype(np.uint8)

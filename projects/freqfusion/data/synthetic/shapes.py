@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -20,11 +21,16 @@ from freqfusion.data.synthetic.noise import profile_noise
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """A filled outline (``width`` 0) or a line ``width`` pixels wide; ``erase`` takes away."""
+    """A filled outline (``width`` 0) or a line ``width`` pixels wide; ``erase`` takes away.
+
+    With ``exact``, every row of a steep line, or column of a level one, has just ``width`` pixels;
+    without, Pillow makes lines of short pieces up to a pixel thinner.
+    """
 
     points: PointArray
     width: int = 0
     erase: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,9 @@ def rasterise(strokes: Sequence[Stroke], size: tuple[int, int]) -> Patch | None:
     draw = ImageDraw.Draw(picture)
     for stroke in strokes:
         coordinates = (stroke.points - (left, top)).ravel().tolist()
-        if stroke.width:
+        if stroke.exact and stroke.width > 1:
+            _draw_exactly(draw, stroke.points - (left, top), stroke.width)
+        elif stroke.width:
             draw.line(coordinates, fill=0 if stroke.erase else 1, width=stroke.width)
         else:
             draw.polygon(coordinates, fill=0 if stroke.erase else 1)
@@ -82,6 +90,15 @@ def rasterise(strokes: Sequence[Stroke], size: tuple[int, int]) -> Patch | None:
     if not mask.any():
         return None
     return Patch(Window(top, left, bottom - top, right - left), mask)
+
+
+def _draw_exactly(draw: ImageDraw.ImageDraw, corners: PointArray, width: int) -> None:
+    """Lines of one pixel beside each other, across the direction that each piece mostly has."""
+    for start, end in pairwise(corners):
+        along_x = abs(end[0] - start[0]) >= abs(end[1] - start[1])
+        for shift in range(-((width - 1) // 2), width // 2 + 1):
+            offset = (0, shift) if along_x else (shift, 0)
+            draw.line([*(start + offset).tolist(), *(end + offset).tolist()], fill=1)
 
 
 def points(*pairs: tuple[float, float]) -> PointArray:

@@ -11,14 +11,27 @@ from freqfusion.data.synthetic.shapes import Stroke, ellipse, points, rectangle
 
 
 def wheel(
-    centre: tuple[float, float], radius: float, spokes: int, turn: float, pen: int
+    centre: tuple[float, float],
+    radius: float,
+    spokes: int,
+    turn: float,
+    pen: int,
+    *,
+    thin_tyre: bool = False,
 ) -> list[Stroke]:
-    """A tyre, spokes and a hub; one sees through between the spokes."""
+    """A tyre, spokes and a hub; one sees through between the spokes.
+
+    The tyre has a sixth of the radius, or the width of a spoke with ``thin_tyre``.
+    """
     tyre = max(1.5, 0.16 * radius)
-    strokes = [
-        Stroke(ellipse(centre, (radius, radius))),
-        Stroke(ellipse(centre, (radius - tyre, radius - tyre)), erase=True),
-    ]
+    if thin_tyre:
+        middle = ellipse(centre, (radius - 0.5 * pen, radius - 0.5 * pen))
+        strokes = [Stroke(np.concatenate([middle, middle[:1]]), width=pen)]
+    else:
+        strokes = [
+            Stroke(ellipse(centre, (radius, radius))),
+            Stroke(ellipse(centre, (radius - tyre, radius - tyre)), erase=True),
+        ]
     for spoke in range(spokes):
         angle = turn + 2 * math.pi * spoke / spokes
         reach = radius - 0.5 * tyre

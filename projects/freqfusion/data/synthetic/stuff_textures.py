@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from freqfusion.data.synthetic.arrays import FloatArray
+from freqfusion.data.synthetic.arrays import FloatArray, IntArray
 from freqfusion.data.synthetic.noise import (
     cloud_noise,
     mix,
@@ -21,6 +21,34 @@ from freqfusion.data.synthetic.noise import (
 from freqfusion.data.synthetic.shapes import Window
 
 Texture = Callable[[Window], FloatArray]
+
+
+def at_frequency(texture: Texture, factor: float) -> Texture:
+    """The same pattern with ``factor`` times its spatial frequency.
+
+    A coarser one is interpolated. Of a finer one pixels are picked, so that it keeps its contrast.
+    """
+
+    def along(start: int, count: int) -> tuple[int, IntArray, FloatArray]:
+        """Where the pattern starts, and for each pixel its place in there and the part beyond."""
+        places = np.arange(start, start + count) * factor
+        first = int(np.floor(places[0]))
+        whole = np.floor(places)
+        beyond = (places - whole).astype(np.float32) * (factor < 1)
+        return first, whole.astype(np.int64) - first, beyond
+
+    def render(window: Window) -> FloatArray:
+        top, rows, down = along(window.top, window.height)
+        left, columns, right = along(window.left, window.width)
+        height, width = int(rows[-1]) + 2, int(columns[-1]) + 2
+        drawn = texture(Window(top, left, height, width))
+        upper, lower = drawn[:, rows], drawn[:, rows + 1]
+        lines = upper + (lower - upper) * down[:, None]
+        near, far = lines[:, :, columns], lines[:, :, columns + 1]
+        picture: FloatArray = near + (far - near) * right
+        return picture
+
+    return render
 
 
 def sky(rng: np.random.Generator, unit: float) -> Texture:

@@ -30,19 +30,24 @@ def paint_surroundings(canvas: Canvas, rng: np.random.Generator) -> None:
         _paint_road(canvas, rng)
 
 
-def paint_fence(canvas: Canvas, rng: np.random.Generator) -> None:
+def paint_fence(canvas: Canvas, rng: np.random.Generator, scale: float = 1.0) -> None:
     """A picket fence across a part of the ground, level or rising."""
     view = canvas.view
     base = float(rng.uniform(view.horizon + 0.1 * (view.height - view.horizon), view.height))
     near = view.nearness(base)
     left = float(rng.uniform(-0.2, 0.5)) * view.width
     right = left + float(rng.uniform(0.4, 1.0)) * view.width
-    x = np.linspace(left, right, 8)
     rise = float(rng.normal(0, 0.04)) * view.height
+    if view.line_thickness is not None:
+        left, right = round(left), round(right)
+    x = np.linspace(left, right, 8)
     line = np.stack([x, base + np.linspace(0, rise, 8)], axis=1)
     pen = view.pen(rng)
-    spacing = pen + max(2.0, float(rng.uniform(3, 7)) * near * view.unit)
-    tall = max(4.0, float(rng.uniform(26, 52)) * near * view.unit)
+    spacing = pen + max(2.0, float(rng.uniform(3, 7)) * near * view.unit * scale)
+    if view.line_thickness is not None:
+        # Pickets on whole pixels, or some would be a pixel thicker than others.
+        spacing = round(spacing)
+    tall = max(4.0, float(rng.uniform(26, 52)) * near * view.unit * scale)
     strokes = fence(line, tall, spacing, pen, pointed=rng.random() < 0.5)
     canvas.paint(strokes, wood(rng, view.unit), "fence")
 

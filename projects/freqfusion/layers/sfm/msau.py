@@ -25,7 +25,8 @@ class MultiScaleAdaptiveUpsampling(nn.Module):
 
     Args:
         guide_channels: Channels of the guide.
-        dilations: One relation module each, in this order.
+        dilations: One relation module each, in this order; without any the features are only
+            demodulated and resized, and the guide is not read.
         kernel_size: Odd width of their neighbourhoods.
         out_stride: Pixels of the image per pixel of the lattice.
         guide_density: Show the log of the sampling density to the modules as one more channel.
@@ -45,20 +46,22 @@ class MultiScaleAdaptiveUpsampling(nn.Module):
         super().__init__()
         check_positive(guide_channels=guide_channels, out_stride=out_stride)
         check_odd(kernel_size=kernel_size)
-        if not dilations:
-            raise ValueError("dilations must name at least one relation module, got none")
         self.out_stride, self.guide_density = out_stride, guide_density
         taps = kernel_size**2
         self.demodulate = NonUniformUpsample()
-        self.guide_conv = nn.Conv2d(guide_channels + guide_density, taps, 3, bias=False)
-        self.guide_norm = nn.BatchNorm2d(taps)
+        self.guide_channels = guide_channels
+        self.guide_conv = self.guide_norm = None
+        if dilations:
+            self.guide_conv = nn.Conv2d(guide_channels + guide_density, taps, 3, bias=False)
+            self.guide_norm = nn.BatchNorm2d(taps)
         self.relations = nn.ModuleList(
             LocalPixelRelation(
                 relation_channels=taps, kernel_size=kernel_size, dilation=dilation, gate=gate
             )
             for dilation in dilations
         )
-        nn.init.kaiming_normal_(self.guide_conv.weight, nonlinearity="relu")
+        if self.guide_conv is not None:
+            nn.init.kaiming_normal_(self.guide_conv.weight, nonlinearity="relu")
 
     def forward(
         self, features: Tensor, guide: Tensor, mappings: MappingStack, out_size: tuple[int, int]
@@ -78,12 +81,14 @@ class MultiScaleAdaptiveUpsampling(nn.Module):
         Raises:
             ValueError: if the arguments do not fit together.
         """
-        expected = self.guide_conv.in_channels - self.guide_density
-        if guide.dim() != 4 or guide.shape[1] != expected:
+        if guide.dim() != 4 or guide.shape[1] != self.guide_channels:
             raise ValueError(
-                f"guide must be (batch, {expected}, height, width), got {tuple(guide.shape)}"
+                f"guide must be (batch, {self.guide_channels}, height, width), got "
+                f"{tuple(guide.shape)}"
             )
         lattice = (-(-out_size[0] // self.out_stride), -(-out_size[1] // self.out_stride))
+        if self.guide_conv is None or self.guide_norm is None:
+            return resize_bilinear(self.demodulate(features, mappings, lattice), out_size)
         if mappings:
             points = self.demodulate.locate(mappings, lattice)
             features = self.demodulate.read(features, points, mappings)

@@ -42,7 +42,7 @@ from freqfusion.modeling.timm_backbone import TimmBackbone
 
 __all__ = ["Demodulate", "ModulatedBackbone", "Modulations", "record_modulations"]
 
-Demodulate = Literal["exit", "head"]
+Demodulate = Literal["exit", "head", "none"]
 _PREFIX = "sfm"
 
 
@@ -63,7 +63,8 @@ class ModulatedBackbone(WrappingBackbone):
         phases: Phases of some features' modules, where the layers do not tell.
         demodulate: What :meth:`forward` returns. ``"exit"``: every map brought back to the pixels
             that the bare backbone makes, for any head. ``"head"``: maps as they are, in spaces of
-            their own, with the stages beside them; only for heads that undo these.
+            their own, with the stages beside them; only for heads that undo these. ``"none"``: maps
+            as they are, as if nothing had moved, to measure what the way back is worth.
         fwhm: Of the Gaussian that draws samples, ``radius`` of its window; in pixels of each map.
         strength: In [0, 1]: how far samples move.
         detach_grid: Let only the supervision of the attention teach it.
@@ -174,10 +175,11 @@ class ModulatedBackbone(WrappingBackbone):
         features, mappings, _ = self.forward_with_mappings(images)
         if self.demodulation == "head":
             return ModulatedMaps(features, mappings)
-        features = {
-            name: demodulate_in_place_of(maps, mappings[name], self.upsample)
-            for name, maps in features.items()
-        }
+        if self.demodulation == "exit":
+            features = {
+                name: demodulate_in_place_of(maps, mappings[name], self.upsample)
+                for name, maps in features.items()
+            }
         if self._crops:
             features = self._crop(features, images)
         return features

@@ -33,10 +33,10 @@ def build_sfm_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> B
     """A modulated backbone and a pyramid p2..p6, by FreqFusion or, that switched off, Detectron2's.
 
     Raises:
-        ValueError: if maps do not leave the backbone demodulated: a pyramid adds them up.
+        ValueError: if maps leave the backbone in spaces of their own: a pyramid adds them up.
     """
     node = cfg.MODEL.SFM
-    if node.ENABLED and node.DEMODULATE != "exit":
+    if node.ENABLED and node.DEMODULATE == "head":
         raise ValueError(
             "a pyramid adds maps of several stages, which must lie in one space: set "
             f'MODEL.SFM.DEMODULATE to "exit", got {node.DEMODULATE!r}'

@@ -1,0 +1,1 @@
+"""Parts of the tool ``ablate``: the matrix, its runs, their rows, what they say together."""
