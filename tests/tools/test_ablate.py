@@ -197,6 +197,7 @@ def test_an_interrupt_ends_what_runs_and_starts_nothing_else(tmp_path, matrix):
 
     with pytest.raises(KeyboardInterrupt):
         pool.run_all(runs, train, jobs=2, stop=stopped.set)
+    assert stopped.is_set()
     assert len(begun) < len(runs)
     assert not (tmp_path / "rows").exists()
 
@@ -252,6 +253,16 @@ def test_the_best_learning_rate_is_taken_by_the_runs(tmp_path, matrix):
         assert run.tuned == (factor is not None)
         assert run.overrides.get("SOLVER.BASE_LR") == (factor and factor * 0.0015)
     assert read_rows(results) == []
+
+
+def test_the_time_that_is_left_knows_of_parallel_runs(tmp_path, matrix, capsys, monkeypatch):
+    """Half a minute each, two at a time: after one of five, four are left, a minute's work."""
+    monkeypatch.setattr(pool, "_timed", lambda train, run: (train(run), 30.0))
+    runs = plan(matrix, tmp_path / "rows", ["fpn"], (), [0, 1])[:5]
+    pool.run_all(runs, fake, jobs=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("done (30 s); 4 left, about 1:00 min")
+    assert lines[-1].endswith("done (30 s)")
 
 
 @pytest.mark.parametrize(
