@@ -165,7 +165,7 @@ def test_lines_are_as_thick_as_asked(kind, pixels):
 
 
 def test_pickets_are_equally_thick():
-    """The row of pixels half way up, between the rails, has whole pickets with gaps between."""
+    """Most pixels between rails are in rows of just three; those of a point are in shorter ones."""
     view = View(*SIZE, 50.0, 0.5, line_thickness=3)
     for seed in range(10):
         canvas = Canvas(view, Difficulty(line_thickness=3))
@@ -173,7 +173,8 @@ def test_pickets_are_equally_thick():
         mask = canvas.owner == 1
         widths = runs(mask)[:, 3:-3][mask[:, 3:-3]]
         narrow = widths[widths < 8]
-        assert np.mean(narrow == 3) > 0.9
+        assert np.bincount(narrow).argmax() == 3
+        assert np.mean(narrow <= 3) > 0.9
 
 
 def test_object_size():
