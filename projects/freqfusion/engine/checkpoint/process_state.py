@@ -41,9 +41,16 @@ def restore_process(model: nn.Module, state: Mapping[str, Any]) -> None:
 
 
 def _buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Those that are saved with the weights, such as running statistics."""
-    saved = model.state_dict()
-    return {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    """Those that are saved with the weights, such as running statistics.
+
+    Not by way of ``state_dict``, for which processes that share weights would have to meet.
+    """
+    return {
+        f"{place}.{name}".lstrip("."): buffer
+        for place, module in model.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    }
 
 
 def _averages(model: nn.Module) -> dict[str, dict[str, Any]]:
