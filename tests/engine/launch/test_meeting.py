@@ -16,11 +16,13 @@ def fail(sentence):
 
 
 def together(count, local_size, work):
-    """What ``work`` gives for each of the places."""
+    """What ``work`` gives for each of the places, whose processes all go on until the end."""
     url = f"tcp://127.0.0.1:{_free_port()}"
+    kept = []
 
     def one(rank):
         meeting = Meeting(Place(rank, count, rank % local_size, local_size, url))
+        kept.append(meeting)
         return work(meeting)
 
     with ThreadPoolExecutor(count) as pool:

@@ -9,7 +9,7 @@ from sfm_models import CLASSES, built, chain, example, semantic_cfg, shake_atten
 from torch import nn
 from toy_configs import change, resnet18_cfg
 
-from freqfusion.layers.sfm import Mapping, MappingStack
+from freqfusion.layers.sfm import Mapping, MappingStack, MultiScaleAdaptiveUpsampling
 from freqfusion.modeling.fcn_head import FCNHead
 from freqfusion.modeling.sfm import ModulatedMaps
 
@@ -77,9 +77,9 @@ def test_logits_return_to_where_they_came_from():
 
     Stages without a stride, so that the nodes are the mapping's own (invariant 8).
     """
-    head = without_relations(build("FCNHead"))
+    head = build("FCNHead")
     head.head.convs, head.head.predictor = nn.Identity(), nn.Identity()
-    head.upsampling.guide_conv = nn.Conv2d(2, 9, 3, bias=False)
+    head.upsampling = MultiScaleAdaptiveUpsampling(guide_channels=2, dilations=())
     height, width = 12, 16
     stage = chain([(height, width)] * 2, amplitude=0.4)[0]
     stage = Mapping(stage.displacement, False, 1, 0.0, (height, width))

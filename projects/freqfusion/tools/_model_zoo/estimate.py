@@ -115,4 +115,5 @@ def _state(row: Mapping[str, Any], optimizer: str) -> int | None:
 def _scaled(row: Mapping[str, Any], size: tuple[int, int]) -> int | None:
     if row["kept_bytes"] is None:
         return None
-    return round(row["kept_bytes"] * math.prod(size) / math.prod(row["size"]))
+    kept: int = row["kept_bytes"]
+    return round(kept * math.prod(size) / math.prod(row["size"]))
