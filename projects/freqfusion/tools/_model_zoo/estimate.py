@@ -116,4 +116,5 @@ def _scaled(row: Mapping[str, Any], size: tuple[int, int]) -> int | None:
     if row["kept_bytes"] is None:
         return None
     kept: int = row["kept_bytes"]
-    return round(kept * math.prod(size) / math.prod(row["size"]))
+    scale: float = math.prod(size) / math.prod(row["size"])
+    return round(kept * scale)
