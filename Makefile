@@ -10,8 +10,7 @@ run = "$(VENV)/bin/python"
 chosen = $(if $(strip $(PYTHON)),--python-chosen)
 prepare = python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
 	"$$python" scripts/bootstrap.py --venv "$(VENV)" --detectron2 "$(DETECTRON2)" $(chosen)
-# A free core takes over what waits for another: the slowest tests lie beside each other.
-pytest = $(run) -m pytest -n auto --dist worksteal -rfEs
+pytest = $(run) -m pytest -n auto -rfEs
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo showcase test test-fast test-all lint format bench clean
