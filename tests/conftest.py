@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import logging
 import os
 import textwrap
 from pathlib import Path
@@ -33,6 +34,10 @@ NOTE = (
     "this an error."
 )
 MAX_WORKERS = 8
+
+# Detectron2's handlers keep the stream that a test had when they were made, which is closed later;
+# their complaints would get into the stderr of other tests.
+logging.raiseExceptions = False
 
 hypothesis.settings.register_profile(
     "default", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True
