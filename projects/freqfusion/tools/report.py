@@ -8,7 +8,6 @@ is left out, and the page says why.
 
 import argparse
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from freqfusion.tools._report.section import Section
 from freqfusion.tools._report.sections import SECTIONS
 from freqfusion.tools._visualize.predictor import Predictor
 from freqfusion.tools._visualize.sources import Source, from_dataset, read_image
+from freqfusion.tools._whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise ValueError(f"there is nothing to report. {reasons}")
         title = f"{Path(options.config_file).stem}"
-        _write(options.output, render_report(title, _notes(context), sections, left_out))
+        write_whole(options.output, render_report(title, _notes(context), sections, left_out))
     except (ValueError, OSError, KeyError, RuntimeError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
@@ -118,14 +118,6 @@ def _notes(context: Context) -> list[str]:
         count = len(context.sources)
         notes.insert(2, f"{count} image{'s' * (count > 1)} of {context.dataset}")
     return notes
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the page whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _check(options: argparse.Namespace) -> None:

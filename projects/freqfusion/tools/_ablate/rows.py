@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from freqfusion.tools._whole_file import write_whole
 
 SCHEMA = 1
 LEARNING_RATES = "learning-rates.json"
@@ -21,11 +22,7 @@ LEARNING_RATES = "learning-rates.json"
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file whole or not at all, and the folder that it lies in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    text = json.dumps(_rounded(content), indent=1, allow_nan=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(_rounded(content), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

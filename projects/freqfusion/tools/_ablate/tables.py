@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 from freqfusion.tools._ablate.matrix import Experiment
 from freqfusion.tools._ablate.scores import Scores
 from freqfusion.tools._ablate.statistics import Estimate, are_apart
+from freqfusion.tools._markdown import table
 
 EMPTY = "not measured"
 
@@ -112,9 +113,3 @@ def difference(one: Estimate | None) -> str:
         return f"{one.mean:+.1f}"
     text = f"{one.mean:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
     return f"**{text}**" if one.is_clear else text
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

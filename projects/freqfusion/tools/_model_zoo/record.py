@@ -17,12 +17,12 @@ A number that was not measured is null.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from freqfusion.tools._model_zoo.catalogue import Recipe
+from freqfusion.tools._whole_file import write_whole
 
 SCHEMA = 1
 FILE = Path("results/model-zoo.json")
@@ -56,12 +56,7 @@ def write_rows(file: Path, rows: Rows, order: list[Recipe]) -> None:
         {"config": recipe.name, **rows[recipe.name]} for recipe in order if recipe.name in rows
     ]
     lines = ",\n".join(f"  {json.dumps(row)}" for row in listed)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.part")
-    unfinished.write_text(
-        f'{{\n "schema": {SCHEMA},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8"
-    )
-    os.replace(unfinished, file)
+    write_whole(file, f'{{\n "schema": {SCHEMA},\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 def updated(rows: Rows, name: str, numbers: Mapping[str, Any]) -> Rows:
