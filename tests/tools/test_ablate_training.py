@@ -46,8 +46,11 @@ def test_the_script_must_be_there(tmp_path):
 
 
 SCRIPT = """
-import json, os, pathlib, sys
+import argparse, json, os, pathlib, sys
+from freqfusion.engine.output_folder import check_output_folder
 folder = pathlib.Path(sys.argv[-1])
+check_output_folder(str(folder), argparse.Namespace())
+folder.mkdir()
 pathlib.Path(folder, "model_final.pth").write_text("weights")
 print("threads", os.environ["OMP_NUM_THREADS"], os.environ["DETECTRON2_DATASETS"], *sys.argv)
 if "1" == sys.argv[sys.argv.index("SEED") + 1]:
@@ -74,14 +77,25 @@ def test_training_is_a_process_whose_results_become_a_row(tmp_path, matrix):
     assert made["learning_rate"] == {"factor": 1.0, "chosen_on_tune": False}
     assert set(made["versions"]) == {"python", "freqfusion", "torch", "numpy", "detectron2"}
     assert made["revision"] is None
-    folder = tmp_path / "o/fpn/bilinear-s0"
-    assert f"threads 1 {tmp_path / 'scenes'}" in (folder / training.LOG).read_text()
+    folder = train.folder(runs[0])
+    assert f"threads 1 {tmp_path / 'scenes'}" in train.log(runs[0]).read_text()
     assert not (folder / "model_final.pth").exists()
-    with pytest.raises(RuntimeError, match=r"^train_net: no such luck \(exit code 1, .*run.log\)"):
+    with pytest.raises(RuntimeError, match=r"^train_net: no such luck \(exit code 1, .*bilinear-s1.log\)"):
         train(runs[1])
     train.stop()
     with pytest.raises(RuntimeError, match="stopped"):
         train(runs[0])
+
+
+@pytest.mark.e2e
+def test_a_real_training_becomes_a_row_and_is_repeated_where_its_folder_is_there(tmp_path):
+    text = MATRIX.replace("MAX_ITER: 2", "MAX_ITER: 2, DATALOADER.NUM_WORKERS: 0")
+    run = plan(read_matrix(write_matrix(tmp_path, text)), tmp_path, ["fpn"], ["bilinear"], [0])[0]
+    data = {training.data_key(run.data): training.prepare_data(run, tmp_path / "data")}
+    train = training.Trainer(root=ROOT, output=tmp_path / "o", data=data, keep_weights=False)
+    rows = [train(run), train(run)]
+    assert rows[0]["scores"]["sem_seg/mIoU"] == rows[1]["scores"]["sem_seg/mIoU"] >= 0
+    assert all(row["seconds"] > 0 for row in rows)
 
 
 def test_every_model_of_the_project_can_be_built_and_counted(tmp_path):
@@ -124,7 +138,7 @@ def test_stopping_ends_the_process_of_a_run(tmp_path, matrix):
 
     thread = threading.Thread(target=work)
     thread.start()
-    log = tmp_path / "o/fpn/bilinear-s0" / training.LOG
+    log = train.log(run)
     begun = time.monotonic()
     while time.monotonic() - begun < 60 and not (log.is_file() and log.read_text()):
         time.sleep(0.05)

@@ -21,7 +21,6 @@ import freqfusion
 from freqfusion.tools._ablate.rows import SCHEMA
 from freqfusion.tools._ablate.runs import Run
 
-LOG = "run.log"
 _SAID = 400
 
 
@@ -49,16 +48,16 @@ class Trainer:
 
     def __call__(self, run: Run) -> dict[str, Any]:
         """The row of a run; RuntimeError, with what the log says, where it fails."""
-        folder = self.output / run.experiment / run.row.stem
+        folder, log = self.folder(run), self.log(run)
         if folder.exists():
             shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
         facts = model_facts(run)
         started = time.perf_counter()
-        code = self._train(run, folder)
+        code = self._train(run)
         seconds = time.perf_counter() - started
         if code:
-            raise RuntimeError(f"{_last_words(folder / LOG)} (exit code {code}, {folder / LOG})")
+            raise RuntimeError(f"{_last_words(log)} (exit code {code}, {log})")
         scores = read_scores(folder / "results.json")
         times = {"seconds": seconds, "step_seconds": step_seconds(folder)}
         row = make_row(run, scores, {**times, **facts}, self.root)
@@ -67,6 +66,14 @@ class Trainer:
                 path.unlink()
         return row
 
+    def folder(self, run: Run) -> Path:
+        """``OUTPUT_DIR`` of a run."""
+        return self.output / run.experiment / run.row.stem
+
+    def log(self, run: Run) -> Path:
+        """What a run says; beside its folder, because training starts in an empty one only."""
+        return self.folder(run).with_name(f"{run.row.stem}.log")
+
     def stop(self) -> None:
         """End the running processes with theirs, and start no others."""
         with self._lock:
@@ -74,10 +81,11 @@ class Trainer:
             for child in self._children:
                 _end(child)
 
-    def _train(self, run: Run, folder: Path) -> int:
+    def _train(self, run: Run) -> int:
         options = ["--config-file", str(run.config.resolve()), *run.options()]
-        command = [sys.executable, str(self.script), *options, "OUTPUT_DIR", str(folder)]
-        with (folder / LOG).open("wb") as log:
+        options += ["OUTPUT_DIR", str(self.folder(run))]
+        command = [sys.executable, str(self.script), *options]
+        with self.log(run).open("wb") as log:
             with self._lock:
                 if self._stopped:
                     raise RuntimeError("stopped")
