@@ -80,7 +80,9 @@ def test_training_is_a_process_whose_results_become_a_row(tmp_path, matrix):
     folder = train.folder(runs[0])
     assert f"threads 1 {tmp_path / 'scenes'}" in train.log(runs[0]).read_text()
     assert not (folder / "model_final.pth").exists()
-    with pytest.raises(RuntimeError, match=r"^train_net: no such luck \(exit code 1, .*bilinear-s1.log\)"):
+    with pytest.raises(
+        RuntimeError, match=r"^train_net: no such luck \(exit code 1, .*bilinear-s1.log\)"
+    ):
         train(runs[1])
     train.stop()
     with pytest.raises(RuntimeError, match="stopped"):
