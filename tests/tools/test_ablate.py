@@ -91,6 +91,11 @@ def test_runs_differ_by_method_seed_and_dial_alone(matrix, tmp_path):
             "    titel: x\n",
             "method freqfusion: unknown key titel; did you mean title",
         ),
+        (
+            "    title: FreqFusion\n",
+            "    learning_rate_of: bilinaer\n",
+            "learning_rate_of bilinaer; did you mean bilinear",
+        ),
         ("shared:", "sharde:", "unknown part sharde; did you mean shared"),
     ],
 )
@@ -253,6 +258,18 @@ def test_the_best_learning_rate_is_taken_by_the_runs(tmp_path, matrix):
         assert run.tuned == (factor is not None)
         assert run.overrides.get("SOLVER.BASE_LR") == (factor and factor * 0.0015)
     assert read_rows(results) == []
+
+
+def test_a_part_takes_the_learning_rate_of_the_whole(tmp_path):
+    text = MATRIX.replace("    title: FreqFusion\n", "    learning_rate_of: bilinear\n")
+    matrix, results = read_matrix(write_matrix(tmp_path, text)), tmp_path / "rows"
+    trials = tuning_runs(matrix, tmp_path / "out", ["fpn"])["fpn"]
+    assert {trial.method for trial in trials} == {"bilinear", "carafe"}
+    for trial in trials:
+        write_json(trial.row, fake(trial, scores={"sem_seg/mIoU": trial.factor}))
+    write_choice(results, "fpn", trials, "sem_seg/mIoU")
+    runs = plan(matrix, results, ["fpn"])
+    assert all(run.tuned and run.factor == 2.0 for run in runs)
 
 
 def test_the_time_that_is_left_knows_of_parallel_runs(tmp_path, matrix, capsys, monkeypatch):

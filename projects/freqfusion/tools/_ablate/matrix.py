@@ -2,7 +2,8 @@
 
 ::
 
-    methods       name: {title, config (another file), set: {KEY: value}}
+    methods       name: {title, config (another file), set: {KEY: value}, learning_rate_of (the
+                  method whose chosen rate is taken: for a method with a part left out)}
     shared        {KEY: value} of every run
     learning_rate {factors, seed}: what ``--choose-lr`` tries
     smallest      {experiment, methods, seeds}: what ``--smallest`` runs
@@ -30,19 +31,23 @@ DATA_ARGUMENTS = (
     "texture_frequency", "contrast", "noise", "occlusion",
 )  # fmt: skip
 _PARTS = ("methods", "shared", "learning_rate", "smallest", "experiments")
-_METHOD = ("title", "config", "set")
+_METHOD = ("title", "config", "set", "learning_rate_of")
 _NEEDED = ("title", "config", "data", "seeds", "methods", "metrics", "pairs")
 _EXPERIMENT = (*_NEEDED, "set", "dial", "learning_rates")
 
 
 @dataclass(frozen=True)
 class Method:
-    """What is compared: keys of the configuration, perhaps in another file."""
+    """What is compared: keys of the configuration, perhaps in another file.
+
+    ``learning_rate_of`` is the method whose learning rate is taken, mostly this one.
+    """
 
     name: str
     title: str
     config: str | None
     overrides: Mapping[str, Any]
+    learning_rate_of: str
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,9 @@ def read_matrix(path: Path) -> Matrix:
         name: _method(str(name), part, f"{path}, method {name}")
         for name, part in _mapping(tree.get("methods"), f"{path}: methods").items()
     }
+    for method in methods.values():
+        where = f"{path}, method {method.name}: learning_rate_of"
+        known([method.learning_rate_of], methods, where)
     shared = _mapping(tree.get("shared", {}), f"{path}: shared")
     listed = _mapping(tree.get("experiments"), f"{path}: experiments")
     experiments = {
@@ -126,7 +134,8 @@ def _method(name: str, part: Any, where: str) -> Method:
     part = _mapping(part, where)
     known(part, _METHOD, f"{where}: unknown key")
     overrides = _mapping(part.get("set", {}), f"{where}: set")
-    return Method(name, str(part.get("title", name)), part.get("config"), overrides)
+    rate = str(part.get("learning_rate_of", name))
+    return Method(name, str(part.get("title", name)), part.get("config"), overrides, rate)
 
 
 def _experiment(

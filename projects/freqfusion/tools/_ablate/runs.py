@@ -78,7 +78,7 @@ def plan(
             for seed in seeds or experiment.seeds:
                 for method in chosen:
                     run = _run(matrix, experiment, method, seed, value, results)
-                    factor = rates.get(method.name)
+                    factor = rates.get(method.learning_rate_of)
                     found.append(run if factor is None else with_rate(run, factor, tuned=True))
     return found
 
@@ -91,7 +91,7 @@ def tuning_runs(
 ) -> dict[str, list[Run]]:
     """For each experiment, each method with each candidate learning rate on the third split.
 
-    Experiments that take the choice of another one have none of their own.
+    Experiments and methods that take the choice of another one have none of their own.
     """
     found: dict[str, list[Run]] = {}
     for experiment in _chosen(matrix, only, methods):
@@ -101,6 +101,8 @@ def tuning_runs(
         middle = values[len(values) // 2] if values else None
         for method in experiment.methods.values():
             if methods and method.name not in methods:
+                continue
+            if method.learning_rate_of != method.name:
                 continue
             run = _run(matrix, experiment, method, matrix.tuning_seed, middle, output)
             tests = [name.replace("_val", "_tune") for name in _setting(run, "DATASETS", "TEST")]
