@@ -1,5 +1,7 @@
 """The offset generator's parts, each used alone."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,9 +44,21 @@ def test_similarity_by_hand():
     assert similarity.abs().sum() == left.abs().sum() + right.abs().sum()
 
 
-def test_similarity_gradients():
-    features = torch.randn(1, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(local_similarity, features)
+@pytest.mark.parametrize("options", [{}, {"measure": "dot"}, {"kernel_size": 5, "dilation": 1}])
+def test_similarity_gradients(options):
+    features = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(partial(local_similarity, **options), features)
+    assert torch.autograd.gradgradcheck(partial(local_similarity, **options), features)
+
+
+def test_similarity_of_a_pixel_of_zeros_is_zero_and_has_a_gradient():
+    features = torch.randn(1, 3, 4, 4)
+    features[:, :, 1, 1] = 0
+    features.requires_grad_()
+    similarity = local_similarity(features, dilation=1)
+    assert not similarity[:, :, 1, 1].any()
+    similarity.sum().backward()
+    assert features.grad.isfinite().all()
 
 
 def test_similarity_of_large_half_precision_features_does_not_overflow():

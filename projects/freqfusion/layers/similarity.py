@@ -41,16 +41,14 @@ def local_similarity(
         raise ValueError("kernel_size must be at least 3, since a pixel is not its own neighbour")
     check_positive(dilation=dilation)
     check_choice(SimilarityMeasure, measure=measure)
-    vectors = _unit_vectors(features) if measure == "cosine" else features
-    products = correlate(vectors, vectors, Geometry(kernel_size, dilation=dilation))
+    geometry = Geometry(kernel_size, dilation=dilation)
+    products = correlate(features, features, geometry)
     centre = kernel_size**2 // 2
+    if measure == "cosine":
+        # Not unit vectors: the product of every pixel with itself is there already, and dividing
+        # products touches fewer numbers than dividing features.
+        squares = products[:, centre : centre + 1].clamp_min(_SMALLEST_NORM**2)
+        inverse = squares.rsqrt()
+        products = products * correlate(inverse, inverse, geometry)
     neighbours = torch.cat([products[:, :centre], products[:, centre + 1 :]], dim=1)
     return neighbours.to(features.dtype)
-
-
-def _unit_vectors(features: Tensor) -> Tensor:
-    # The squares of half-precision features overflow or vanish long before the features do.
-    precise = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
-    norms = torch.linalg.vector_norm(precise, dim=1, keepdim=True)
-    unit: Tensor = precise / norms.clamp_min(_SMALLEST_NORM)
-    return unit

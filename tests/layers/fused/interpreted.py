@@ -83,7 +83,8 @@ def test_local_similarity_uses_the_kernels(monkeypatch):
     calls = count_calls(monkeypatch)
     monkeypatch.setenv("FREQFUSION_KERNELS", "triton")
     torch.testing.assert_close(local_similarity(features), expected)
-    assert calls == ["correlate"]
+    # Of the features, and of their inverse norms.
+    assert calls == ["correlate", "correlate"]
 
 
 def test_automatic_choice_leaves_a_cpu_to_torch(monkeypatch):

@@ -87,10 +87,15 @@ def fill_window(window: Tensor, image: Tensor, top: int, left: int) -> None:
     inside, source = _overlap(image, top, left, height, width)
     window[inside] = image[source]
     _, rows, columns = inside
-    for frame in (window[..., : rows.start, :], window[..., rows.stop :, :]):
-        frame.zero_()
-    for frame in (window[..., rows, : columns.start], window[..., rows, columns.stop :]):
-        frame.zero_()
+    # Most windows end beyond the image on one or two sides only, and small calls count.
+    if rows.start > 0:
+        window[..., : rows.start, :].zero_()
+    if rows.stop < height:
+        window[..., rows.stop :, :].zero_()
+    if columns.start > 0:
+        window[..., rows, : columns.start].zero_()
+    if columns.stop < width:
+        window[..., rows, columns.stop :].zero_()
 
 
 def add_window(image: Tensor, window: Tensor, top: int, left: int) -> None:

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from freqfusion.layers.neighbourhood import banded, portable, shifted
@@ -164,15 +165,37 @@ def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
+def _save_correlated(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _save_inputs(ctx, inputs, output)
+    ctx.is_one_map = inputs[0] is inputs[1]
+
+
 def _correlate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     values, features = ctx.saved_tensors
     g = ctx.geometry
     need_values, need_features, _ = ctx.needs_input_grad
+    if ctx.is_one_map and need_values and g.margin == 0:
+        # Each product counts for both of its pixels: one pass over the map in place of two.
+        both = grad + _of_opposite_taps(grad, g)
+        return gather(features, both, g).to(values.dtype), None, None
     return (
         gather(features, grad, g).to(values.dtype) if need_values else None,
         scatter(values, grad, features.shape[-2:], g).to(features.dtype) if need_features else None,
         None,
     )
+
+
+def _of_opposite_taps(kernels: Tensor, geometry: Geometry) -> Tensor:
+    """For every pixel and tap, what the pixel there has for the tap that points back."""
+    reach, dilation, k = geometry.reach, geometry.dilation, geometry.kernel_size
+    height, width = kernels.shape[-2:]
+    taps = F.pad(kernels.unflatten(1, (-1, geometry.taps)).flip(2), [reach] * 4).unbind(2)
+    corners = [(dilation * (tap // k), dilation * (tap % k)) for tap in range(geometry.taps)]
+    moved = [
+        tap[..., top : top + height, left : left + width]
+        for tap, (top, left) in zip(taps, corners, strict=True)
+    ]
+    return torch.stack(moved, 2).flatten(1, 2)
 
 
 def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -212,6 +235,6 @@ def _gradients_backward(ctx: Any, spread: Tensor, products: Tensor) -> tuple[Ten
 
 
 _gather.register_autograd(_gather_backward, setup_context=_save_inputs)
-_correlate.register_autograd(_correlate_backward, setup_context=_save_inputs)
+_correlate.register_autograd(_correlate_backward, setup_context=_save_correlated)
 _scatter.register_autograd(_scatter_backward, setup_context=_save_inputs)
 _gradients.register_autograd(_gradients_backward, setup_context=_save_all_inputs)

@@ -4,7 +4,6 @@ Nothing the size of the unfolded features ever exists. On a CPU the work is cut 
 in a core's cache; elsewhere one tile holds everything.
 """
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,10 +18,13 @@ from freqfusion.layers.neighbourhood.geometry import (
     read_window,
 )
 
-# Elements of a map in one tile on a CPU: 1 MiB in float32. Two threads then hold their halves of
-# features, weights and sum in second-level caches of 2 MiB, and are started seldom enough not to
-# wait for each other.
-_TILE_ELEMENTS = 1 << 18
+# Elements of a map in one tile on a CPU, for each thread: half a MiB in float32, so that features,
+# weights and sum stay in a second-level cache of 2 MiB.
+_TILE_ELEMENTS = 1 << 17
+# The same where there is a sum for each tap.
+_SUMS_ELEMENTS = 1 << 15
+# Beyond so many threads tiles grow no more, since they are memory besides the results.
+_THREADS = 8
 # Elements of all the kernels in one tile, so that they too stay in cache from channel to channel.
 _KERNEL_ELEMENTS = 1 << 17
 
@@ -38,11 +40,10 @@ def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
         # Summed where it belongs, unless that is in half precision or scattered over channels.
         in_place = target.dtype == weights.dtype and output.is_contiguous()
         total = target if in_place else torch.empty_like(target, dtype=weights.dtype)
-        for tap, neighbours in enumerate(tile.neighbours(features)):
-            if tap == 0:
-                torch.mul(neighbours, weights[:, :, 0, None], out=total)
-            else:
-                total.addcmul_(neighbours, weights[:, :, tap, None])
+        taps = zip(tile.neighbours(features), _by_tap(weights), strict=True)
+        torch.mul(*next(taps), out=total)
+        for neighbours, weight in taps:
+            total.addcmul_(neighbours, weight)
         if not in_place:
             target.copy_(total)
     return output
@@ -58,22 +59,23 @@ def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
     batch, groups, channels, height, width = values.shape
     dtype = accumulation_dtype(values.dtype)
     kernels = values.new_empty((batch, groups, geometry.taps, height, width), dtype=dtype)
-    # Products of a few channels at a time are added up channel by channel, which is one
-    # multiply-add each, and summed over those few channels at the end. There is one such sum for
-    # each tap, hence smaller tiles.
+    # Products of a few channels at a time are added up channel by channel, for all taps in one
+    # call, and summed over those few channels at the end. There is one such sum for each tap,
+    # hence smaller tiles.
     partial = values.new_empty(0)
-    for tile in _tiles(values, features, geometry, _TILE_ELEMENTS // 4):
+    for tile in _tiles(values, features, geometry, _SUMS_ELEMENTS):
         value, kernel = tile.of_values(values).to(dtype), tile.of_kernels(kernels)
+        by_tap = kernel.movedim(2, 0)
         deep = value.shape[2]
-        if deep < channels and tile.channels.start == 0:
-            partial = value.new_zeros((*value.shape[:2], geometry.taps, *value.shape[2:]))
-        for tap, neighbours in enumerate(tile.neighbours(features)):
-            if deep == channels:
-                kernel[:, :, tap] = (value * neighbours).sum(2)
-            else:
-                partial[:, :, tap, :deep].addcmul_(value, neighbours)
-        if deep < channels and tile.channels.stop >= channels:
-            torch.sum(partial, 3, out=kernel)
+        if deep == channels:
+            for total, neighbours in zip(by_tap, tile.neighbours(features), strict=True):
+                torch.sum(value * neighbours, 2, out=total)
+            continue
+        if tile.channels.start == 0:
+            partial = value.new_zeros((geometry.kernel_size, geometry.kernel_size, *value.shape))
+        partial[:, :, :, :, :deep].addcmul_(value, tile.all_neighbours(features))
+        if tile.channels.stop >= channels:
+            torch.sum(partial.flatten(0, 1), 3, out=by_tap)
     return kernels.flatten(1, 2)
 
 
@@ -121,30 +123,30 @@ class _Tile:
 
     def neighbours(self, features: Tensor) -> Iterator[Tensor]:
         """For each tap, in row-major order, that neighbour of every output pixel."""
-        geometry = self.geometry
-        window = read_window(
-            features[self.images, :, self.channels],
-            *self._corner,
-            self.height + 2 * geometry.reach,
-            self.width + 2 * geometry.reach,
-            accumulation_dtype(features.dtype),
-        )
-        for down in geometry.shifts:
+        window = self._window(features)
+        if self._is_one_lattice:
+            yield from _each(self._views(window))
+            return
+        shifts = self.geometry.shifts
+        for down in shifts:
             line = _pick(window, -2, self.rows, down, self.height)
-            for right in geometry.shifts:
+            for right in shifts:
                 yield _pick(line, -1, self.columns, right, self.width)
+
+    def all_neighbours(self, features: Tensor) -> Tensor:
+        """:meth:`neighbours` as one tensor (k, k, ...), a view where there is one lattice."""
+        if self._is_one_lattice:
+            return self._views(self._window(features))
+        k = self.geometry.kernel_size
+        stacked: Tensor = torch.stack(list(self.neighbours(features))).unflatten(0, (k, k))
+        return stacked
 
     def add_to_neighbours(self, features: Tensor, value: Tensor, weights: Tensor) -> None:
         """The adjoint of :meth:`neighbours`: add the weighted value to every neighbour."""
-        geometry = self.geometry
         part = features[self.images, :, self.channels]
-        height, width = self.height + 2 * geometry.reach, self.width + 2 * geometry.reach
-        window = part.new_zeros((*part.shape[:3], height, width))
-        shifts = itertools.product(geometry.shifts, geometry.shifts)
-        for tap, (down, right) in enumerate(shifts):
-            weight = weights[:, :, tap, None]
-            target = window.narrow(-2, down, self.height).narrow(-1, right, self.width)
-            if self.rows is None and self.columns is None:
+        window = part.new_zeros((*part.shape[:3], *self._window_size))
+        for target, weight in zip(_each(self._views(window)), _by_tap(weights), strict=True):
+            if self._is_one_lattice:
                 target.addcmul_(value, weight)
             else:
                 spread = _put(value * weight, -1, self.columns, self.width)
@@ -152,10 +154,46 @@ class _Tile:
                 target.add_(spread)
         add_window(part, window, *self._corner)
 
+    def _window(self, features: Tensor) -> Tensor:
+        """The source pixels under the tile and within its reach, zero beyond the image."""
+        part, dtype = features[self.images, :, self.channels], accumulation_dtype(features.dtype)
+        return read_window(part, *self._corner, *self._window_size, dtype)
+
+    def _views(self, window: Tensor) -> Tensor:
+        """(k, k, ..., height, width): for each tap, the part of the window that it reads.
+
+        All of them at once, since a call of torch takes about as long as the sum over a small tile.
+        """
+        step, k = self.geometry.dilation, self.geometry.kernel_size
+        *outer, row, column = window.stride()
+        return window.as_strided(
+            (k, k, *window.shape[:-2], self.height, self.width),
+            (step * row, step * column, *outer, row, column),
+        )
+
+    @property
+    def _is_one_lattice(self) -> bool:
+        return self.rows is None and self.columns is None
+
+    @property
+    def _window_size(self) -> tuple[int, int]:
+        return self.height + 2 * self.geometry.reach, self.width + 2 * self.geometry.reach
+
     @property
     def _corner(self) -> tuple[int, int]:
         border = self.geometry.margin - self.geometry.reach
         return self.top + border, border
+
+
+def _each(views: Tensor) -> Iterator[Tensor]:
+    """(k, k, ...) tap by tap."""
+    for line in views.unbind():
+        yield from line.unbind()
+
+
+def _by_tap(weights: Tensor) -> tuple[Tensor, ...]:
+    """(B, G, taps, H, W) as (B, G, 1, H, W) for each tap."""
+    return weights.unsqueeze(3).unbind(2)
 
 
 def _pick(window: Tensor, dim: int, index: Tensor | None, shift: int, size: int) -> Tensor:
@@ -183,6 +221,7 @@ def _tiles(
     images, deep, high = batch, channels, out_height
     if device.type == "cpu":
         line = groups * out_width
+        elements *= min(torch.get_num_threads(), _THREADS)
         high = _even_part(out_height, _KERNEL_ELEMENTS // (geometry.taps * line))
         deep = _even_part(channels, elements // (high * line))
         whole = high == out_height and deep == channels
