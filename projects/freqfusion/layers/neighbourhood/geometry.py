@@ -107,6 +107,12 @@ def add_window(image: Tensor, window: Tensor, top: int, left: int) -> None:
     image[source] += window[inside]
 
 
+def store_window(image: Tensor, window: Tensor, top: int, left: int) -> None:
+    """:func:`add_window` to an image of zeros."""
+    inside, source = _overlap(image, top, left, window.shape[-2], window.shape[-1])
+    image[source] = window[inside]
+
+
 _Region = tuple[EllipsisType, slice, slice]
 
 

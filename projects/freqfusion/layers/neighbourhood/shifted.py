@@ -4,7 +4,7 @@ Nothing the size of the unfolded features ever exists. On a CPU the work is cut 
 in a core's cache; elsewhere one tile holds everything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from freqfusion.layers.neighbourhood.geometry import (
     add_window,
     empty_output,
     read_window,
+    store_window,
 )
 
 # Elements of a map in one tile on a CPU, for each thread: half a MiB in float32, so that features,
@@ -26,7 +27,7 @@ _SUMS_ELEMENTS = 1 << 15
 # Beyond so many threads tiles grow no more, since they are memory besides the results.
 _THREADS = 8
 # Elements of all the kernels in one tile, so that they too stay in cache from channel to channel.
-_KERNEL_ELEMENTS = 1 << 17
+_KERNEL_ELEMENTS = 1 << 18
 
 
 def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
@@ -35,7 +36,7 @@ def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     features = features.unflatten(1, (geometry.groups, -1))
     kernels = kernels.unflatten(1, (geometry.groups, geometry.taps))
     values = output.unflatten(1, (geometry.groups, -1))
-    for tile in _tiles(values, features, geometry):
+    for tile in _tiles(values, features.shape[-2:], geometry, _TILE_ELEMENTS):
         weights, target = tile.of_kernels(kernels), tile.of_values(values)
         # Summed where it belongs, unless that is in half precision or scattered over channels.
         in_place = target.dtype == weights.dtype and output.is_contiguous()
@@ -63,7 +64,7 @@ def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
     # call, and summed over those few channels at the end. There is one such sum for each tap,
     # hence smaller tiles.
     partial = values.new_empty(0)
-    for tile in _tiles(values, features, geometry, _SUMS_ELEMENTS):
+    for tile in _tiles(values, features.shape[-2:], geometry, _SUMS_ELEMENTS):
         value, kernel = tile.of_values(values).to(dtype), tile.of_kernels(kernels)
         by_tap = kernel.movedim(2, 0)
         deep = value.shape[2]
@@ -87,11 +88,14 @@ def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Ge
     """
     values = values.unflatten(1, (geometry.groups, -1))
     kernels = kernels.unflatten(1, (geometry.groups, geometry.taps))
-    dtype = accumulation_dtype(values.dtype)
-    features = values.new_zeros((*values.shape[:3], *size), dtype=dtype)
-    for tile in _tiles(values, features, geometry):
+    shape, dtype = (*values.shape[:3], *size), accumulation_dtype(values.dtype)
+    tiles = list(_tiles(values, size, geometry, _TILE_ELEMENTS))
+    # Tiles of all lines cover all features and do not overlap: nothing is cleared or added to.
+    is_apart = all(tile.is_whole(values, size) for tile in tiles)
+    features = (values.new_empty if is_apart else values.new_zeros)(shape, dtype=dtype)
+    for tile in tiles:
         value, weights = tile.of_values(values).to(dtype), tile.of_kernels(kernels)
-        tile.add_to_neighbours(features, value, weights)
+        tile.spread(value, weights, features, is_apart)
     return features.flatten(1, 2)
 
 
@@ -141,8 +145,11 @@ class _Tile:
         stacked: Tensor = torch.stack(list(self.neighbours(features))).unflatten(0, (k, k))
         return stacked
 
-    def add_to_neighbours(self, features: Tensor, value: Tensor, weights: Tensor) -> None:
-        """The adjoint of :meth:`neighbours`: add the weighted value to every neighbour."""
+    def spread(self, value: Tensor, weights: Tensor, features: Tensor, is_apart: bool) -> None:
+        """The adjoint of :meth:`neighbours`: add the weighted value to every neighbour.
+
+        ``is_apart``: no other tile adds to the same pixels, which are written, whatever they hold.
+        """
         part = features[self.images, :, self.channels]
         window = part.new_zeros((*part.shape[:3], *self._window_size))
         for target, weight in zip(_each(self._views(window)), _by_tap(weights), strict=True):
@@ -152,7 +159,8 @@ class _Tile:
                 spread = _put(value * weight, -1, self.columns, self.width)
                 spread = _put(spread, -2, self.rows, self.height)
                 target.add_(spread)
-        add_window(part, window, *self._corner)
+        put = store_window if is_apart else add_window
+        put(part, window, *self._corner)
 
     def _window(self, features: Tensor) -> Tensor:
         """The source pixels under the tile and within its reach, zero beyond the image."""
@@ -169,6 +177,17 @@ class _Tile:
         return window.as_strided(
             (k, k, *window.shape[:-2], self.height, self.width),
             (step * row, step * column, *outer, row, column),
+        )
+
+    def is_whole(self, values: Tensor, size: Sequence[int]) -> bool:
+        """Whether this tile has all lines of the output and, below them, of the features."""
+        g = self.geometry
+        inner = g.source_size(size[0], size[1])
+        lines = range(*self.lines.indices(values.shape[-2]))
+        return (
+            len(lines) == values.shape[-2]
+            and (self.height, self.width) == inner
+            and g.margin <= g.reach
         )
 
     @property
@@ -212,11 +231,14 @@ def _put(values: Tensor, dim: int, index: Tensor | None, size: int) -> Tensor:
 
 
 def _tiles(
-    values: Tensor, features: Tensor, geometry: Geometry, elements: int = _TILE_ELEMENTS
+    values: Tensor, size: Sequence[int], geometry: Geometry, elements: int
 ) -> Iterator[_Tile]:
-    """Cut ``values`` (B, G, C / G, Ho, Wo) into tiles of about so many elements."""
+    """Cut ``values`` (B, G, C / G, Ho, Wo) into tiles of about so many elements.
+
+    ``size`` is that of the features, margin included.
+    """
     batch, groups, channels, out_height, out_width = values.shape
-    height, width = geometry.source_size(*features.shape[-2:])
+    height, width = geometry.source_size(*size)
     device = values.device
     images, deep, high = batch, channels, out_height
     if device.type == "cpu":
