@@ -348,11 +348,23 @@ class TestCounting:
         real = training_memory(cfg, seeded_model(cfg), random_image(cfg, (64, 80))).total
         assert count_kept(file, (64, 80)) == real
 
-    def test_a_detector_counts_its_masks(self):
-        from freqfusion.tools._model_zoo.counting import configuration
+    def test_a_detector_has_all_its_boxes_whatever_its_weights(self):
+        """Random ones throw most boxes out of the image: FLOPs differed by two for a fusion."""
+        import torch
+
+        from freqfusion.tools._analyze.inputs import random_image
+        from freqfusion.tools._model_zoo.counting import configuration, seeded_model
 
         cfg = configuration(SCENES / "instance-segmentation/mask_rcnn_r18.yaml")
-        assert cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST < 0
+        cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 70
+        cfg.TEST.DETECTIONS_PER_IMAGE = 30
+        model = seeded_model(cfg).eval()
+        given = []
+        model.roi_heads.register_forward_pre_hook(lambda _, args: given.append(len(args[2][0])))
+        with torch.no_grad():
+            (output,) = model([random_image(cfg, (128, 160))])
+        assert given == [70]
+        assert len(output["instances"]) == 30
 
     def test_measures_what_is_missing_only(self, tmp_path, capsys):
         name = "synthetic/semantic-segmentation/semantic_fpn_r18.yaml"

@@ -2,8 +2,9 @@
 
 Models without proposals run on the device "meta", which has shapes but no memory and no work: the
 counters see the same operators. The heads of a detector depend on its proposals, so it has to run;
-random weights find little, so its threshold is lowered until the most objects that it may find
-are counted, whatever it is.
+random weights throw boxes out of the image, so that boxes stay where their anchors are, and none is
+left out for its score or its overlap with others: as many proposals and objects are counted as it
+may have, whatever its weights are.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from freqfusion.tools._model import build_model, read_config
 
 Size = tuple[int, int]
 
+# Convolutions and linear layers of Detectron2 that predict how far a box is moved.
+_MOVES_BOXES = ("anchor_deltas", "bbox_pred")
+
 
 def count(file: Path, size: Size) -> dict[str, Any]:
     """Parameters, and FLOPs of inference on an image of ``size`` (height, width), random weights.
 
-    The numbers are those of ``python -m freqfusion.tools.analyze``, of a detector with
-    ``MODEL.ROI_HEADS.SCORE_THRESH_TEST -1.0``.
+    The numbers are those of ``python -m freqfusion.tools.analyze``, of a detector with as many
+    boxes as it may have.
     """
     cfg = configuration(file)
     model = _without_memory(cfg) if _needs_no_numbers(cfg) else seeded_model(cfg)
@@ -54,13 +58,19 @@ def configuration(file: Path) -> Any:
     cfg.MODEL.DEVICE = "cpu"
     # Below zero, since scores of random weights are often zero to the last digit.
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = -1.0
+    # Nothing overlaps more than wholly.
+    cfg.MODEL.RPN.NMS_THRESH = cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 1.0
     return cfg
 
 
 def seeded_model(cfg: Any) -> Any:
     """A model with random weights, the same each time, in evaluation mode."""
     torch.manual_seed(0)
-    return build_model(cfg, needs_weights=False)
+    model = build_model(cfg, needs_weights=False)
+    for name, part in model.named_modules():
+        if name.endswith(_MOVES_BOXES):
+            torch.nn.init.zeros_(part.weight)
+    return model
 
 
 def on_device_of(model: Any, image: dict[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,8 @@ differs by its switch. There are no trained weights to download.
 [docs/recipes.md](docs/recipes.md) has the commands.{evidence}
 
 * **Parameters** and **FLOPs** (inference, a multiply-add counts once) are counted on one image of
-  the size in the table's first line. A detector with random weights makes other proposals than a
-  trained one; its 100 best count as found.
+  the size in the table's first line. A detector has all the proposals and objects that it may
+  have, mostly 1000 and 100: random weights would find a few, a trained model finds fewer.
 * **For backward**: what a training step on that image keeps for gradients in float32, without
   parameters. Mixed precision keeps less.
 * **Time**: inference in processor time of one thread, in that of the baseline, median of rounds
