@@ -53,8 +53,8 @@ def test_reassemble(scale, groups):
 
 
 def test_local_similarity():
-    """A dot product over C = 6 with each of 9 taps, the centre included: 2 * 35 * 9 * 6."""
-    assert flops_of(local_similarity, torch.randn(2, 6, 7, 5)) == 2 * 35 * 9 * 6
+    """A dot product over C = 6 with each of 9 taps, and one of inverse norms: 2 * 35 * 9 * 7."""
+    assert flops_of(local_similarity, torch.randn(2, 6, 7, 5)) == 2 * 35 * 9 * 7
 
 
 def test_gradients_of_reassembly_cost_as_much_as_itself():
@@ -89,8 +89,8 @@ def freqfusion_by_hand(*, fine, coarse, hr, lr, compressed, groups):
     both on the coarse   n C e (k + h)
     their logits         upsampled with k taps: N k k and N h k
     the maps             coarse upsampled N Cl k, fine filtered N Ch h
-    sampler, coarse      similarity n C 9, 8G offsets and 8G scales: n (C + 8) e 16G
-    sampler, fine        similarity N C 9, 2G offsets and 2G scales: N (C + 8) e 4G
+    sampler, coarse      similarity n (C + 1) 9, 8G offsets and 8G scales: n (C + 8) e 16G
+    sampler, fine        similarity N (C + 1) 9, 2G offsets and 2G scales: N (C + 8) e 4G
     sampling             bilinear, four pixels for each value: N Cl 4
     """
     k, h, e = 25, 9, 9
@@ -101,8 +101,8 @@ def freqfusion_by_hand(*, fine, coarse, hr, lr, compressed, groups):
         + coarse * compressed * e * (k + h)
         + fine * (k * k + h * k)
         + fine * (lr * k + hr * h)
-        + coarse * (compressed * 9 + (compressed + 8) * e * 16 * groups)
-        + fine * (compressed * 9 + (compressed + 8) * e * 4 * groups)
+        + coarse * ((compressed + 1) * 9 + (compressed + 8) * e * 16 * groups)
+        + fine * ((compressed + 1) * 9 + (compressed + 8) * e * 4 * groups)
         + fine * lr * 4
     )
 
@@ -118,7 +118,7 @@ def test_freqfusion(training):
     assert not count.unknown
     # What runs inside a part is the part's.
     assert count.by_module["hr_compressor"] == 11 * 13 * 24 * 16
-    sampler = 42 * (16 * 9 + 24 * 9 * 64) + 143 * (16 * 9 + 24 * 9 * 16) + 143 * 32 * 4
+    sampler = 42 * (17 * 9 + 24 * 9 * 64) + 143 * (17 * 9 + 24 * 9 * 16) + 143 * 32 * 4
     assert count.by_module["sampler"] == sampler
 
 
