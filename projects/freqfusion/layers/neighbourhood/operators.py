@@ -16,7 +16,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from freqfusion.layers.neighbourhood import banded, portable, shifted
@@ -187,15 +186,9 @@ def _correlate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 def _of_opposite_taps(kernels: Tensor, geometry: Geometry) -> Tensor:
     """For every pixel and tap, what the pixel there has for the tap that points back."""
-    reach, dilation, k = geometry.reach, geometry.dilation, geometry.kernel_size
-    height, width = kernels.shape[-2:]
-    taps = F.pad(kernels.unflatten(1, (-1, geometry.taps)).flip(2), [reach] * 4).unbind(2)
-    corners = [(dilation * (tap // k), dilation * (tap % k)) for tap in range(geometry.taps)]
-    moved = [
-        tap[..., top : top + height, left : left + width]
-        for tap, (top, left) in zip(taps, corners, strict=True)
-    ]
-    return torch.stack(moved, 2).flatten(1, 2)
+    flipped = kernels.unflatten(1, (-1, geometry.taps)).flip(2)
+    there = portable.all_neighbours(flipped, kernels.shape[-2:], geometry)
+    return torch.stack([maps[:, :, tap] for tap, maps in enumerate(there)], 2).flatten(1, 2)
 
 
 def _scatter_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

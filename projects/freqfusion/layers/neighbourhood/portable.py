@@ -17,7 +17,7 @@ def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     """Sum the neighbours of each output pixel, weighted by its kernel."""
     weights = kernels.to(accumulation_dtype(features.dtype))
     total: Tensor | None = None
-    for tap, neighbours in enumerate(_neighbours(features, kernels.shape[-2:], geometry)):
+    for tap, neighbours in enumerate(all_neighbours(features, kernels.shape[-2:], geometry)):
         weight = weights[:, tap :: geometry.taps]
         if geometry.groups > 1:
             weight = weight.repeat_interleave(features.shape[1] // geometry.groups, 1)
@@ -32,12 +32,12 @@ def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
     values = values.to(accumulation_dtype(values.dtype))
     taps = [
         (values * neighbours).unflatten(1, (geometry.groups, -1)).sum(2)
-        for neighbours in _neighbours(features, values.shape[-2:], geometry)
+        for neighbours in all_neighbours(features, values.shape[-2:], geometry)
     ]
     return torch.stack(taps, 2).flatten(1, 2)
 
 
-def _neighbours(features: Tensor, out_size: Sequence[int], geometry: Geometry) -> list[Tensor]:
+def all_neighbours(features: Tensor, out_size: Sequence[int], geometry: Geometry) -> list[Tensor]:
     """For each tap the source pixel of every output pixel."""
     border = geometry.reach - geometry.margin
     source = features.to(accumulation_dtype(features.dtype))

@@ -64,7 +64,7 @@ def configuration(file: Path) -> Any:
 
 
 def seeded_model(cfg: Any) -> Any:
-    """A model with random weights, the same each time, in evaluation mode."""
+    """A model with random weights that move no boxes, the same each time, in evaluation mode."""
     torch.manual_seed(0)
     model = build_model(cfg, needs_weights=False)
     for name, part in model.named_modules():
