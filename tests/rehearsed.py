@@ -8,7 +8,7 @@ from detectron2.data.datasets.cityscapes_panoptic import register_all_cityscapes
 
 from freqfusion.data.registration import register_datasets
 
-PREFIXES = ("coco_", "keypoints_coco", "cityscapes_", "ade20k_", "synthetic_")
+PREFIXES = ("camvid_", "coco_", "keypoints_coco", "cityscapes_", "ade20k_", "synthetic_")
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def test_nothing_is_wrong_with_a_sound_configuration():
         ({"MODEL__FREQFUSION__PADDING_MODE": "same"}, "must be one of ('zeros', 'reflect')"),
         ({"MODEL__FREQFUSION__UPSAMPLE_MODE": "area"}, f"{FUSION}.UPSAMPLE_MODE must be one of"),
         ({"MODEL__FREQFUSION__SAMPLER_FEATURES": "x"}, f"{FUSION}.SAMPLER_FEATURES must be one of"),
-        ({"MODEL__FREQFUSION__SAMPLER_INIT": "x"}, f"{FUSION}.SAMPLER_INIT must be one of"),
+        ({"MODEL__FREQFUSION__INIT": "x"}, f"{FUSION}.INIT must be one of"),
         ({"MODEL__FREQFUSION__ENCODER_DILATION": 0}, f"{FUSION}.ENCODER_DILATION must be positive"),
         (
             {"MODEL__FREQFUSION__COMPRESSED_CHANNELS": 25},  # 25 // 8 groups do not divide 25

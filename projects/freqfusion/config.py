@@ -72,10 +72,12 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     node.HAMMING_WINDOW = True
     # "zeros", which published weights were trained with, or "reflect".
     node.PADDING_MODE = "zeros"
-    # What offsets are predicted from ("sim_concat" or "sim"), and where they start: "xavier" as
-    # published weights did, or "identity".
+    # What offsets are predicted from: "sim_concat" or "sim".
     node.SAMPLER_FEATURES = "sim_concat"
-    node.SAMPLER_INIT = "xavier"
+    # Where training starts: "published", as published weights did (kernels that blur, random
+    # offsets), or "identity", from nearest upsampling and an unchanged fine map. "carafe" reads it
+    # too.
+    node.INIT = "published"
     # Recompute the fusion in the backward pass: less memory, more time.
     node.USE_CHECKPOINT = False
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from freqfusion.data.preparation import (
     prepare_ade20k,
+    prepare_camvid,
     prepare_cityscapes,
     prepare_coco,
     separated_labels,
@@ -267,11 +268,29 @@ class TestAde20k:
         with pytest.raises(ValueError, match=r"ADEChallengeData2016.zip"):
             prepare_ade20k(tmp_path, **QUIET)
         (tmp_path / "annotations").mkdir()
-        with pytest.raises(ValueError, match="none of the folders training and validation"):
+        with pytest.raises(ValueError, match="none of the folders annotations/training, ann"):
             prepare_ade20k(tmp_path, **QUIET)
         save(tmp_path / "annotations/training/a.png", np.array([[0, 151]], np.uint8))
         with pytest.raises(ValueError, match=r"a.png has the labels 151, but allowed are 0..150"):
             prepare_ade20k(tmp_path, **QUIET)
+
+
+class TestCamVid:
+    def test_by_hand(self, tmp_path):
+        save(tmp_path / "valannot/a.png", np.array([[0, 10, 11]], np.uint8))
+        (step,) = prepare_camvid(tmp_path, **QUIET)
+        assert (step.written, step.present) == (1, 0)
+        made = pixels(tmp_path / "annotations_detectron2/val/a.png")
+        assert made.tolist() == [[0, 10, 255]]
+
+    def test_mistakes(self, tmp_path):
+        with pytest.raises(ValueError, match="none of the folders trainannot, valannot, testannot"):
+            prepare_camvid(tmp_path, **QUIET)
+        with pytest.raises(ValueError, match="copy the folder CamVid of the SegNet tutorial"):
+            prepare_camvid(tmp_path / "absent", **QUIET)
+        save(tmp_path / "trainannot/a.png", np.array([[12]], np.uint8))
+        with pytest.raises(ValueError, match=r"a.png has the labels 12, but allowed are 0..11"):
+            prepare_camvid(tmp_path, **QUIET)
 
 
 class TestInterruption:

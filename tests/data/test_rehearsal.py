@@ -18,6 +18,7 @@ NAMES = [
     "cityscapes_fine_panoptic_{}",
     "cityscapes_fine_panoptic_separated_{}",
     "ade20k_sem_seg_{}",
+    "camvid_{}",
 ]
 
 
@@ -42,6 +43,12 @@ def test_reads(root, name, split, count):
             assert set(np.unique(labels).tolist()) <= {*range(classes), 255}
     if "instance" in name or name.endswith(("2017_{}", "separated")):
         assert sum(len(entry["annotations"]) for entry in entries) > 3
+
+
+def test_trainval_of_camvid_is_both(root):
+    files = [entry["file_name"] for entry in DatasetCatalog.get("camvid_trainval")]
+    parts = [DatasetCatalog.get(f"camvid_{split}") for split in ("train", "val")]
+    assert files == [entry["file_name"] for part in parts for entry in part]
 
 
 def test_nothing_is_left_over(root):

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import unfold
 
-from freqfusion.layers import FreqFusion, FreqFusionConcat, reassemble, sample_at_offsets
+from freqfusion.layers import (
+    FreqFusion,
+    FreqFusionConcat,
+    InterpolationUpsampling,
+    reassemble,
+    sample_at_offsets,
+)
 
 SMALL = {"hr_channels": 4, "lr_channels": 8, "compressed_channels": 8}
 
@@ -101,19 +107,58 @@ def test_odd_sizes_equal_the_cropped_double_inside():
         torch.testing.assert_close(actual[inner], expected[inner], atol=1e-9, rtol=0)
 
 
-def test_identity_start_of_the_sampler_moves_nothing():
-    torch.manual_seed(0)
-    still = FreqFusion(**SMALL, feature_resample=True, sampler_init="identity").double()
-    without = copy.deepcopy(still)
-    without.sampler = None
-    hr, lr = inputs()
-    torch.testing.assert_close(still(hr, lr), without(hr, lr))
-    moved = FreqFusion(**SMALL, feature_resample=True, sampler_init="xavier").double()
-    offsets = moved.sampler.predict_offsets(moved.hr_compressor(hr), moved.lr_compressor(lr))
-    assert offsets.abs().max() > 0.1
-    # An identity start can be left: the offsets' own weights receive a gradient.
-    still(hr, lr)[2].square().sum().backward()
-    assert still.sampler.lr_offset.weight.grad.abs().max() > 0
+FORMS = {
+    "sum": {},
+    "reflect": {"padding_mode": "reflect"},
+    "no window": {"hamming_window": False},
+    "joint": {"semi_conv": False},
+    "similarities alone": {"sampler_features": "sim"},
+    "repeated logits": {"comp_feat_upsample": False},
+}
+
+
+class TestIdentityStart:
+    @pytest.mark.parametrize("size", [(16, 20), (13, 9)], ids=str)
+    @pytest.mark.parametrize("form", FORMS)
+    def test_is_nearest_upsampling_and_an_unchanged_fine_map(self, form, size):
+        torch.manual_seed(0)
+        module = FreqFusion(
+            hr_channels=32, lr_channels=32, feature_resample=True, init="identity", **FORMS[form]
+        )
+        lr = torch.randn(2, 32, *size)
+        hr = torch.randn(2, 32, 2 * size[0], 2 * size[1] - 1)
+        _, fine, coarse = module(hr, lr)
+        nearest = InterpolationUpsampling(mode="nearest")(hr, lr)[2]
+        assert (fine - hr).norm() < 0.01 * hr.norm()
+        assert (coarse - nearest).norm() < 0.01 * nearest.norm()
+
+    def test_teaches_all_generators_as_strongly_as_the_published_start(self):
+        """Within a factor of ten, so that the same learning rate suits both."""
+        hr, lr = torch.randn(2, 32, 32, 40), torch.randn(2, 32, 16, 20)
+        sizes = {}
+        for init in ("published", "identity"):
+            torch.manual_seed(0)
+            module = FreqFusion(hr_channels=32, lr_channels=32, feature_resample=True, init=init)
+            _, fine, coarse = module(hr, lr)
+            (fine + coarse).square().mean().backward()
+            weights = (
+                module.lowpass_generator.weight,
+                module.sampler.lr_offset.weight,
+                module.sampler.hr_offset.weight,
+            )
+            sizes[init] = torch.stack([weight.grad.norm() for weight in weights])
+        assert (sizes["identity"] > sizes["published"] / 10).all()
+
+    def test_moves_nothing(self):
+        torch.manual_seed(0)
+        still = FreqFusion(**SMALL, feature_resample=True, init="identity").double()
+        without = copy.deepcopy(still)
+        without.sampler = None
+        hr, lr = inputs()
+        torch.testing.assert_close(still(hr, lr), without(hr, lr))
+        moved = FreqFusion(**SMALL, feature_resample=True, init="published").double()
+        offsets = moved.sampler.predict_offsets(moved.hr_compressor(hr), moved.lr_compressor(lr))
+        assert offsets.abs().max() > 0.1
 
 
 def test_start_is_xavier_with_nearly_uniform_kernels():
@@ -388,7 +433,7 @@ ERRORS = [
     ({"compressed_channels": 0}, "compressed_channels must be positive"),
     ({"hr_channels": 0}, "hr_channels must be positive"),
     ({"sampler_features": "both"}, "sampler_features must be one of"),
-    ({"sampler_init": "zero"}, "sampler_init must be one of"),
+    ({"init": "zero"}, "init must be one of"),
 ]
 
 

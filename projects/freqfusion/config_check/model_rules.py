@@ -12,7 +12,7 @@ from freqfusion.config_check.wrapped import inner_architecture, inner_backbone
 from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.freqfusion import UpsampleMode
 from freqfusion.layers.reassembly import PaddingMode
-from freqfusion.layers.sampler import SamplerFeatures, SamplerInit
+from freqfusion.layers.sampler import FusionInit, SamplerFeatures
 
 _RCNN = ("GeneralizedRCNN", "PanopticFPN", "ProposalNetwork")
 _SMALL_RESNETS = (18, 34)
@@ -23,7 +23,7 @@ _CHOICES = {
     "UPSAMPLE_MODE": UpsampleMode,
     "PADDING_MODE": PaddingMode,
     "SAMPLER_FEATURES": SamplerFeatures,
-    "SAMPLER_INIT": SamplerInit,
+    "INIT": FusionInit,
 }
 
 
@@ -104,7 +104,10 @@ def fusion_rules(cfg: CfgNode) -> Iterator[str]:
     if kind == "freqfusion":
         odd, choices = ["LOWPASS_KERNEL", "HIGHPASS_KERNEL", "ENCODER_KERNEL"], _CHOICES
     else:
-        odd, choices = ["LOWPASS_KERNEL", "ENCODER_KERNEL"], {"PADDING_MODE": PaddingMode}
+        odd, choices = (
+            ["LOWPASS_KERNEL", "ENCODER_KERNEL"],
+            {"PADDING_MODE": PaddingMode, "INIT": FusionInit},
+        )
     if kind in ("freqfusion", "carafe"):
         for name in odd:
             yield from _fails(check_odd, name, node)

@@ -2,7 +2,8 @@
 
 Importing Detectron2 registers COCO, Cityscapes and ADE20K under ``DETECTRON2_DATASETS``. Here
 Cityscapes' instances get a loader that works, and the synthetic scenes, Cityscapes for a Panoptic
-FPN and what YAML files declare are added. Files are looked for when a data set is first used.
+FPN, CamVid and what YAML files declare are added. Files are looked for when a data set is first
+used.
 """
 
 from __future__ import annotations
@@ -29,6 +30,21 @@ from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
 
 SPLITS = ("train", "val")
 _THINGS_COLOR = [82, 18, 128]
+# The 11 classes of CamVid as the SegNet tutorial has them, in the order of their labels.
+_CAMVID_COLORS = {
+    "sky": [128, 128, 128],
+    "building": [128, 0, 0],
+    "pole": [192, 192, 128],
+    "road": [128, 64, 128],
+    "pavement": [60, 40, 222],
+    "tree": [128, 128, 0],
+    "sign": [192, 128, 128],
+    "fence": [64, 64, 128],
+    "car": [64, 0, 128],
+    "pedestrian": [64, 64, 0],
+    "bicyclist": [0, 128, 192],
+}
+_CAMVID_THIN = ["pole", "sign", "fence", "pedestrian", "bicyclist"]
 
 Loader = Callable[[], list[dict[str, Any]]]
 
@@ -43,6 +59,7 @@ def register_datasets(declared: Iterable[str] = ()) -> None:
     root = datasets_root()
     register_synthetic(root / "synthetic")
     register_cityscapes(root / "cityscapes")
+    register_camvid(root / "camvid")
     for path in declared:
         register_declared(read_declaration(path))
 
@@ -121,6 +138,29 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
             "stuff_dataset_id_to_contiguous_id": {0: 0}
             | {entry["id"]: label for label, entry in enumerate(rest, start=1)},
         },
+    )
+
+
+def register_camvid(folder: Path) -> None:
+    """Register ``camvid_{train,val,trainval,test}``; ``thin_classes`` names thin and small ones."""
+    metadata = {
+        "stuff_classes": list(_CAMVID_COLORS),
+        "stuff_colors": list(_CAMVID_COLORS.values()),
+        "thin_classes": _CAMVID_THIN,
+    }
+    paths = {
+        split: {
+            "images": str(folder / split),
+            "semantic": str(folder / "annotations_detectron2" / split),
+        }
+        for split in ("train", "val", "test")
+    }
+    for split, places in paths.items():
+        add_semantic(f"camvid_{split}", places, metadata, 255)
+    _add(
+        "camvid_trainval",
+        lambda: DatasetCatalog.get("camvid_train") + DatasetCatalog.get("camvid_val"),
+        {"ignore_label": 255, "evaluator_type": "sem_seg", **metadata},
     )
 
 

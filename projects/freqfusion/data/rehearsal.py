@@ -1,4 +1,4 @@
-"""Stand-ins for COCO, Cityscapes and ADE20K: their folders, names and classes, generated scenes.
+"""Stand-ins for COCO, Cityscapes, ADE20K and CamVid: generated scenes, the real names and classes.
 
 With ``DETECTRON2_DATASETS`` set to the folder, every configuration of this project runs from
 reading the data to the scores before the real data set is there.
@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from numpy.typing import NDArray
 from PIL import Image
 
-from freqfusion.data.preparation import prepare_ade20k, prepare_cityscapes, prepare_coco
+from freqfusion.data.preparation import (
+    prepare_ade20k,
+    prepare_camvid,
+    prepare_cityscapes,
+    prepare_coco,
+)
 from freqfusion.data.synthetic import CATEGORIES, write_cityscapes, write_coco
 
 _COCO_NAMES = {
@@ -35,13 +42,14 @@ _COCO_NAMES = {
 }
 """Category of the scenes -> category of COCO that stands in for it."""
 
-_ADE_SPLITS = {"train": "training", "val": "validation"}
+_ADE20K_SPLITS = {"train": "training", "val": "validation"}
+_CAMVID_VOID = 11
 
 
 def write_rehearsal(
     root: str | Path, *, num_train: int, num_val: int, size: tuple[int, int], seed: int = 0
 ) -> Path:
-    """Write ``coco``, ``cityscapes`` and ``ADEChallengeData2016`` into ``root``; the folder."""
+    """Write ``coco``, ``cityscapes``, ``ADEChallengeData2016`` and ``camvid``; return ``root``."""
     folder = Path(root)
     scenes: dict[str, Any] = {
         "num_train": num_train,
@@ -53,8 +61,15 @@ def write_rehearsal(
     write_cityscapes(folder / "cityscapes", **scenes)
     prepare_cityscapes(folder / "cityscapes", progress=False)
     coco = write_coco(folder / "coco", **scenes)
-    _write_ade20k(coco, folder / "ADEChallengeData2016")
+    for split, name in _ADE20K_SPLITS.items():
+        ade20k = folder / "ADEChallengeData2016"
+        places = ade20k / "images" / name, ade20k / "annotations" / name
+        _write_semantic(coco, split, *places, lambda labels: labels + np.uint8(1))
     prepare_ade20k(folder / "ADEChallengeData2016", progress=False)
+    for split in ("train", "val"):
+        places = folder / "camvid" / split, folder / "camvid" / f"{split}annot"
+        _write_semantic(coco, split, *places, lambda labels: np.minimum(labels, _CAMVID_VOID))
+    prepare_camvid(folder / "camvid", progress=False)
     _rename_to_coco(coco)
     prepare_coco(coco, progress=False)
     return folder
@@ -86,17 +101,20 @@ def _rename_to_coco(folder: Path) -> None:
             old.unlink()
 
 
-def _write_ade20k(scenes: Path, folder: Path) -> None:
-    """ADE20K's folders: the label of a scene's class is its number, from 1 on; 0 is void."""
-    for split, name in _ADE_SPLITS.items():
-        if not (scenes / split).is_dir():
-            continue
-        images, labels = folder / "images" / name, folder / "annotations" / name
-        images.mkdir(parents=True, exist_ok=True)
-        labels.mkdir(parents=True, exist_ok=True)
-        for source in sorted((scenes / split).glob("*.jpg")):
-            (images / source.name).write_bytes(source.read_bytes())
-            with Image.open(scenes / f"panoptic_semseg_{split}" / f"{source.stem}.png") as picture:
-                values = np.asarray(picture)
-            shifted = np.where(values == 255, 0, values + 1).astype(np.uint8)
-            Image.fromarray(shifted).save(labels / f"{source.stem}.png")
+def _write_semantic(
+    scenes: Path,
+    split: str,
+    images: Path,
+    labels: Path,
+    relabel: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+) -> None:
+    """Copy a split of the scenes, its void being 255, with the labels that ``relabel`` returns."""
+    if not (scenes / split).is_dir():
+        return
+    images.mkdir(parents=True, exist_ok=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    for source in sorted((scenes / split).glob("*.jpg")):
+        shutil.copy(source, images)
+        with Image.open(scenes / f"panoptic_semseg_{split}" / f"{source.stem}.png") as image:
+            values = relabel(np.array(image))
+        Image.fromarray(values).save(labels / f"{source.stem}.png")

@@ -13,13 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.convolution import PointwiseConv2d, convolve_together, zero_bias
+from freqfusion.layers.kernels import CENTER_WEIGHT, favor_center, normalize_kernels
 from freqfusion.layers.kernels import hamming_window as make_hamming_window
-from freqfusion.layers.kernels import normalize_kernels
 from freqfusion.layers.neighbourhood.geometry import accumulation_dtype
 from freqfusion.layers.reassembly import PaddingMode, reassemble
 from freqfusion.layers.renaming import rename_on_load
 from freqfusion.layers.resize import resize_nearest
-from freqfusion.layers.sampler import LocalSimilaritySampler, SamplerFeatures, SamplerInit
+from freqfusion.layers.sampler import FusionInit, LocalSimilaritySampler, SamplerFeatures
 
 UpsampleMode = Literal["nearest", "bilinear", "bicubic"]
 
@@ -91,8 +91,9 @@ class FreqFusion(nn.Module):
             were trained with, or ``"reflect"``.
         sampler_features: What offsets are predicted from, ``"sim_concat"`` or ``"sim"``; see
             :class:`~freqfusion.layers.LocalSimilaritySampler`.
-        sampler_init: ``"xavier"``, the start of published weights, or ``"identity"``, which moves
-            nothing before training.
+        init: ``"published"``, the start of published weights: uniform kernels, which blur, and
+            random offsets; or ``"identity"``, with which an untrained module returns the fine map
+            and the coarse map by nearest upsampling, both to 1 %.
         use_checkpoint: Recompute the module in the backward pass instead of keeping its
             intermediate maps.
     """
@@ -120,7 +121,7 @@ class FreqFusion(nn.Module):
         hamming_window: bool = True,
         padding_mode: PaddingMode = "zeros",
         sampler_features: SamplerFeatures = "sim_concat",
-        sampler_init: SamplerInit = "xavier",
+        init: FusionInit = "published",
         use_checkpoint: bool = False,
     ):
         super().__init__()
@@ -139,7 +140,7 @@ class FreqFusion(nn.Module):
         check_choice(UpsampleMode, upsample_mode=upsample_mode)
         check_choice(PaddingMode, padding_mode=padding_mode)
         check_choice(SamplerFeatures, sampler_features=sampler_features)
-        check_choice(SamplerInit, sampler_init=sampler_init)
+        check_choice(FusionInit, init=init)
         if not (use_low_pass or use_high_pass or feature_resample):
             raise ValueError(
                 "use_low_pass, use_high_pass and feature_resample are all off, which leaves plain"
@@ -159,6 +160,7 @@ class FreqFusion(nn.Module):
         self.hr_residual = hr_residual
         self.padding_mode: PaddingMode = padding_mode
         self.use_checkpoint = use_checkpoint
+        self.init = init
 
         def generator(kernel: int) -> nn.Conv2d:
             padding = encoder_dilation * (encoder_kernel // 2)
@@ -182,7 +184,7 @@ class FreqFusion(nn.Module):
                 kernel_size=encoder_kernel,
                 normalize=feature_resample_norm,
                 guide_features=sampler_features,
-                init=sampler_init,
+                init=init,
             )
         self.lowpass_window: Tensor | None
         self.highpass_window: Tensor | None
@@ -193,16 +195,29 @@ class FreqFusion(nn.Module):
         rename_on_load(self, ORIGINAL_NAMES, ORIGINAL_BUFFERS)
 
     def reset_parameters(self) -> None:
-        """Xavier for the compressors, nearly uniform kernels, and the sampler's own start."""
+        """Initialize as ``init`` says; the compressors by Xavier."""
         for compressor in (self.hr_compressor, self.lr_compressor):
             nn.init.xavier_uniform_(compressor.weight)
             zero_bias(compressor)
-        for generator in (self.lowpass_generator, self.highpass_generator):
+        for generator, window in (
+            (self.lowpass_generator, self.lowpass_window),
+            (self.highpass_generator, self.highpass_window),
+        ):
             if generator is not None:
                 nn.init.normal_(generator.weight, std=_GENERATOR_INIT_STD)
-                zero_bias(generator)
+                self._reset_bias(generator, window)
         if self.sampler is not None:
             self.sampler.reset_parameters()
+
+    def _reset_bias(self, generator: nn.Conv2d, window: Tensor | None) -> None:
+        zero_bias(generator)
+        if self.init == "identity":
+            assert generator.bias is not None
+            favor_center(generator.bias, generator.out_channels, CENTER_WEIGHT, window)
+            if self.semi_conv:
+                # The logits of both resolutions add up.
+                with torch.no_grad():
+                    generator.bias.mul_(0.5)
 
     def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """Filter both maps.

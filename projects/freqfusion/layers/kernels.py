@@ -6,6 +6,9 @@ from torch import Tensor
 
 from freqfusion.layers.checks import check_positive
 
+# Weight of the center in kernels that start as the identity.
+CENTER_WEIGHT = 0.995
+
 
 def normalize_kernels(logits: Tensor, window: Tensor | None = None, *, groups: int = 1) -> Tensor:
     """Turn predicted logits into kernels that are positive and sum to one at every pixel.
@@ -50,3 +53,16 @@ def hamming_window(size: int) -> Tensor:
         return torch.ones(1, 1)
     line = torch.hamming_window(size, periodic=False, dtype=torch.float64)
     return torch.outer(line, line).to(torch.float32)
+
+
+def favor_center(bias: Tensor, taps: int, share: float, window: Tensor | None = None) -> None:
+    """Set logits (groups * taps) so that :func:`normalize_kernels` gives the center ``share``.
+
+    The other taps are left equal, but for the window.
+    """
+    weights = bias.new_ones(taps) if window is None else window.flatten()
+    center = taps // 2
+    others = weights.sum() / weights[center] - 1
+    with torch.no_grad():
+        bias.zero_()
+        bias[center::taps] = (others * share / (1 - share)).log()

@@ -17,7 +17,7 @@ from freqfusion.layers.resize import resize_nearest
 from freqfusion.layers.similarity import local_similarity
 
 SamplerFeatures = Literal["sim_concat", "sim"]
-SamplerInit = Literal["xavier", "identity"]
+FusionInit = Literal["published", "identity"]
 
 # Names in the research code, by their beginnings, and here.
 ORIGINAL_NAMES = {
@@ -50,8 +50,9 @@ class LocalSimilaritySampler(nn.Module):
         guide_features: What the convolutions see. ``"sim_concat"``: guide and similarities for all
             of them; ``"sim"``: similarities for the offsets, the guide for the scales.
         learn_scale: Predict the factor; otherwise it is 0.25.
-        init: ``"xavier"`` (weights were published with it; offsets are not zero at the start) or
-            ``"identity"`` (all zero, so that sampling changes nothing until it is trained).
+        init: ``"published"`` (Xavier, the start of published weights, with offsets of about a
+            pixel) or ``"identity"`` (all zero, so that sampling changes nothing until it is
+            trained).
     """
 
     def __init__(
@@ -63,13 +64,13 @@ class LocalSimilaritySampler(nn.Module):
         normalize: bool = True,
         guide_features: SamplerFeatures = "sim_concat",
         learn_scale: bool = True,
-        init: SamplerInit = "xavier",
+        init: FusionInit = "published",
     ):
         super().__init__()
         check_positive(channels=channels, groups=groups)
         check_odd(kernel_size=kernel_size)
         check_choice(SamplerFeatures, guide_features=guide_features)
-        check_choice(SamplerInit, init=init)
+        check_choice(FusionInit, init=init)
         if normalize and (channels < 8 or channels % (channels // 8)):
             raise ValueError(
                 f"group normalisation uses channels // 8 groups, which must divide the channels; "
@@ -100,7 +101,7 @@ class LocalSimilaritySampler(nn.Module):
         """Initialise the convolutions as ``init`` says; biases start at zero."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                if self.init == "xavier":
+                if self.init == "published":
                     nn.init.xavier_uniform_(module.weight)
                 else:
                     nn.init.zeros_(module.weight)

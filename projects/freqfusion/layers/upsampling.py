@@ -6,15 +6,16 @@ Shapes: hr_feat (B, Ch, Ho, Wo), lr_feat (B, Cl, H, W), upsampled (B, Cl, Ho, Wo
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.convolution import PointwiseConv2d, zero_bias
-from freqfusion.layers.kernels import normalize_kernels
+from freqfusion.layers.kernels import CENTER_WEIGHT, favor_center, normalize_kernels
 from freqfusion.layers.reassembly import PaddingMode, reassemble
 from freqfusion.layers.resize import resize_nearest
-from freqfusion.layers.sampler import sample_at_offsets
+from freqfusion.layers.sampler import FusionInit, sample_at_offsets
 
 InterpolationMode = Literal["nearest", "bilinear"]
 
@@ -39,7 +40,11 @@ class InterpolationUpsampling(nn.Module):
 
 
 class CarafeUpsampling(nn.Module):
-    """Reassembly with kernels predicted from the coarse map alone (Wang et al., ICCV 2019)."""
+    """Reassembly with kernels predicted from the coarse map alone (Wang et al., ICCV 2019).
+
+    ``init`` is that of :class:`~freqfusion.layers.FreqFusion`: uniform kernels at the start, or
+    nearest upsampling.
+    """
 
     def __init__(
         self,
@@ -49,8 +54,10 @@ class CarafeUpsampling(nn.Module):
         kernel_size: int = 5,
         encoder_kernel: int = 3,
         padding_mode: PaddingMode = "zeros",
+        init: FusionInit = "published",
     ):
         super().__init__()
+        check_choice(FusionInit, init=init)
         check_positive(lr_channels=lr_channels, compressed_channels=compressed_channels)
         check_odd(kernel_size=kernel_size, encoder_kernel=encoder_kernel)
         check_choice(PaddingMode, padding_mode=padding_mode)
@@ -67,6 +74,12 @@ class CarafeUpsampling(nn.Module):
         nn.init.normal_(self.generator.weight, std=0.001)
         for layer in (self.compressor, self.generator):
             zero_bias(layer)
+        if init == "identity":
+            start = torch.empty(kernel_size**2)
+            favor_center(start, kernel_size**2, CENTER_WEIGHT)
+            with torch.no_grad():
+                assert self.generator.bias is not None
+                self.generator.bias.copy_(start.repeat_interleave(_SCALE**2))
 
     def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[None, Tensor, Tensor]:
         """Upsample ``lr_feat``; ``hr_feat`` gives the size and is returned as it came."""

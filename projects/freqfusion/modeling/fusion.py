@@ -37,6 +37,7 @@ def fusion_factory(cfg: CfgNode) -> FusionFactory:
             kernel_size=node.LOWPASS_KERNEL,
             encoder_kernel=node.ENCODER_KERNEL,
             padding_mode=node.PADDING_MODE,
+            init=node.INIT,
         )
 
     def dysample(hr_channels: int, lr_channels: int) -> nn.Module:

@@ -1,9 +1,9 @@
 """Derive the label maps that training needs: ``python -m freqfusion.tools.prepare coco``.
 
-Data sets lie in Detectron2's usual folders below ``--root``: coco, cityscapes and
-ADEChallengeData2016; an own one is named by its declaration (see ``freqfusion.data.declared``),
-whose ``stuff`` folders are derived from the panoptic truth. What is there already is kept; an
-interrupted run is continued by the same command.
+Data sets lie in Detectron2's usual folders below ``--root``: coco, cityscapes,
+ADEChallengeData2016 and camvid; your own is named by its declaration (see
+``freqfusion.data.declared``), whose ``stuff`` folders are derived from the panoptic ground truth.
+What is there already is kept; an interrupted run is continued by the same command.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from freqfusion.data.preparation import (
     Derived,
     prepare_ade20k,
+    prepare_camvid,
     prepare_cityscapes,
     prepare_coco,
     prepare_declared,
@@ -28,6 +29,7 @@ PREPARATIONS: dict[str, tuple[str, Callable[..., list[Derived]]]] = {
     "coco": ("coco", prepare_coco),
     "cityscapes": ("cityscapes", prepare_cityscapes),
     "ade20k": ("ADEChallengeData2016", prepare_ade20k),
+    "camvid": ("camvid", prepare_camvid),
 }
 
 

@@ -10,6 +10,8 @@ _PREPARE = "python -m freqfusion.tools.prepare"
 def remedy(path: str) -> str:
     """``" (made by ...)"`` for a derived file or folder, and nothing for one of a download."""
     parts = Path(path).parts
+    if {"annotations_detectron2", "camvid"} <= set(parts):
+        return f" (made by {_PREPARE} camvid)"
     if "annotations_detectron2" in parts:
         return f" (made by {_PREPARE} ade20k)"
     if any(part.startswith(("cityscapes_panoptic_", "cityscapes_stuff_")) for part in parts):

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 
+from freqfusion.engine.checkpoint import imagenet  # noqa: F401, registers its addresses
 from freqfusion.safety.conventions import AUTHOR, HEURISTICS, read_for_detectron2
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, reading by ``freqfusion.safety``.
 
     Addresses (``https://``, ``detectron2://``) are downloaded as Detectron2 does, and then read in
-    the same way. Raises ValueError for what is refused or damaged, FileNotFoundError for what is
-    not there.
+    the same way; ``imagenet://`` is a file of an installed package. Raises ValueError for what is
+    refused or damaged, FileNotFoundError for what is not there.
     """
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:

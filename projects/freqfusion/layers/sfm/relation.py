@@ -6,14 +6,12 @@ let them exchange what they know at several ranges (Chen et al., Spatial Frequen
 design.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_odd, check_positive
-from freqfusion.layers.kernels import normalize_kernels
+from freqfusion.layers.kernels import favor_center, normalize_kernels
 from freqfusion.layers.neighbourhood import Geometry, gather
 
 _CONV_INIT_STD = 1e-3
@@ -69,7 +67,7 @@ class LocalPixelRelation(nn.Module):
         """Initialise as the class says."""
         nn.init.normal_(self.conv.weight, std=_CONV_INIT_STD)
         nn.init.constant_(self.norm.weight, _NORM_INIT_GAIN)
-        favour_centre(self.norm.bias, self.geometry.taps, self.center_init)
+        favor_center(self.norm.bias, self.geometry.taps, self.center_init)
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
             nn.init.constant_(self.gate.bias, _GATE_INIT_BIAS)
@@ -122,11 +120,3 @@ def replicate_pad(image: Tensor, border: int) -> Tensor:
     """Repeat the edge of an image (B, C, H, W) ``border`` times on every side."""
     # Autocasting on a CPU pads half precision in float32.
     return F.pad(image, (border,) * 4, mode="replicate").to(image.dtype)
-
-
-def favour_centre(bias: Tensor, taps: int, share: float) -> None:
-    """Set the logits (groups * taps) of kernels to ``share`` at the centre, the rest even."""
-    others = taps - 1
-    with torch.no_grad():
-        bias.zero_()
-        bias[others // 2 :: taps] = math.log(others * share / (1 - share))

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_odd, check_positive
 from freqfusion.layers.convolution import PointwiseConv2d, zero_bias
-from freqfusion.layers.kernels import normalize_kernels
+from freqfusion.layers.kernels import favor_center, normalize_kernels
 from freqfusion.layers.reassembly import reassemble
 from freqfusion.layers.sfm.coordinates import lattice_points_of, to_normalized
 from freqfusion.layers.sfm.interpolation import TriangleCorners, interpolate_at, triangle_corners
 from freqfusion.layers.sfm.mapping import Mapping
-from freqfusion.layers.sfm.relation import favour_centre
 
 _COMPRESSED_CHANNELS = 64
 _GENERATOR_INIT_STD = 1e-3
@@ -70,7 +69,7 @@ class ThreePointReassembly(nn.Module):
             zero_bias(self.compressor)
             nn.init.normal_(self.generator.weight, std=_GENERATOR_INIT_STD)
             assert self.generator.bias is not None
-            favour_centre(self.generator.bias, self.kernel**2, _CENTRE_INIT)
+            favor_center(self.generator.bias, self.kernel**2, _CENTRE_INIT)
 
     def forward(self, lateral: Tensor, coarse: Tensor, mapping: Mapping) -> Tensor:
         """Join both maps.

@@ -21,6 +21,8 @@ class StrideGeometry:
         extent: From the first to the last pixel that a kernel reads.
         padding: On each side.
         ceil_mode: Whether the length is rounded up, as pooling can.
+        same: Padded as TensorFlow does, so that the output has a pixel for each ``stride`` pixels,
+            begun ones included. The phase is that of lengths that the stride divides.
     """
 
     stride: int
@@ -28,6 +30,7 @@ class StrideGeometry:
     extent: int
     padding: int
     ceil_mode: bool = False
+    same: bool = False
 
     def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width that the layer makes of ``size``; at least 1."""
@@ -35,6 +38,8 @@ class StrideGeometry:
         return height, width
 
     def _length(self, length: int) -> int:
+        if self.same:
+            return -(-length // self.stride)
         free = length + 2 * self.padding - self.extent - 1
         steps = -(-free // self.stride) if self.ceil_mode else free // self.stride
         # Rounded up, a window that would begin beyond the map is dropped.
@@ -94,11 +99,7 @@ def _layer_geometry(layer: Any, where: str) -> StrideGeometry:
     if merges_patches(layer):
         return StrideGeometry(stride=2, phase=0.5, extent=1, padding=0, ceil_mode=True)
     kind = type(layer).__name__
-    if "Same" in kind:
-        raise ValueError(
-            f"{where} has a {kind}, whose padding depends on the size of the map: give the phase "
-            "to go by, or another module"
-        )
+    same = "Same" in kind  # timm's Conv2dSame, MaxPool2dSame, AvgPool2dSame
     padding = (0, 0) if layer.padding == "valid" else _pair(layer.padding)
     dilation = _pair(getattr(layer, "dilation", 1))
     axes = {
@@ -113,12 +114,16 @@ def _layer_geometry(layer: Any, where: str) -> StrideGeometry:
             "one phase cannot describe: choose another module"
         )
     stride, extent, pad = axes.pop()
+    if same:
+        # The smaller half of what is missing goes to the left.
+        pad = max(extent + 1 - stride, 0) // 2
     return StrideGeometry(
         stride=stride,
         phase=extent / 2 - pad,
         extent=extent,
         padding=pad,
         ceil_mode=bool(getattr(layer, "ceil_mode", False)),
+        same=same,
     )
 
 

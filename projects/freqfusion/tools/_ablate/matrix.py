@@ -10,7 +10,8 @@
     experiments   name: {title, config, data, seeds, methods, metrics, pairs, set, dial,
                   learning_rates (the experiment whose choice is taken)}
 
-``data`` are arguments of ``freqfusion.tools.synthesize``; ``dial`` is one of them with a list of
+``data`` are arguments of ``freqfusion.tools.synthesize``, or the name of a data set, which is then
+looked for under ``DETECTRON2_DATASETS``; ``dial`` is one of them with a list of
 values, each of which all methods and seeds run with. ``metrics`` are titles with paths in the
 scores, such as ``panoptic_seg/PQ``; the first one judges learning rates. ``pairs`` are
 [method, reference].
@@ -153,9 +154,11 @@ def _experiment(
         known(pair, chosen, f"{where}: pairs: unknown method")
         if len(pair) != 2:
             raise ValueError(f"{where}: pairs are [method, reference], got {list(pair)}")
-    data = _mapping(part["data"], f"{where}: data")
+    data = part["data"]
+    data = {"name": data} if isinstance(data, str) else _mapping(data, f"{where}: data")
     dial = _mapping(part.get("dial", {}), f"{where}: dial")
-    known([*data, *dial], DATA_ARGUMENTS, f"{where}: unknown argument of the data")
+    arguments = [*dial] if "name" in data else [*data, *dial]
+    known(arguments, DATA_ARGUMENTS, f"{where}: unknown argument of the data")
     if len(dial) > 1:
         raise ValueError(f"{where}: dial must name one argument, got {', '.join(dial)}")
     turned = next(iter(dial), None)

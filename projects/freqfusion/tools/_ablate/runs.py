@@ -89,7 +89,7 @@ def tuning_runs(
     only: Sequence[str] = (),
     methods: Sequence[str] = (),
 ) -> dict[str, list[Run]]:
-    """For each experiment, each method with each candidate learning rate on the third split.
+    """For each experiment, each method with each candidate learning rate, on another split.
 
     Experiments and methods that take the choice of another one have none of their own.
     """
@@ -105,7 +105,7 @@ def tuning_runs(
             if method.learning_rate_of != method.name:
                 continue
             run = _run(matrix, experiment, method, matrix.tuning_seed, middle, output)
-            tests = [name.replace("_val", "_tune") for name in _setting(run, "DATASETS", "TEST")]
+            tests = [_tuning_split(name) for name in _setting(run, "DATASETS", "TEST")[:1]]
             run = replace(run, overrides={**run.overrides, "DATASETS.TEST": tests})
             for factor in matrix.factors:
                 row = output / experiment.name / f"tune-{method.name}-x{factor:g}.json"
@@ -113,6 +113,11 @@ def tuning_runs(
                     replace(with_rate(run, factor, tuned=False), row=row)
                 )
     return found
+
+
+def _tuning_split(name: str) -> str:
+    """Return the data set to choose on: a third split of scenes, the validation of others."""
+    return name.replace("_val", "_tune").replace("_test", "_val")
 
 
 def with_rate(run: Run, factor: float, *, tuned: bool) -> Run:

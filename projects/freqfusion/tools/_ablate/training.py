@@ -107,7 +107,14 @@ class Trainer:
 
 
 def prepare_data(run: Run, folder: Path) -> Path:
-    """Write the scenes of a run, unless they are there; RuntimeError where that fails."""
+    """Write the scenes of a run, unless they are there; RuntimeError where that fails.
+
+    Returns the folder of the data sets.
+    """
+    if "name" in run.data:
+        from freqfusion.data.registration import datasets_root
+
+        return datasets_root()
     place = folder / data_key(run.data)
     record = place / "data.json"
     if record.is_file():
@@ -150,9 +157,18 @@ def environment(datasets: Path) -> dict[str, str]:
 
 
 def read_scores(path: Path) -> dict[str, float | None]:
-    """``results.json`` of a run with one data set, as "<task>/<score>"."""
-    (tasks,) = json.loads(path.read_text(encoding="utf-8"))["datasets"].values()
-    return {f"{task}/{name}": value for task, part in tasks.items() for name, value in part.items()}
+    """Return ``results.json`` of a run as "<task>/<score>".
+
+    The scores of data sets after the first one have the data set's name in front.
+    """
+    results = json.loads(path.read_text(encoding="utf-8"))["datasets"]
+    first = next(iter(results))
+    return {
+        f"{task}/{name}" if dataset == first else f"{dataset}/{task}/{name}": value
+        for dataset, tasks in results.items()
+        for task, part in tasks.items()
+        for name, value in part.items()
+    }
 
 
 def step_seconds(folder: Path) -> float | None:

@@ -20,6 +20,7 @@ DATASETS = {
     "coco": "COCO",
     "cityscapes": "Cityscapes",
     "ade20k": "ADE20K",
+    "camvid": "CamVid",
     "synthetic": "Synthetic scenes",
 }
 

@@ -26,7 +26,7 @@ def _freqfusion() -> nn.Module:
         lr_channels=_WIDTH,
         compressed_channels=16,
         feature_resample=True,
-        sampler_init="identity",
+        init="identity",
     )
 
 
