@@ -9,15 +9,16 @@ PYTEST_ARGS ?=
 run = "$(VENV)/bin/python"
 chosen = $(if $(strip $(PYTHON)),--python-chosen)
 prepare = python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
-	"$$python" scripts/bootstrap.py --venv "$(VENV)" --detectron2 "$(DETECTRON2)" $(chosen)
+	"$$python" scripts/bootstrap.py --venv "$(VENV)" --detectron2 "$(DETECTRON2)" $(chosen) $(oldest)
 pytest = $(run) -m pytest -n auto -rfEs
+fast = -m "not slow and not gpu and not e2e and not golden" --hypothesis-profile=fast
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo showcase test test-fast test-all lint format bench clean
+.PHONY: help install demo showcase test test-fast test-oldest test-all lint format bench clean
 
 help:  ## show this list
 	@echo "Usage: make <target> [PYTHON=python3.12] [VENV=.venv] [DETECTRON2=<URL, wheel or folder>]"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{printf "%-12s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{printf "%-14s%s\n", $$1, $$2}'
 
 install:  ## make the environment, or bring it up to date
 	@$(prepare) --retry
@@ -37,7 +38,14 @@ test:  ## run the tests
 
 test-fast:  ## run a quick part of the tests, up to the first failure
 	@$(prepare)
-	@$(pytest) -x -m "not slow and not gpu and not e2e and not golden" --hypothesis-profile=fast $(PYTEST_ARGS)
+	@$(pytest) -x $(fast) $(PYTEST_ARGS)
+
+test-oldest: PYTHON = python3.11
+test-oldest: VENV = .venv-oldest
+test-oldest: oldest = --oldest
+test-oldest:  ## run the quick part with the lowest versions that setup.py allows (in .venv-oldest)
+	@$(prepare)
+	@$(pytest) $(fast) $(PYTEST_ARGS)
 
 test-all:  ## run all tests, also the slow ones and those that want a GPU
 	@$(prepare)

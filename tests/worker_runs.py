@@ -1,6 +1,9 @@
 """What the processes of a test do; a module of its own, since each of them imports it."""
 
+import atexit
 import json
+import os
+import sys
 from pathlib import Path
 
 import torch
@@ -85,6 +88,19 @@ def evaluated(cfg):
 
 def copied(tensors):
     return {name: whole(tensor.detach()).clone() for name, tensor in tensors.items()}
+
+
+class Aborts:
+    """What ends the process with a signal where Python is finalized, as gloo's threads may."""
+
+    def __del__(self, abort=os.abort):
+        abort()
+
+
+def leave_what_aborts(folder, may_speak):
+    """Leave what aborts a finalization, and write a file when Python's exit handlers run."""
+    sys.left_behind = Aborts()
+    atexit.register(Path(folder, str(comm.get_rank())).touch)
 
 
 def fail(how, may_speak):

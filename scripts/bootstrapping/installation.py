@@ -77,6 +77,9 @@ class Installation(Target):
             )
             _warn_about_space(path)
         with changing(path):
+            if self.requirements.constraints:
+                lines = "\n".join(self.requirements.constraints)
+                self.environment.constraints.write_text(lines, encoding="utf-8")
             failure, problem = self._steps(plan, progress)
         if failure:
             raise InstallError(failure)

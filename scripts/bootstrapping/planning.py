@@ -66,7 +66,8 @@ class Target:
             root / "projects" / "freqfusion" / "_version.py",
             *(root / "scripts").rglob("*.py"),
         ]
-        return fingerprint(files, [str(root), str(self.environment.path), self.options.extras])
+        place = [str(root), str(self.environment.path), self.options.extras]
+        return fingerprint(files, [*place, *self.requirements.constraints])
 
     def plan(self) -> Plan:
         """Compare what is there with what is wanted."""

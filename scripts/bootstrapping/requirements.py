@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,15 @@ class Requirements:
     """The declared requirements, sorted by the step that installs them.
 
     ``foundation`` comes first, ``detectron2`` is the pinned URL, ``companions`` are what this
-    project adds to detectron2.
+    project adds to detectron2. ``constraints`` hold for every installation: none, or the lowest
+    versions.
     """
 
     python: str
     foundation: tuple[str, ...]
     detectron2: str
     companions: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
 
 
 def read_tables(setup_py: Path) -> dict[str, Any]:
@@ -47,17 +50,28 @@ def requirement_name(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", match.group()).lower()
 
 
-def read_requirements(setup_py: Path) -> Requirements:
-    """Sort what ``setup.py`` declares into the steps of the installation."""
+def lowest_version(requirement: str) -> str:
+    """Return the requirement with its lower bound as the only version: ``a>=1,<3`` as ``a==1``."""
+    return re.sub(r"^([\w.-]+)>=([\w.]+)[^;]*", r"\1==\2", requirement)
+
+
+def read_requirements(setup_py: Path, *, oldest: bool = False) -> Requirements:
+    """Sort what ``setup.py`` declares into the steps of the installation.
+
+    ``oldest`` constrains whatever has a lower bound to that version.
+    """
     tables = read_tables(setup_py)
     extra = tables["EXTRAS_REQUIRE"]["detectron2"]
     declared = {requirement_name(item): item for item in [*tables["INSTALL_REQUIRES"], *extra]}
     _, _, url = declared["detectron2"].partition("@")
+    everything = [*tables["INSTALL_REQUIRES"], *itertools.chain(*tables["EXTRAS_REQUIRE"].values())]
+    lowest = {lowest_version(item) for item in everything if ">=" in item.partition(";")[0]}
     return Requirements(
         python=tables["PYTHON_REQUIRES"],
         foundation=tuple(declared[name] for name in FOUNDATION),
         detectron2=url.strip(),
         companions=tuple(item for item in extra if not item.startswith("detectron2")),
+        constraints=tuple(sorted(lowest)) if oldest else (),
     )
 
 

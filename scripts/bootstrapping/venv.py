@@ -51,11 +51,18 @@ class Environment:
         """The file that the output of the installation goes to."""
         return self.path / "freqfusion-install.log"
 
+    @property
+    def constraints(self) -> Path:
+        """The file that, where there is one, says which versions pip may install."""
+        return self.path / "freqfusion-constraints.txt"
+
     def pip(self, *arguments: str) -> list[str]:
         """Return a pip command that asks nothing and draws no progress bar."""
         options = ["--disable-pip-version-check", "--no-input"]
         command, *rest = arguments
         extra = ["--progress-bar", "off"] if command == "install" else []
+        if command == "install" and self.constraints.exists():
+            extra += ["--constraint", str(self.constraints)]
         return [str(self.python), "-m", "pip", *options, command, *extra, *rest]
 
     def inspect(self) -> Contents | None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from freqfusion.analysis import count_flops
@@ -242,10 +243,10 @@ PRODUCTS = {
 @pytest.mark.parametrize("inference_mode", [False, True])
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_half_of_what_torch_counts(name, inference_mode):
-    """Torch counts a multiply-add twice."""
+    """Torch counts a multiply-add twice, and not every kernel of attention in every version."""
     module, shape = PRODUCTS[name]
     image = torch.randn(shape)
-    with FlopCounterMode(display=False) as theirs:
+    with FlopCounterMode(display=False) as theirs, sdpa_kernel(SDPBackend.MATH):
         module.train()(image)
     with torch.inference_mode(inference_mode):
         ours = count_flops(module.eval(), image)

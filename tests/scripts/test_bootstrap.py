@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import bootstrap
 from bootstrapping.detectron2 import Problem, diagnose, explain
 from bootstrapping.progress import Outcome, Progress
 from bootstrapping.requirements import (
+    lowest_version,
     read_requirements,
     read_tables,
     requirement_name,
@@ -51,6 +53,29 @@ def test_requirements_are_read_from_setup_py() -> None:
     assert found.detectron2.endswith(f"@{COMMIT}")
     assert "opencv-python-headless" in map(requirement_name, found.companions)
     assert "detectron2" not in map(requirement_name, found.companions)
+
+
+@pytest.mark.parametrize(
+    ("declared", "lowest"),
+    [
+        ("torch>=2.11,<2.16,!=2.13.*", "torch==2.11"),
+        ("fvcore>=0.1.5.post20221221", "fvcore==0.1.5.post20221221"),
+        ("a-b>=3.0.1,<4; python_version >= '3.12'", "a-b==3.0.1; python_version >= '3.12'"),
+        ("detectron2 @ git+https://host/d.git@0", "detectron2 @ git+https://host/d.git@0"),
+    ],
+)
+def test_lowest_version(declared: str, lowest: str) -> None:
+    assert lowest_version(declared) == lowest
+
+
+def test_oldest_constrains_each_requirement_with_a_lower_bound() -> None:
+    tables = read_tables(ROOT / "setup.py")
+    declared = [*tables["INSTALL_REQUIRES"], *itertools.chain(*tables["EXTRAS_REQUIRE"].values())]
+    names = {requirement_name(item) for item in declared} - {"detectron2", "freqfusion"}
+    found = read_requirements(ROOT / "setup.py", oldest=True).constraints
+    assert {requirement_name(item) for item in found} == names
+    assert all("==" in item for item in found)
+    assert read_requirements(ROOT / "setup.py").constraints == ()
 
 
 def test_setup_py_imports_no_torch() -> None:
@@ -346,8 +371,27 @@ def test_make_lists_its_targets_by_default() -> None:
     answer = subprocess.run(
         ["make", "-C", str(ROOT)], capture_output=True, text=True, check=True
     ).stdout
-    for target in ("install", "demo", "test", "test-fast", "test-all", "lint", "format", "bench"):
+    targets = "install demo test test-fast test-oldest test-all lint format bench"
+    for target in targets.split():
         assert re.search(rf"^  {target} ", answer, re.MULTILINE), target
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_oldest_versions_have_an_environment_of_their_own() -> None:
+    """Also where the variables of the shell name another one, with a newer Python."""
+    lower = re.findall(r"3\.\d+", read_tables(ROOT / "setup.py")["PYTHON_REQUIRES"])[0]
+    env = {**os.environ, "VENV": "mine", "PYTHON": "python3.13"}
+    answer = subprocess.run(
+        ["make", "-n", "-C", str(ROOT), "test-oldest"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env,
+    ).stdout
+    assert f'find_python.sh "python{lower}"' in answer
+    assert '--venv ".venv-oldest"' in answer
+    assert "--oldest" in answer
+    assert '".venv-oldest/bin/python" -m pytest' in answer
 
 
 def test_ci_script_can_be_executed() -> None:

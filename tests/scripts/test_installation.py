@@ -97,6 +97,19 @@ def test_second_run_does_nothing(site: Site, capsys: pytest.CaptureFixture[str])
     assert "torch 2.15.0, detectron2 0.6" in site.said
 
 
+def test_oldest_versions_are_constraints_of_each_command(site: Site) -> None:
+    """The environment of the lowest versions is another one than that of the newest."""
+    assert not any("--constraint" in command for command in site.run())
+    requirements = read_requirements(ROOT / "setup.py", oldest=True)
+    site.installation = replace(site.installation, requirements=requirements)
+    foundation, project = site.run()
+    file = site.installation.environment.constraints
+    assert f"--constraint {file}" in foundation
+    assert f"--constraint {file}" in project
+    assert "torch==2.11" in file.read_text(encoding="utf-8").splitlines()
+    assert site.run() == []
+
+
 def test_download_failure_goes_on_without_detectron2(site: Site) -> None:
     """One paragraph with the remedy; what detectron2 alone needs is not installed."""
     site.fail({URL: CLONE_FAILS})

@@ -368,15 +368,6 @@ def test_formats(kind):
     assert decode_image(encoded(PHOTO, kind), LIMITS).shape == PHOTO.shape
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16"])
-def test_modes(mode):
-    buffer = io.BytesIO()
-    Image.fromarray(PHOTO).convert("L" if mode == "I;16" else mode).convert(mode).save(
-        buffer, "TIFF"
-    )
-    assert decode_image(buffer.getvalue(), LIMITS).shape == PHOTO.shape
-
-
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

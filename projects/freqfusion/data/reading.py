@@ -26,17 +26,29 @@ def read_image(path: str | Path, image_format: str) -> tuple[NDArray[Any], str |
     try:
         with PathManager.open(name, "rb") as file, Image.open(file) as picture:
             mode, frames = picture.mode, getattr(picture, "n_frames", 1)
-        image = detection_utils.read_image(name, format=image_format)
+            image = pixels_of(picture, image_format)
     except UNREADABLE as error:
         raise ValueError(f"cannot read the image {name}: {in_words(error)}") from error
-    if mode in DEEP_MODES:
-        raise ValueError(
-            f"{name} is a picture of mode {mode}, whose values would be cut off at 255; save it as"
-            " 8 bit grey or RGB"
-        )
+    check_depth(mode, name)
     if not image.size:
         raise ValueError(f"{name} has no pixels: it is {image.shape[0]} x {image.shape[1]}")
     return image, f"{name} has {frames} frames: the first one is taken" if frames > 1 else None
+
+
+def pixels_of(picture: Image.Image, image_format: str) -> NDArray[Any]:
+    """Return an open image as an array, turned as EXIF says; errors of Pillow pass."""
+    upright = detection_utils._apply_exif_orientation(picture)
+    pixels: NDArray[Any] = detection_utils.convert_PIL_to_numpy(upright, image_format)
+    return pixels
+
+
+def check_depth(mode: str, name: str) -> None:
+    """Refuse an image with more than 8 bits of grey, by the mode that Pillow gives it."""
+    if mode in DEEP_MODES:
+        raise ValueError(
+            f"{name} is an image of mode {mode}, whose values would be cut off at 255; save it as"
+            " 8 bit grey or RGB"
+        )
 
 
 def read_label_png(path: str | Path) -> NDArray[np.integer[Any]]:

@@ -8,12 +8,12 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
-from detectron2.data.detection_utils import read_image
 from detectron2.utils import comm
 from torch import nn
 
 from freqfusion.data.mapper import build_mapper
 from freqfusion.data.randomness import separate_randomness
+from freqfusion.data.reading import read_image
 from freqfusion.engine.hooks import AfterEvaluation
 from freqfusion.engine.unchanged import unchanged
 
@@ -57,7 +57,7 @@ class SamplePredictions(AfterEvaluation):
         images: Iterable[dict[str, Any]] = self._images or []
         for number, dataset_dict in enumerate(images):
             output = self._model([mapper(dataset_dict)])[0]
-            image = read_image(dataset_dict["file_name"], "RGB")
+            image = read_image(dataset_dict["file_name"], "RGB")[0]
             pictures = draw_output(image, output, metadata, score_threshold=SCORE_THRESHOLD)
             for task, picture in pictures.items():
                 self.trainer.storage.put_image(

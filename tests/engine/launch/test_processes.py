@@ -12,7 +12,7 @@ import torch
 from same_numbers import check_same, check_same_steps
 from torch.multiprocessing import ProcessRaisedException
 from toy_configs import change
-from worker_runs import LABELLED, ONE_IMAGE, fail, record_runs, register
+from worker_runs import LABELLED, ONE_IMAGE, fail, leave_what_aborts, record_runs, register
 
 from freqfusion.data.synthetic.parallel import default_workers
 from freqfusion.engine.launch import Place, start_processes
@@ -123,6 +123,12 @@ def test_four_processes_train_and_evaluate_as_one(cases, tmp_path, datasets):
 def test_sentence_comes_once_and_ends_all(how, capfd):
     assert start_processes(fail, how, count=2, device="cpu") == 2
     assert capfd.readouterr().err.count(f"{how} cannot work so") == 1
+
+
+def test_processes_end_without_finalizing_python(tmp_path):
+    """Meanwhile a thread of gloo that releases its last tensor aborts the process."""
+    assert start_processes(leave_what_aborts, tmp_path, count=2, device="cpu") == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"0", "1"}
 
 
 @pytest.mark.slow

@@ -3,7 +3,12 @@
 from freqfusion.engine.launch.environment import place_in_environment
 from freqfusion.engine.launch.meeting import Finding, Meeting
 from freqfusion.engine.launch.place import Place
-from freqfusion.engine.launch.processes import gpu_of, start_processes, work_in_group
+from freqfusion.engine.launch.processes import (
+    gpu_of,
+    leave_group,
+    start_processes,
+    work_in_group,
+)
 from freqfusion.engine.launch.request import check_nothing_asked, processes_here
 
 __all__ = [
@@ -12,6 +17,7 @@ __all__ = [
     "Place",
     "check_nothing_asked",
     "gpu_of",
+    "leave_group",
     "place_in_environment",
     "processes_here",
     "start_processes",

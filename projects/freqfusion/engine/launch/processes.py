@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -98,7 +100,11 @@ def _signals_handed_on(processes: Sequence[Any]) -> Iterator[None]:
 
 
 def work_in_group(meeting: Meeting, work: Work, given: Any, device: str) -> None:
-    """Run ``work`` as one of the processes of a meeting: NCCL on GPUs, gloo on CPUs."""
+    """Run ``work`` as one of the processes of a meeting: NCCL on GPUs, gloo on CPUs.
+
+    One of several processes ends here, with code 0 or that of a ``SystemExit``, and Python is not
+    finalized: a thread of gloo that releases a tensor meanwhile would abort the process.
+    """
     place = meeting.place
     on_gpu = device.startswith("cuda")
     if on_gpu:
@@ -117,8 +123,20 @@ def work_in_group(meeting: Meeting, work: Work, given: Any, device: str) -> None
     )
     comm.create_local_process_group(place.local_size)
     comm.synchronize()
-    work(given, meeting.claim)
-    # Rank 0 keeps the store: it must not go before the others have.
+    code = 0
+    try:
+        work(given, meeting.claim)
+        leave_group()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def leave_group() -> None:
+    """Wait for all processes, then destroy the group: rank 0, which keeps the store, goes last."""
     comm.synchronize()
     dist.destroy_process_group()
 

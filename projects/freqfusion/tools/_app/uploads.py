@@ -31,10 +31,12 @@ def decode_image(data: bytes, limits: Limits) -> Picture:
     """An image in RGB, turned the way its camera was held; of several in a file, the first.
 
     Raises:
-        ValueError: if it is none of ``FORMATS``, broken, or too large, small or narrow.
+        ValueError: if it is none of ``FORMATS``, broken, of more than 8 bits of grey, or too large,
+            small or narrow.
     """
-    import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from freqfusion.data.reading import check_depth, pixels_of
 
     if len(data) > limits.bytes:
         raise ValueError(f"the file has more than {limits.said}; send a smaller one")
@@ -50,8 +52,9 @@ def decode_image(data: bytes, limits: Limits) -> Picture:
         with file:
             # Only the header has been read so far.
             _check_size(file.size, limits)
+            check_depth(file.mode, "the file")
             try:
-                return np.asarray(ImageOps.exif_transpose(file).convert("RGB")).copy()
+                return pixels_of(file, "RGB").copy()
             # What a decoder raises on broken data depends on the format.
             except Exception as error:
                 raise ValueError(f"the image is broken: {error}") from error

@@ -86,16 +86,11 @@ def is_image(path: Path) -> bool:
 
 
 def read_image(path: Path) -> Picture:
-    """An image in RGB, turned the way its camera was held.
+    """Return an image in RGB as training reads it.
 
     Raises:
         ValueError: if it cannot be read.
     """
-    import numpy as np
-    from PIL import Image, ImageOps
+    from freqfusion.data import reading
 
-    try:
-        with Image.open(path) as file:
-            return np.asarray(ImageOps.exif_transpose(file).convert("RGB")).copy()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read the image {path}: {error}") from error
+    return reading.read_image(path, "RGB")[0].copy()
