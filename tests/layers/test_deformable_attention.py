@@ -129,7 +129,7 @@ def test_at_pixel_centres_the_derivative_is_that_towards_the_right():
     assert grad.flatten()[0].item() == pytest.approx(6.0)
 
 
-@pytest.mark.parametrize("far", [1.5, -1e4, 1e12, math.inf, -math.inf])
+@pytest.mark.parametrize("far", [1.5, -1e4, 1e12, 1e30, -1e308])
 def test_far_outside_is_zero(far):
     value, locations, weights = example([(3, 4), (2, 2)], requires_grad=True)
     far_away = torch.full_like(locations, far).requires_grad_()
@@ -139,13 +139,15 @@ def test_far_outside_is_zero(far):
         assert (grad == 0).all()
 
 
-def test_not_a_number_stays_with_its_query():
+@pytest.mark.parametrize("form", [deformable_attention, sampled.attend])
+@pytest.mark.parametrize("nowhere", [math.nan, math.inf, -math.inf])
+def test_a_place_that_does_not_exist_makes_its_query_nan(form, nowhere):
     """A diverged query must neither read outside the maps nor hide what happened."""
     value, locations, weights = example(requires_grad=True)
     broken = locations.detach().clone()
-    broken[0, 1] = math.nan
-    expected = deformable_attention(value, SHAPES, locations, weights)
-    out = deformable_attention(value, SHAPES, broken.requires_grad_(), weights)
+    broken[0, 1] = nowhere
+    expected = form(value, SHAPES, locations, weights)
+    out = form(value, SHAPES, broken.requires_grad_(), weights)
     assert out[0, 1].isnan().all()
     torch.testing.assert_close(out[1], expected[1])
     torch.testing.assert_close(out[0, 2:], expected[0, 2:])

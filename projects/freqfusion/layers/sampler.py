@@ -14,6 +14,7 @@ from freqfusion.layers.checks import check_choice, check_odd, check_positive
 from freqfusion.layers.convolution import convolve_together, zero_bias
 from freqfusion.layers.renaming import rename_on_load
 from freqfusion.layers.resize import resize_nearest
+from freqfusion.layers.sampling import sample_at
 from freqfusion.layers.similarity import local_similarity
 
 SamplerFeatures = Literal["sim_concat", "sim"]
@@ -146,7 +147,8 @@ def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
 
     ``offsets`` are (B, 2, G, Ho, Wo), x first, then y; D splits into G contiguous blocks. The two
     lattices cover the same image. Bilinear, border repeated; coordinates are float32 or better,
-    since half precision cannot tell the pixels of a large image apart.
+    since half precision cannot tell the pixels of a large image apart. The output is NaN where an
+    offset is NaN or infinite.
     """
     batch, _, groups, height, width = offsets.shape
     offsets = offsets.float() if offsets.dtype in (torch.float16, torch.bfloat16) else offsets
@@ -155,8 +157,7 @@ def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
     x = (columns + 0.5 + offsets[:, 0]) * (2 / width) - 1
     y = (rows + 0.5 + offsets[:, 1]) * (2 / height) - 1
     grid = torch.stack([x, y], dim=-1).flatten(0, 1)
-    dtype = features.dtype
-    blocks = features.unflatten(1, (groups, -1)).flatten(0, 1).to(grid.dtype)
-    sampled = F.grid_sample(blocks, grid, padding_mode="border", align_corners=False).to(dtype)
+    blocks = features.unflatten(1, (groups, -1)).flatten(0, 1)
+    sampled = sample_at(blocks, grid, padding_mode="border").to(features.dtype)
     output: Tensor = sampled.unflatten(0, (batch, groups)).flatten(1, 2)
     return output

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from freqfusion.analysis.aliasing import MeasureOptions
-from freqfusion.layers.sfm.modulation import ResampleMode
+from freqfusion.layers.sampling import ResampleMode
 from freqfusion.layers.sfm.spectrum import SpectrumWindow
 from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._aliasing.figures import write_image_figures, write_spectra

@@ -72,8 +72,8 @@ class Axis(NamedTuple):
     def of(cls, coordinate: Tensor, size: Tensor, last: Tensor, step: Tensor) -> "Axis":
         """Coordinates in [0, 1] on an axis of ``size`` pixels."""
         position = (coordinate * size).sub_(0.5)
-        # Not a number becomes some integer here. Clamped afterwards, no index leaves the table.
-        pixel = torch.minimum(position, last).int().clamp_(min=0)
+        # What NaN becomes as an integer is not defined.
+        pixel = torch.minimum(position, last).clamp_(min=0).nan_to_num_(nan=0.0).int()
         to_first = position.sub_(pixel.to(position.dtype))
         return cls(pixel, to_first, to_first - step)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from freqfusion.layers.deformable import gradients, rows, sampled
+from freqfusion.layers.sampling import gather_at
 
 _Shapes = Sequence[tuple[int, int]]
 
@@ -88,7 +89,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     need_value, _, *need_samples = ctx.needs_input_grad
     if torch.is_grad_enabled():  # somebody wants to differentiate once more
         inputs = (value, locations, weights)
-        output = sampled.attend(value, _pairs(ctx.shapes), locations, weights)
+        output = sampled.attend(value, _pairs(ctx.shapes), locations, weights, sample=gather_at)
         for_value, for_locations, for_weights = torch.autograd.grad(
             output, inputs, grad, create_graph=True, allow_unused=True
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from freqfusion.layers.deformable.corners import Corners, Lattice
 from freqfusion.layers.neighbourhood.geometry import accumulation_dtype
+from freqfusion.layers.sampling import nan_if_infinite
 
 # Samples in one chunk: an array of them is 64 KiB in float32, and about twenty are in use at once.
 _CHUNK_SAMPLES = 1 << 14
@@ -60,6 +61,7 @@ class Chunks:
         queries = self._locations.shape[1]
         for start in range(0, queries, self._length):
             part = slice(start, min(start + self._length, queries))
-            local = self._locations[image, part, head].to(self._lattice.width.dtype)
+            local = nan_if_infinite(self._locations[image, part, head])
+            local = local.to(self._lattice.width.dtype)
             lattice = self._lattice.narrowed(part.stop - start)
             yield part, Corners.of(local.flatten(1, 2).contiguous(), lattice)

@@ -1,17 +1,26 @@
-"""The samples of each level by ``grid_sample``: standard operators only, differentiable twice."""
+"""The samples of each level in standard operators only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from freqfusion.layers.neighbourhood.geometry import accumulation_dtype
+from freqfusion.layers.sampling import sample_at
 
 
 def attend(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+    value: Tensor,
+    shapes: Sequence[tuple[int, int]],
+    locations: Tensor,
+    weights: Tensor,
+    *,
+    sample: Callable[[Tensor, Tensor], Tensor] = sample_at,
 ) -> Tensor:
-    """Weighted sum of samples; levels are added up one by one, so that one is in memory."""
+    """Weighted sum of samples; levels are added up one by one, so that one is in memory.
+
+    ``sample`` reads maps at points with zeros outside: :func:`sample_at`, or :func:`gather_at` for
+    derivatives of any order.
+    """
     batch, _, heads, channels = value.shape
     queries = locations.shape[1]
     dtype = accumulation_dtype(value.dtype)
@@ -22,8 +31,7 @@ def attend(
         start = start + height * width
         image = part.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
         grid = 2 * locations[:, :, :, level].to(dtype) - 1
-        grid = grid.transpose(1, 2).flatten(0, 1)
-        sampled = F.grid_sample(image, grid, align_corners=False)
+        sampled = sample(image, grid.transpose(1, 2).flatten(0, 1))
         weight = weights[:, :, :, level].to(dtype).transpose(1, 2).flatten(0, 1)
         level_sum = (sampled * weight[:, None]).sum(-1)
         total = level_sum if total is None else total + level_sum

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from freqfusion.layers.checks import check_choice
+from freqfusion.layers.sampling import nan_if_infinite, sample_at
 from freqfusion.layers.sfm.cells import CellInterpolation
 from freqfusion.layers.sfm.coordinates import to_pixels
 
@@ -33,22 +33,20 @@ def interpolate_at(
         align_corners: Meaning of the points, as in ``grid_sample``.
 
     Returns:
-        (B, C, Ho, Wo) in the dtype of ``features``; positions and sums are float32 or better.
+        (B, C, Ho, Wo) in the dtype of ``features``; positions and sums are float32 or better. NaN
+        where a coordinate is NaN or infinite.
 
     Raises:
         ValueError: if the arguments do not fit together.
     """
     check_choice(CellInterpolation, interp=interp)
     check_points(features, points)
-    # Half precision cannot tell the pixels of a large map apart, and grid_sample takes one dtype.
+    if interp == "bilinear":
+        output = sample_at(features, points, padding_mode="border", align_corners=align_corners)
+        return output.to(features.dtype)
     dtype = torch.promote_types(features.dtype, points.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
     wide, points = features.to(dtype), points.to(dtype)
-    if interp == "bilinear":
-        output = F.grid_sample(
-            wide, points, mode="bilinear", padding_mode="border", align_corners=align_corners
-        )
-        return output.to(features.dtype)
     corners = triangle_corners(points, (wide.shape[-2], wide.shape[-1]), align_corners)
     output = (corners.read(wide) * corners.weights[:, None]).sum(2)
     return output.to(features.dtype)
@@ -82,7 +80,7 @@ def triangle_corners(
     corners are that pixel.
     """
     height, width = size
-    x, y = to_pixels(points, size, align_corners).unbind(-1)
+    x, y = to_pixels(nan_if_infinite(points), size, align_corners).unbind(-1)
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
     # Limited as whole numbers: what is not a number must not become an index.
     column = x.detach().floor().long().clamp(0, max(width - 2, 0))

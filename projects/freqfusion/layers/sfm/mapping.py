@@ -9,10 +9,10 @@ design). Points are normalised, (..., 2), x then y, as ``grid_sample`` has them.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from freqfusion.layers.checks import check_positive
+from freqfusion.layers.sampling import sample_at
 from freqfusion.layers.sfm.cells import Cells
 from freqfusion.layers.sfm.coordinates import lattice_points_of, to_normalized, to_pixels
 from freqfusion.layers.sfm.inversion import InverseGradient, InverseSolver, invert_displacement
@@ -65,10 +65,8 @@ class Mapping:
 
         Bilinear in the displacement, which is continued beyond the outermost nodes.
         """
-        dtype = torch.promote_types(points.dtype, self.displacement.dtype)
-        points, displacement = points.to(dtype), self.displacement.to(dtype)
-        shift = F.grid_sample(
-            displacement, points, padding_mode="border", align_corners=self.align_corners
+        shift = sample_at(
+            self.displacement, points, padding_mode="border", align_corners=self.align_corners
         )
         return points + normalized_shift(shift, self.size, self.align_corners)
 

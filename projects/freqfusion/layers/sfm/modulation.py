@@ -6,19 +6,16 @@ undone after the network. Shapes: features (B, C, H, W), displacements (B, 2, H,
 """
 
 import math
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_choice, check_positive
+from freqfusion.layers.sampling import ResampleMode, sample_at
 from freqfusion.layers.sfm.attention import SemanticHighFreqAttention
 from freqfusion.layers.sfm.coordinates import lattice_points
 from freqfusion.layers.sfm.displacement import saliency_to_displacement
 from freqfusion.layers.sfm.mapping import Mapping, normalized_shift
-
-ResampleMode = Literal["bilinear", "bicubic"]
 
 
 class AdaptiveResampling(nn.Module):
@@ -121,8 +118,8 @@ def modulate(
     dtype = torch.promote_types(dtype, torch.float32)
     points = lattice_points(size, align_corners, dtype=dtype, device=features.device)
     grid = points + normalized_shift(displacement.to(dtype), size, align_corners)
-    sampled = F.grid_sample(
-        features.to(dtype), grid, mode=mode, padding_mode="border", align_corners=align_corners
+    sampled = sample_at(
+        features, grid, mode=mode, padding_mode="border", align_corners=align_corners
     )
     return sampled.to(features.dtype)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqfusion.layers.checks import check_choice, check_odd
+from freqfusion.layers.sampling import sample_at
 from freqfusion.layers.sfm.coordinates import lattice_points_of
 from freqfusion.layers.sfm.mapping import MappingStack
 from freqfusion.layers.sfm.modulation import spatial_softmax
@@ -59,9 +60,8 @@ def warp_edge_target(
     first, last = mappings[0], mappings[-1]
     points = lattice_points_of(last.displacement, size, last.align_corners)
     points = mappings.forward(points)
-    return F.grid_sample(
-        target, points.to(edge.dtype), padding_mode="border", align_corners=first.align_corners
-    )
+    warped = sample_at(target, points, padding_mode="border", align_corners=first.align_corners)
+    return warped.to(edge.dtype)
 
 
 def attention_edge_loss(

@@ -7,8 +7,9 @@ corner of the first pixel. After Kirillov, Wu, He, Girshick: PointRend, CVPR 202
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from freqfusion.layers.sampling import gather_at, sample_at
 
 PointSource = Callable[[int, int, torch.device], Tensor]
 """Returns random points (sets, points, 2) in [0, 1) for their numbers and a device."""
@@ -48,41 +49,14 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
             f"maps must be (N, C, H, W) and points (N, P, 2); got {tuple(maps.shape)} and "
             f"{tuple(points.shape)}"
         )
+    dtype = maps.dtype if maps.dtype == torch.float64 else torch.float32
     if not maps.numel() or not points.numel():
         # No points to read; the sum keeps the connection of the losses to the predictions.
         shape = (*maps.shape[:2], points.shape[1])
-        dtype = maps.dtype if maps.dtype == torch.float64 else torch.float32
         return maps.sum().to(dtype) * 0 + torch.zeros(shape, dtype=dtype, device=maps.device)
-    if not maps.is_floating_point():
-        return _sample_whole_numbers(maps, points)
-    if maps.dtype != torch.float64:
-        maps = maps.float()
-    grid = points.to(maps.dtype)[:, None] * 2 - 1
-    return F.grid_sample(maps, grid, mode="bilinear", align_corners=False)[:, :, 0]
-
-
-def _sample_whole_numbers(maps: Tensor, points: Tensor) -> Tensor:
-    """The same for booleans and integers: read the four neighbours of each point."""
-    height, width = maps.shape[-2:]
-    if points.dtype != torch.float64:
-        points = points.float()
-    place = points * points.new_tensor([width, height]) - 0.5
-    corner = place.floor()
-    fraction = place - corner
-    corner = corner.long()
-    pixels = maps.flatten(2)
-    result = torch.zeros(1, dtype=torch.float32, device=maps.device)
-    for right in (0, 1):
-        for below in (0, 1):
-            x, y = corner[..., 0] + right, corner[..., 1] + below
-            weight = (fraction[..., 0] if right else 1 - fraction[..., 0]) * (
-                fraction[..., 1] if below else 1 - fraction[..., 1]
-            )
-            weight = weight * ((x >= 0) & (x < width) & (y >= 0) & (y < height))
-            index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-            index = index[:, None].expand(-1, pixels.shape[1], -1)
-            result = result + pixels.gather(2, index) * weight[:, None]
-    return result
+    points = points[:, None].to(dtype) * 2 - 1
+    sample = sample_at if maps.is_floating_point() else gather_at
+    return sample(maps, points)[:, :, 0]
 
 
 @torch.no_grad()
