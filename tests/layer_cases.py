@@ -2,6 +2,7 @@
 
 import torch
 from copies import disturbed
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from freqfusion import layers
 from freqfusion.layers import sfm
@@ -95,11 +96,18 @@ def made(given, dtype):
 
 
 def tensors(given):
-    """The tensors among inputs or outputs, as a flat tuple."""
-    if isinstance(given, torch.Tensor):
-        return (given,)
-    if isinstance(given, layers.Mapping):
-        return (given.displacement,)
-    if isinstance(given, (tuple, list)):
-        return tuple(tensor for one in given for tensor in tensors(one))
-    return ()
+    """The tensors among inputs or outputs, as a flat list; a mapping is none."""
+    return [leaf for leaf in tree_leaves(given) if isinstance(leaf, torch.Tensor)]
+
+
+def as_function(name, dtype=torch.float64):
+    """The module as a function of tensors to a list of tensors, and those tensors."""
+    module, inputs = built(name, dtype)
+    leaves, tree = tree_flatten(inputs)
+
+    def function(*given):
+        rest = iter(given)
+        replaced = [next(rest) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        return tensors(module(*tree_unflatten(replaced, tree)))
+
+    return function, tensors(inputs)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_choice, check_positive
 from freqfusion.layers.deformable import attend, is_installed, sample_with_deformops
+from freqfusion.layers.neighbourhood.choice import needs_standard_operators
 
 AttentionImplementation = Literal["auto", "torch", "deformops"]
 
@@ -53,7 +54,7 @@ def deformable_attention(
     if implementation == "deformops" or (
         implementation == "auto"
         and value.is_cuda
-        and not torch.compiler.is_exporting()
+        and not needs_standard_operators()
         and is_installed()
     ):
         return sample_with_deformops(value, shapes, sampling_locations, attention_weights)
