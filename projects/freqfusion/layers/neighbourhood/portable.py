@@ -41,7 +41,7 @@ def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Ge
     """Spread each output pixel over its neighbours, weighted by its kernel."""
     dtype = accumulation_dtype(values.dtype)
     zeros = values.new_zeros((*values.shape[:2], *size), dtype=dtype)
-    _, transposed = torch.func.vjp(lambda features: gather(features, kernels, geometry), zeros)
+    transposed = torch.func.vjp(lambda features: gather(features, kernels, geometry), zeros)[1]
     spread: Tensor = transposed(values.to(dtype))[0]
     return spread
 

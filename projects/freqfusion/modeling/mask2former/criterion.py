@@ -80,7 +80,9 @@ class SetCriterion(nn.Module):
         weights[-1] = eos_coef
         self.register_buffer("empty_weight", weights)
         self.empty_weight: Tensor
-        self.register_load_state_dict_pre_hook(partial(_keep_buffer, "empty_weight"))
+        self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            partial(_keep_buffer, "empty_weight")
+        )
 
     def forward(self, outputs: DecoderOutput, targets: Sequence[MaskTargets]) -> dict[str, Tensor]:
         """Compute the losses, each a scalar in float32 (float64 for such predictions).

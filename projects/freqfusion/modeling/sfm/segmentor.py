@@ -44,7 +44,8 @@ class SFMSegmentor(nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Name the model's own class to ``pickle``, since that of the object is in no module."""
-        return _blank, (type(self).__bases__[1],), self.__getstate__()
+        state = self.__getstate__()  # type: ignore[no-untyped-call]
+        return _blank, (type(self).__bases__[1],), state
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)  # the model's, next in the order of classes
