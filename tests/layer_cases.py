@@ -1,4 +1,4 @@
-"""Every public module of ``freqfusion.layers``, small, with inputs that fit it."""
+"""Every public module of ``freqfusion.layers``, small, and some functions, with fitting inputs."""
 
 import torch
 from copies import disturbed
@@ -80,12 +80,48 @@ MODULES = {
     "SemanticHighFreqAttention": (lambda: sfm.SemanticHighFreqAttention(channels=8), (FINE,)),
 }
 
+# The same of functions.
+FUNCTIONS = {
+    "reassemble": (
+        lambda features, kernels: layers.reassemble(features, kernels, kernel_size=3),
+        ((2, 4, 5, 6), (2, 9, 5, 6)),
+    ),
+    "local_similarity": (layers.local_similarity, ((2, 4, 5, 6),)),
+    "sample_at_offsets": (layers.sample_at_offsets, ((2, 4, 5, 6), (2, 2, 2, 5, 6))),
+    "deformable_attention": (
+        lambda value, locations, weights: layers.deformable_attention(
+            value, [(2, 3)], locations, weights
+        ),
+        ((1, 6, 2, 3), (1, 4, 2, 1, 2, 2), (1, 4, 2, 1, 2)),
+    ),
+    "deformable_convolution_v3": (
+        lambda value, offsets, weights: layers.deformable_convolution_v3(
+            value, offsets, weights, kernel_size=3, padding=1
+        ),
+        ((1, 4, 5, 2), (1, 4, 5, 18), (1, 4, 5, 9)),
+    ),
+    "interpolate_at": (sfm.interpolate_at, ((2, 4, 5, 6), (2, 3, 3, 2))),
+    "modulate": (sfm.modulate, ((2, 4, 5, 6), (2, 2, 5, 6))),
+    "invert_displacement": (
+        lambda displacement, points: sfm.invert_displacement(displacement, points, grad="implicit")[
+            0
+        ],
+        (
+            lambda dtype: 0.2 * torch.randn(2, 2, 5, 6, dtype=dtype),
+            lambda dtype: 0.5 * torch.randn(2, 3, 3, 2, dtype=dtype).tanh(),
+        ),
+    ),
+}
+
 
 def built(name, dtype=torch.float32):
-    """The module in evaluation mode, far from its start, and its inputs."""
-    make, given = MODULES[name]
+    """The module in evaluation mode, far from its start, or the function; and its inputs."""
     torch.manual_seed(0)
-    module = disturbed(make()).to(dtype).eval()
+    if name in FUNCTIONS:
+        module, given = FUNCTIONS[name]
+    else:
+        make, given = MODULES[name]
+        module = disturbed(make()).to(dtype).eval()
     return module, tuple(made(one, dtype) for one in given)
 
 
@@ -101,7 +137,7 @@ def tensors(given):
 
 
 def as_function(name, dtype=torch.float64):
-    """The module as a function of tensors to a list of tensors, and those tensors."""
+    """The case as a function of its tensors to a list of tensors, and those tensors."""
     module, inputs = built(name, dtype)
     leaves, tree = tree_flatten(inputs)
 

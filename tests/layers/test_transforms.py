@@ -6,43 +6,9 @@ import torch
 from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacrev, jvp, vmap
 
-from freqfusion import layers
-from freqfusion.layers import sfm
-from freqfusion.layers.neighbourhood import Geometry, gather
-
-# What else is differentiable, as functions of tensors: name -> function, shapes.
-FUNCTIONS = {
-    "reassemble": (
-        lambda features, kernels: layers.reassemble(
-            features, kernels, kernel_size=3, scale=2, groups=2, padding_mode="reflect"
-        ),
-        ((2, 4, 3, 4), (2, 18, 6, 8)),
-    ),
-    "local_similarity": (layers.local_similarity, ((2, 4, 5, 6),)),
-    "gather with a margin": (
-        lambda features, kernels: gather(features, kernels, Geometry(3, dilation=2, margin=2)),
-        ((2, 3, 8, 9), (2, 9, 4, 5)),
-    ),
-    "invert_displacement": (
-        lambda displacement, points: sfm.invert_displacement(
-            0.3 * displacement, 0.5 * points.tanh(), grad="implicit"
-        )[0],
-        ((2, 2, 5, 6), (2, 3, 4, 2)),
-    ),
-}
-
-
-NAMES = [*FUNCTIONS, *layer_cases.MODULES]
-
-
-def built(name):
-    """A function of tensors to a list of tensors, and its tensors."""
-    torch.manual_seed(0)
-    if name not in FUNCTIONS:
-        return layer_cases.as_function(name)
-    function, shapes = FUNCTIONS[name]
-    tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
-    return lambda *given: [function(*given)], tensors
+# What uses no grid_sample of torch.
+OURS = ("reassemble", "local_similarity", "invert_displacement", "CarafeUpsampling")
+NAMES = [*layer_cases.FUNCTIONS, *layer_cases.MODULES]
 
 
 def energy(function):
@@ -77,7 +43,7 @@ def or_not_implemented(compute):
 @pytest.mark.parametrize("name", NAMES)
 def test_forward_mode_is_right_or_refused(name):
     """By torch.func and by dual numbers; torch has no rule for samples of grid_sample."""
-    function, tensors = built(name)
+    function, tensors = layer_cases.as_function(name)
     tangents = noise_like(tensors)
 
     def by_dual_numbers():
@@ -89,14 +55,14 @@ def test_forward_mode_is_right_or_refused(name):
     expected = differences(function, tensors, tangents)
     for compute in (lambda: jvp(function, (*tensors,), (*tangents,))[1], by_dual_numbers):
         found = or_not_implemented(compute)
-        assert found is not None or name not in FUNCTIONS
+        assert found is not None or name not in OURS
         if found is not None:
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_of_gradients_are_those_of_autograd(name):
-    function, tensors = built(name)
+    function, tensors = layer_cases.as_function(name)
     tangents, places = noise_like(tensors), tuple(range(len(tensors)))
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     first = torch.autograd.grad(energy(function)(*leaves), leaves, create_graph=True)
@@ -115,7 +81,7 @@ def test_gradients_of_gradients_are_those_of_autograd(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_vmap_is_a_loop(name):
-    function, tensors = built(name)
+    function, tensors = layer_cases.as_function(name)
     noise = noise_like(tensors)
     batches = [torch.stack([t, t + 0.1 * d]) for t, d in zip(tensors, noise, strict=True)]
     if name == "invert_displacement":  # the solver stops when the last point has converged
@@ -129,14 +95,9 @@ def test_vmap_is_a_loop(name):
 @pytest.mark.parametrize("name", ["reassemble", "local_similarity"])
 def test_hessians(name):
     """Forward over reverse and reverse over reverse."""
-    function, (tensor, *rest) = built(name)
+    function, (tensor, *rest) = layer_cases.as_function(name)
     tensor = tensor[:1, :2]
     rest = [other[:1, :9] for other in rest]
-    if name == "reassemble":
-
-        def function(features, kernels):
-            return [layers.reassemble(features, kernels, kernel_size=3, scale=2)]
-
     total = energy(function)
     expected = torch.autograd.functional.hessian(lambda t: total(t, *rest), tensor)
     torch.testing.assert_close(hessian(total)(tensor, *rest), expected)
@@ -145,7 +106,7 @@ def test_hessians(name):
 
 def test_tangents_of_a_gradient_reach_a_backward_pass():
     """Also where the forward pass has been computed before."""
-    function, tensors = built("reassemble")
+    function, tensors = layer_cases.as_function("reassemble")
     leaves = [tensor.requires_grad_() for tensor in tensors]
     (output,) = function(*leaves)
     values, tangents = noise_like([output]), noise_like([output.detach() * 0])
@@ -157,7 +118,7 @@ def test_tangents_of_a_gradient_reach_a_backward_pass():
 
 
 def test_compiled_functions_contain_transforms():
-    function, tensors = built("reassemble")
+    function, tensors = layer_cases.as_function("reassemble")
     tangents = noise_like(tensors)
 
     def push(*given):
