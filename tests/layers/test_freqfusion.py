@@ -459,7 +459,7 @@ def test_unknown_arguments_are_refused():
 def test_wrong_inputs_say_what_came():
     module = build()
     hr, lr = inputs(dtype=torch.float32)
-    with pytest.raises(ValueError, match=r"hr_feat must have shape \(batch, 4, .*got \(2, 8"):
+    with pytest.raises(ValueError, match=r"hr_feat must be \(batch, 4, .*got \(2, 8"):
         module(lr, hr)
     with pytest.raises(ValueError, match="same batch size, got 2 and 1"):
         module(hr, lr[:1])
@@ -510,5 +510,5 @@ def test_steps_are_those_of_the_forward_pass(options):
 
 def test_steps_refuse_maps_that_do_not_fit():
     hr, lr = inputs(dtype=torch.float32)
-    with pytest.raises(ValueError, match=r"lr_feat must have shape"):
+    with pytest.raises(ValueError, match=r"lr_feat must be \(batch"):
         build().steps(hr, lr[:, :4])

@@ -356,7 +356,7 @@ def test_errors_say_what_came_and_what_is_allowed(options, kernel_shape, message
 
 def test_errors_for_wrong_kinds_of_tensors():
     features, kernels = example(batch=1)
-    with pytest.raises(ValueError, match="four dimensions"):
+    with pytest.raises(ValueError, match=r"features must be \(batch, channels, height, width\)"):
         reassemble(features[0], kernels[0], kernel_size=3)
     with pytest.raises(ValueError, match=r"floating point, got torch.int64"):
         reassemble(features.long(), kernels, kernel_size=3)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_positive
+from freqfusion.layers.checks import check_map, check_positive, check_same_batch
 from freqfusion.layers.freqfusion import FreqFusion
 from freqfusion.layers.renaming import rename_on_load
 
@@ -58,11 +58,14 @@ class Concatenation(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Join the maps, fine to coarse, into (B, sum of channels, H_0, W_0)."""
+        wanted = f"expected {len(self.fusions) + 1} feature maps, fine to coarse"
+        if not isinstance(features, Sequence):
+            raise TypeError(f"{wanted}, in a list; got {type(features).__name__}")
         if len(features) != len(self.fusions) + 1:
-            raise ValueError(
-                f"expected {len(self.fusions) + 1} feature maps, fine to coarse; "
-                f"got {len(features)}"
-            )
+            raise ValueError(f"{wanted}; got {len(features)}")
+        for level, image in enumerate(features):
+            check_map(f"features[{level}]", image)
+        check_same_batch(**{f"features[{level}]": image for level, image in enumerate(features)})
         low = features[-1]
         for fusion, high in zip(self.fusions, reversed(features[:-1]), strict=True):
             _, high, low = fusion(hr_feat=high, lr_feat=low)

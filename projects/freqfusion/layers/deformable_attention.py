@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_choice, check_positive
+from freqfusion.layers.checks import check_choice, check_floating, check_positive
 from freqfusion.layers.deformable import attend, is_installed, sample_with_deformops
+from freqfusion.layers.neighbourhood.choice import needs_standard_operators
 
 AttentionImplementation = Literal["auto", "torch", "deformops"]
 
@@ -53,7 +54,7 @@ def deformable_attention(
     if implementation == "deformops" or (
         implementation == "auto"
         and value.is_cuda
-        and not torch.compiler.is_exporting()
+        and not needs_standard_operators()
         and is_installed()
     ):
         return sample_with_deformops(value, shapes, sampling_locations, attention_weights)
@@ -182,6 +183,8 @@ class MultiScaleDeformableAttention(nn.Module):
         spatial_shapes: Sequence[tuple[int, int]],
         padding_mask: Tensor | None,
     ) -> None:
+        check_floating(like=self.value_proj.weight, query=query, value=value)
+        check_floating(reference_points=reference_points)
         for name, tensor in (("query", query), ("value", value)):
             if tensor.dim() != 3 or tensor.shape[-1] != self.embed_dim:
                 raise ValueError(
@@ -216,6 +219,7 @@ def _check_maps(
             "spatial_shapes must be (height, width) pairs of Python numbers, got a tensor: "
             "pass spatial_shapes.tolist()"
         )
+    check_floating(value=value)
     if value.dim() != 4:
         raise ValueError(
             f"value must be (batch, positions, heads, channels), got {tuple(value.shape)}"
@@ -233,6 +237,7 @@ def _check_maps(
 
 
 def _check_samples(value: Tensor, levels: int, locations: Tensor, weights: Tensor) -> None:
+    check_floating(sampling_locations=locations, attention_weights=weights)
     batch, _, heads, _ = value.shape
     shape = locations.shape
     if len(shape) != 6 or (shape[0], shape[2], shape[3], shape[5]) != (batch, heads, levels, 2):
@@ -246,10 +251,6 @@ def _check_samples(value: Tensor, levels: int, locations: Tensor, weights: Tenso
             f"got {tuple(weights.shape)}"
         )
     for name, tensor in (("sampling_locations", locations), ("attention_weights", weights)):
-        if not tensor.is_floating_point() or not value.is_floating_point():
-            raise ValueError(
-                f"value and {name} must be floating point, got {value.dtype} and {tensor.dtype}"
-            )
         if tensor.device != value.device:
             raise ValueError(
                 f"value and {name} must be on one device, got {value.device} and {tensor.device}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_odd, check_positive
+from freqfusion.layers.checks import check_floating, check_odd, check_positive
 from freqfusion.layers.deformable_attention import deformable_attention
 
 # Of all normalisations in published models.
@@ -60,6 +60,7 @@ def deformable_convolution_v3(
     """
     check_odd(kernel_size=kernel_size)
     check_positive(stride=stride, dilation=dilation, groups=groups)
+    check_floating(value=value, offsets=offsets, weights=weights)
     reach = dilation * (kernel_size - 1) + 1
     height, width = _output_size(value, reach, stride, padding)
     _check(value, offsets, weights, (len(value), height, width), groups, kernel_size**2)
@@ -151,7 +152,8 @@ class DeformableConvolutionV3(nn.Module):
         Raises:
             ValueError: if the map has another shape.
         """
-        if maps.dim() != 4 or maps.shape[-1] != self.channels:
+        check_floating(like=self.offset.weight, maps=maps)
+        if maps.dim() != 4 or maps.shape[-1] != self.channels or 0 in maps.shape[1:]:
             raise ValueError(
                 f"maps must be (batch, height, width, {self.channels}), got {tuple(maps.shape)}"
             )
@@ -215,10 +217,6 @@ def _check(
             raise ValueError(
                 f"{name} must be {wanted}, for {groups} groups of {taps} taps at each output "
                 f"pixel, got {tuple(tensor.shape)}"
-            )
-        if not tensor.is_floating_point() or not value.is_floating_point():
-            raise ValueError(
-                f"value and {name} must be floating point, got {value.dtype} and {tensor.dtype}"
             )
         if tensor.device != value.device:
             raise ValueError(

@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from freqfusion.layers.checks import check_choice, check_odd, check_positive
+from freqfusion.layers.checks import (
+    check_choice,
+    check_map,
+    check_odd,
+    check_positive,
+    check_same_batch,
+)
 from freqfusion.layers.convolution import PointwiseConv2d, convolve_together, zero_bias
 from freqfusion.layers.kernels import CENTER_WEIGHT, favor_center, normalize_kernels
 from freqfusion.layers.kernels import hamming_window as make_hamming_window
@@ -359,17 +365,7 @@ class FreqFusion(nn.Module):
         return self._filter(image, centre[:, None, None] - kernels, self.highpass_kernel)
 
     def _check_inputs(self, hr: Tensor, lr: Tensor) -> None:
-        for name, feat, channels in (
-            ("hr_feat", hr, self.hr_channels),
-            ("lr_feat", lr, self.lr_channels),
-        ):
-            if feat.dim() != 4 or feat.shape[1] != channels:
-                raise ValueError(
-                    f"{name} must have shape (batch, {channels}, height, width), as this module "
-                    f"was built for; got {tuple(feat.shape)}"
-                )
-        if hr.shape[0] != lr.shape[0]:
-            raise ValueError(
-                f"hr_feat and lr_feat must have the same batch size, got {hr.shape[0]} and "
-                f"{lr.shape[0]}"
-            )
+        weight = self.hr_compressor.weight
+        check_map("hr_feat", hr, self.hr_channels, like=weight)
+        check_map("lr_feat", lr, self.lr_channels, like=weight)
+        check_same_batch(hr_feat=hr, lr_feat=lr)

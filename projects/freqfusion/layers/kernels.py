@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqfusion.layers.checks import check_positive
+from freqfusion.layers.checks import check_floating, check_positive
 
 # Weight of the center in kernels that start as the identity.
 CENTER_WEIGHT = 0.995
@@ -27,6 +27,7 @@ def normalize_kernels(logits: Tensor, window: Tensor | None = None, *, groups: i
     Raises:
         ValueError: if the channels are no multiple of ``groups``, or the window has another size.
     """
+    check_floating(logits=logits)
     channels = logits.shape[1]
     check_positive(groups=groups)
     if channels % groups:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from freqfusion.layers.checks import check_choice, check_odd, check_positive
+from freqfusion.layers.checks import check_choice, check_map, check_odd, check_positive
 from freqfusion.layers.neighbourhood import Geometry, gather
 
 PaddingMode = Literal["zeros", "reflect"]
@@ -84,15 +84,8 @@ def _check(
     check_odd(kernel_size=kernel_size)
     check_positive(scale=scale, groups=groups)
     check_choice(PaddingMode, padding_mode=padding_mode)
-    if features.dim() != 4 or kernels.dim() != 4:
-        raise ValueError(
-            "features and kernels must have four dimensions (batch, channels, height, width), got "
-            f"{tuple(features.shape)} and {tuple(kernels.shape)}"
-        )
-    if not (features.is_floating_point() and kernels.is_floating_point()):
-        raise ValueError(
-            f"features and kernels must be floating point, got {features.dtype} and {kernels.dtype}"
-        )
+    check_map("features", features)
+    check_map("kernels", kernels)
     if features.shape[0] != kernels.shape[0] or features.device != kernels.device:
         raise ValueError(
             f"features and kernels must have the same batch size and device, got "

@@ -1,6 +1,7 @@
 """Load state dicts that were saved under other names."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,29 +19,32 @@ def rename_on_load(
             same number of elements (an attribute that is ``None`` counts as one, an empty string
             skips the check).
     """
+    # Not a local function: those cannot be pickled.
+    module.register_load_state_dict_pre_hook(partial(_rename, renames, dropped))
 
-    def hook(
-        target: nn.Module,
-        state_dict: dict[str, Tensor],
-        prefix: str,
-        metadata: Any,
-        strict: bool,
-        missing: list[str],
-        unexpected: list[str],
-        errors: list[str],
-    ) -> None:
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            name = key[len(prefix) :]
-            if name in dropped:
-                value = state_dict.pop(key)
-                errors.extend(_mismatch(target, key, value, dropped[name]))
-                continue
-            for old, new in renames.items():
-                if name.startswith(old):
-                    state_dict[prefix + new + name[len(old) :]] = state_dict.pop(key)
-                    break
 
-    module.register_load_state_dict_pre_hook(hook)
+def _rename(
+    renames: Mapping[str, str],
+    dropped: Mapping[str, str],
+    module: nn.Module,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    metadata: Any,
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        name = key[len(prefix) :]
+        if name in dropped:
+            value = state_dict.pop(key)
+            errors.extend(_mismatch(module, key, value, dropped[name]))
+            continue
+        for old, new in renames.items():
+            if name.startswith(old):
+                state_dict[prefix + new + name[len(old) :]] = state_dict.pop(key)
+                break
 
 
 def _mismatch(module: nn.Module, key: str, value: Tensor, attribute: str) -> list[str]:

@@ -10,7 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_choice, check_odd, check_positive
+from freqfusion.layers.checks import (
+    check_choice,
+    check_floating,
+    check_map,
+    check_odd,
+    check_positive,
+    check_same_batch,
+)
 from freqfusion.layers.convolution import convolve_together, zero_bias
 from freqfusion.layers.renaming import rename_on_load
 from freqfusion.layers.resize import resize_nearest
@@ -77,7 +84,7 @@ class LocalSimilaritySampler(nn.Module):
                 f"group normalisation uses channels // 8 groups, which must divide the channels; "
                 f"got {channels} channels: take a multiple of 8, or switch the normalisation off"
             )
-        self.groups = groups
+        self.channels, self.groups = channels, groups
         self.guide_features = guide_features
         offset_in = channels + _NEIGHBOURS if guide_features == "sim_concat" else _NEIGHBOURS
         scale_in = channels + _NEIGHBOURS if guide_features == "sim_concat" else channels
@@ -110,6 +117,7 @@ class LocalSimilaritySampler(nn.Module):
 
     def forward(self, hr: Tensor, lr: Tensor, features: Tensor) -> Tensor:
         """Sample ``features`` on the lattice of ``hr``; they may have any size themselves."""
+        check_map("features", features)
         if features.shape[1] % self.groups:
             raise ValueError(
                 f"groups must divide the channels of the features to sample, got {self.groups} "
@@ -119,6 +127,9 @@ class LocalSimilaritySampler(nn.Module):
 
     def predict_offsets(self, hr: Tensor, lr: Tensor) -> Tensor:
         """Offsets in high-resolution pixels, (B, 2, groups, Ho, Wo), x first, then y."""
+        for name, guide in (("hr", hr), ("lr", lr)):
+            check_map(name, guide, self.channels, like=self.lr_offset.weight)
+        check_same_batch(hr=hr, lr=lr)
         hr, lr = self.hr_norm(hr), self.lr_norm(lr)
         size = (hr.shape[-2], hr.shape[-1])
         # A low-resolution pixel predicts for its 2 x 2 output pixels.
@@ -150,7 +161,15 @@ def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
     since half precision cannot tell the pixels of a large image apart. The output is NaN where an
     offset is NaN or infinite.
     """
-    batch, _, groups, height, width = offsets.shape
+    check_map("features", features)
+    check_floating(offsets=offsets)
+    batch = features.shape[0]
+    if offsets.dim() != 5 or offsets.shape[:2] != (batch, 2) or 0 in offsets.shape[1:]:
+        raise ValueError(
+            f"offsets must be ({batch}, 2, groups, height, width), x then y, got "
+            f"{tuple(offsets.shape)}"
+        )
+    _, _, groups, height, width = offsets.shape
     offsets = offsets.float() if offsets.dtype in (torch.float16, torch.bfloat16) else offsets
     columns = torch.arange(width, device=offsets.device, dtype=offsets.dtype)
     rows = torch.arange(height, device=offsets.device, dtype=offsets.dtype)[:, None]

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from freqfusion.layers.checks import check_choice, check_odd, check_positive
+from freqfusion.layers.checks import check_choice, check_map, check_odd, check_positive
 from freqfusion.layers.neighbourhood import Geometry, correlate
 
 SimilarityMeasure = Literal["cosine", "dot"]
@@ -41,6 +41,7 @@ def local_similarity(
         raise ValueError("kernel_size must be at least 3, since a pixel is not its own neighbour")
     check_positive(dilation=dilation)
     check_choice(SimilarityMeasure, measure=measure)
+    check_map("features", features)
     geometry = Geometry(kernel_size, dilation=dilation)
     products = correlate(features, features, geometry)
     centre = kernel_size**2 // 2

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_choice, check_odd, check_positive
+from freqfusion.layers.checks import check_choice, check_map, check_odd, check_positive
 from freqfusion.layers.convolution import PointwiseConv2d, zero_bias
 from freqfusion.layers.kernels import CENTER_WEIGHT, favor_center, normalize_kernels
 from freqfusion.layers.reassembly import PaddingMode, reassemble
@@ -33,6 +33,8 @@ class InterpolationUpsampling(nn.Module):
 
     def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[None, Tensor, Tensor]:
         """Upsample ``lr_feat``; ``hr_feat`` gives the size and is returned as it came."""
+        check_map("hr_feat", hr_feat)
+        check_map("lr_feat", lr_feat)
         size = (hr_feat.shape[-2], hr_feat.shape[-1])
         if self.mode == "nearest":
             return None, hr_feat, resize_nearest(lr_feat, size)
@@ -83,6 +85,7 @@ class CarafeUpsampling(nn.Module):
 
     def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[None, Tensor, Tensor]:
         """Upsample ``lr_feat``; ``hr_feat`` gives the size and is returned as it came."""
+        check_map("hr_feat", hr_feat)
         size = (hr_feat.shape[-2], hr_feat.shape[-1])
         kernels = self.predict_kernels(lr_feat, size)
         upsampled = reassemble(
@@ -97,7 +100,9 @@ class CarafeUpsampling(nn.Module):
 
     def predict_kernels(self, lr_feat: Tensor, size: tuple[int, int]) -> Tensor:
         """Kernels (B, kernel_size ** 2, Ho, Wo) for an output of this size."""
-        logits = F.pixel_shuffle(self.generator(self.compressor(lr_feat)), _SCALE)
+        layer = self.compressor
+        check_map("lr_feat", lr_feat, layer.in_channels, like=layer.weight)
+        logits = F.pixel_shuffle(self.generator(layer(lr_feat)), _SCALE)
         return normalize_kernels(resize_nearest(logits, size))
 
 
@@ -122,11 +127,13 @@ class DySampleUpsampling(nn.Module):
 
     def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> tuple[None, Tensor, Tensor]:
         """Upsample ``lr_feat``; ``hr_feat`` gives the size and is returned as it came."""
+        check_map("hr_feat", hr_feat)
         offsets = self.predict_offsets(lr_feat, (hr_feat.shape[-2], hr_feat.shape[-1]))
         return None, hr_feat, sample_at_offsets(lr_feat, offsets)
 
     def predict_offsets(self, lr_feat: Tensor, size: tuple[int, int]) -> Tensor:
         """Offsets in output pixels, (B, 2, groups, Ho, Wo), for an output of this size."""
+        check_map("lr_feat", lr_feat, self.offset.in_channels, like=self.offset.weight)
         coarse_pixels = self.scope * F.pixel_shuffle(self.offset(lr_feat), _SCALE)
         offsets = _SCALE * resize_nearest(coarse_pixels, size)
         grouped: Tensor = offsets.unflatten(1, (2, self.groups))

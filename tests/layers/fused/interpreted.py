@@ -6,11 +6,24 @@ import mmap
 import fused_cases
 import pytest
 import torch
+import triton
+from triton.runtime import interpreter
 
 from freqfusion.layers import local_similarity, reassemble
 from freqfusion.layers.neighbourhood import Geometry, fused, shifted
 
 assert fused.is_interpreted(), "set TRITON_INTERPRET=1 before the start"
+
+if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8):
+    # Triton's older interpreters make an index of an array of one number by a conversion that
+    # NumPy has refused since 2.4.
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patch_tensor_and_index(tensor, scope):
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch_tensor_and_index
 
 CASES = [pytest.param(case, id=fused_cases.name_of(case)) for case in fused_cases.CASES]
 GRID = [pytest.param(case, id=fused_cases.name_of(case)) for case in fused_cases.GRID]

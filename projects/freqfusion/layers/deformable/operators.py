@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from freqfusion.layers.deformable import gradients, rows, sampled
+from freqfusion.layers.neighbourhood.choice import needs_standard_operators
 from freqfusion.layers.sampling import gather_at
 
 _Shapes = Sequence[tuple[int, int]]
@@ -17,7 +18,7 @@ _Shapes = Sequence[tuple[int, int]]
 
 def attend(value: Tensor, shapes: _Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of samples, in whichever way suits the device."""
-    if value.device.type != "cpu" or torch.compiler.is_exporting():
+    if value.device.type != "cpu" or needs_standard_operators():
         return sampled.attend(value, shapes, locations, weights)
     flat = [size for shape in shapes for size in shape]
     output: Tensor = _attend(value, flat, locations, weights)
@@ -87,12 +88,13 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     value, locations, weights = ctx.saved_tensors
     need_value, _, *need_samples = ctx.needs_input_grad
-    if torch.is_grad_enabled():  # somebody wants to differentiate once more
+    if torch.is_grad_enabled() or needs_standard_operators():  # will be differentiated once more
         inputs = (value, locations, weights)
-        output = sampled.attend(value, _pairs(ctx.shapes), locations, weights, sample=gather_at)
-        for_value, for_locations, for_weights = torch.autograd.grad(
-            output, inputs, grad, create_graph=True, allow_unused=True
-        )
+        with torch.enable_grad():
+            output = sampled.attend(value, _pairs(ctx.shapes), locations, weights, sample=gather_at)
+            for_value, for_locations, for_weights = torch.autograd.grad(
+                output, inputs, grad, create_graph=True, allow_unused=True
+            )
         return for_value, None, for_locations, for_weights
     for_value, for_locations, for_weights = _attend_backward(
         grad, value, ctx.shapes, locations, weights, need_value, any(need_samples)

@@ -9,12 +9,26 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 KernelChoice = Literal["torch", "triton", "auto"]
 
 VARIABLE = "FREQFUSION_KERNELS"
 # The oldest GPUs that the kernels are designed for (Ampere).
 _CAPABILITY = (8, 0)
+
+
+def needs_standard_operators() -> bool:
+    """Say whether standard operators must compute, since something has no rule for custom ones.
+
+    Exporters have none, nor have the transforms of ``torch.func`` and forward-mode differentiation,
+    which would take the tangents for zero without a word.
+    """
+    return (
+        torch.compiler.is_exporting()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+    )
 
 
 def fused_kernels(*tensors: Tensor) -> ModuleType | None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from freqfusion.layers.neighbourhood import banded, portable, shifted
-from freqfusion.layers.neighbourhood.choice import fused_kernels
+from freqfusion.layers.neighbourhood.choice import fused_kernels, needs_standard_operators
 from freqfusion.layers.neighbourhood.geometry import Geometry, accumulation_dtype, empty_output
 
 
@@ -28,7 +28,7 @@ def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
 
     The output has the spatial size of the kernels and the dtype and memory format of the features.
     """
-    if torch.compiler.is_exporting():
+    if needs_standard_operators():
         return portable.gather(features, kernels, geometry)
     output: Tensor = _gather(features, kernels, list(geometry))
     return output
@@ -39,7 +39,7 @@ def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
 
     The result is float32 for half-precision inputs.
     """
-    if torch.compiler.is_exporting():
+    if needs_standard_operators():
         return portable.correlate(values, features, geometry)
     kernels: Tensor = _correlate(values, features, list(geometry))
     return kernels
@@ -50,6 +50,8 @@ def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Ge
 
     The result, of height and width ``size``, is float32 for half-precision inputs.
     """
+    if needs_standard_operators():
+        return portable.scatter(values, kernels, size, geometry)
     features: Tensor = _scatter(values, kernels, *size, list(geometry))
     return features
 
@@ -152,7 +154,7 @@ def _gather_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     features, kernels = ctx.saved_tensors
     g = ctx.geometry
     need_features, need_kernels, _ = ctx.needs_input_grad
-    if need_features and need_kernels:
+    if need_features and need_kernels and not needs_standard_operators():
         of_features, of_kernels = _gradients(grad, features, kernels, list(g))
         return of_features.to(features.dtype), of_kernels.to(kernels.dtype), None
     return (

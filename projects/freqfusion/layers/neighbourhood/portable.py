@@ -37,6 +37,15 @@ def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
     return torch.stack(taps, 2).flatten(1, 2)
 
 
+def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Geometry) -> Tensor:
+    """Spread each output pixel over its neighbours, weighted by its kernel."""
+    dtype = accumulation_dtype(values.dtype)
+    zeros = values.new_zeros((*values.shape[:2], *size), dtype=dtype)
+    transposed = torch.func.vjp(lambda features: gather(features, kernels, geometry), zeros)[1]
+    spread: Tensor = transposed(values.to(dtype))[0]
+    return spread
+
+
 def all_neighbours(features: Tensor, out_size: Sequence[int], geometry: Geometry) -> list[Tensor]:
     """For each tap the source pixel of every output pixel."""
     border = geometry.reach - geometry.margin

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_odd, check_positive
+from freqfusion.layers.checks import check_map, check_odd, check_positive
 from freqfusion.layers.convolution import PointwiseConv2d, zero_bias
 
 _TAPS = 9
@@ -75,6 +75,7 @@ class SemanticHighFreqAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, 1, H, W) of features of any size: float32, or float64 where they are."""
+        check_map("features", features, self.project.in_channels, like=self.project.weight)
         size = features.shape[-2:]
         if self.pool > 1:
             features = F.avg_pool2d(

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from freqfusion.layers.checks import check_positive
+from freqfusion.layers.checks import check_map, check_positive
 
 # Full width at half maximum of a Gaussian, in standard deviations: 2 sqrt(2 ln 2).
 _FWHM = 2.354820045
@@ -46,8 +46,7 @@ def saliency_to_displacement(saliency: Tensor, *, fwhm: float = 3.0, radius: int
     check_positive(radius=radius)
     if not fwhm > 0:
         raise ValueError(f"fwhm must be positive, got {fwhm}")
-    if saliency.dim() != 4 or saliency.shape[1] != 1:
-        raise ValueError(f"saliency must be (batch, 1, height, width), got {tuple(saliency.shape)}")
+    check_map("saliency", saliency, 1)
     saliency = saliency.to(torch.promote_types(saliency.dtype, torch.float32))
     kernel = [math.exp(-0.5 * (tap * _FWHM / fwhm) ** 2) for tap in range(radius + 1)]
     rows = mirror(saliency, radius, dim=2)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from freqfusion.layers.checks import check_choice
+from freqfusion.layers.checks import check_choice, check_floating
 from freqfusion.layers.sampling import nan_if_infinite, sample_at
 from freqfusion.layers.sfm.cells import CellInterpolation
 from freqfusion.layers.sfm.coordinates import to_pixels
@@ -102,6 +102,7 @@ def triangle_corners(
 
 def check_points(features: Tensor, points: Tensor) -> None:
     """Refuse features and points that cannot be read together."""
+    check_floating(features=features, points=points)
     if features.dim() != 4 or 0 in features.shape[2:]:
         raise ValueError(
             f"features must be (batch, channels, height, width), got {tuple(features.shape)}"
@@ -110,10 +111,6 @@ def check_points(features: Tensor, points: Tensor) -> None:
         raise ValueError(
             f"points must be ({features.shape[0]}, height, width, 2), x then y, "
             f"got {tuple(points.shape)}"
-        )
-    if not (features.is_floating_point() and points.is_floating_point()):
-        raise ValueError(
-            f"features and points must be floating point, got {features.dtype} and {points.dtype}"
         )
     if features.device != points.device:
         raise ValueError(

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from freqfusion.layers.checks import check_choice, check_positive
+from freqfusion.layers.checks import check_choice, check_floating, check_map, check_positive
 from freqfusion.layers.sfm.cells import CellInterpolation, Cells, Jacobian
 from freqfusion.layers.sfm.coordinates import lattice_points_of, to_normalized, to_pixels
 from freqfusion.layers.sfm.solvers import LEAST_DETERMINANT, newton, search
@@ -113,13 +113,7 @@ def _check(
     align_corners: bool,
 ) -> Tensor:
     """Refuse what does not fit; return the points (B, Ho, Wo, 2)."""
-    if displacement.dim() != 4 or displacement.shape[1] != 2 or 0 in displacement.shape[2:]:
-        raise ValueError(
-            "displacement must be (batch, 2, height, width), x then y, got "
-            f"{tuple(displacement.shape)}"
-        )
-    if not displacement.is_floating_point():
-        raise ValueError(f"displacement must be floating point, got {displacement.dtype}")
+    check_map("displacement", displacement, 2)
     batch, _, height, width = displacement.shape
     if points is None:
         size = (height, width) if out_size is None else (out_size[0], out_size[1])
@@ -127,6 +121,7 @@ def _check(
         return lattice_points_of(displacement, size, align_corners)
     if out_size is not None:
         raise ValueError("give points or out_size, not both: the points have a size of their own")
+    check_floating(points=points)
     if points.dim() != 4 or points.shape[0] != batch or points.shape[-1] != 2:
         raise ValueError(
             f"points must be ({batch}, height, width, 2), x then y, got {tuple(points.shape)}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from freqfusion.layers.checks import check_positive
+from freqfusion.layers.checks import check_map, check_positive
 from freqfusion.layers.sampling import sample_at
 from freqfusion.layers.sfm.cells import Cells
 from freqfusion.layers.sfm.coordinates import lattice_points_of, to_normalized, to_pixels
@@ -49,11 +49,7 @@ class Mapping:
                 "width of out_size": self.out_size[1],
             }
         )
-        if self.displacement.dim() != 4 or self.displacement.shape[1] != 2:
-            raise ValueError(
-                "displacement must be (batch, 2, height, width), x then y, got "
-                f"{tuple(self.displacement.shape)}"
-            )
+        check_map("displacement", self.displacement, 2)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_choice, check_positive
+from freqfusion.layers.checks import check_choice, check_floating, check_map, check_positive
 from freqfusion.layers.sampling import ResampleMode, sample_at
 from freqfusion.layers.sfm.attention import SemanticHighFreqAttention
 from freqfusion.layers.sfm.coordinates import lattice_points
@@ -80,6 +80,7 @@ class AdaptiveResampling(nn.Module):
         Returns:
             The resampled features, their mapping, and the attention's logits (B, 1, H, W).
         """
+        check_map("features", features)
         logits: Tensor = self.attention(features)
         displacement = self.strength * saliency_to_displacement(
             spatial_softmax(logits), fwhm=self.fwhm, radius=self.radius
@@ -107,6 +108,8 @@ def modulate(
     low-pass filter: to measure aliasing, take ``"bicubic"``.
     """
     check_choice(ResampleMode, mode=mode)
+    check_map("features", features)
+    check_floating(displacement=displacement)
     size = (features.shape[-2], features.shape[-1])
     expected = (features.shape[0], 2, *size)
     if tuple(displacement.shape) != expected:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_odd, check_positive
+from freqfusion.layers.checks import check_map, check_odd, check_positive
 from freqfusion.layers.sfm.coordinates import lattice_points_of
 from freqfusion.layers.sfm.mapping import MappingStack
 from freqfusion.layers.sfm.relation import LocalPixelRelation, replicate_pad
@@ -81,11 +81,9 @@ class MultiScaleAdaptiveUpsampling(nn.Module):
         Raises:
             ValueError: if the arguments do not fit together.
         """
-        if guide.dim() != 4 or guide.shape[1] != self.guide_channels:
-            raise ValueError(
-                f"guide must be (batch, {self.guide_channels}, height, width), got "
-                f"{tuple(guide.shape)}"
-            )
+        check_map("features", features)
+        weight = None if self.guide_conv is None else self.guide_conv.weight
+        check_map("guide", guide, self.guide_channels, like=weight)
         lattice = (-(-out_size[0] // self.out_stride), -(-out_size[1] // self.out_stride))
         if self.guide_conv is None or self.guide_norm is None:
             return resize_bilinear(self.demodulate(features, mappings, lattice), out_size)

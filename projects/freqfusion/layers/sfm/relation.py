@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_odd, check_positive
+from freqfusion.layers.checks import check_map, check_odd, check_positive
 from freqfusion.layers.kernels import favor_center, normalize_kernels
 from freqfusion.layers.neighbourhood import Geometry, gather
 
@@ -98,13 +98,10 @@ class LocalPixelRelation(nn.Module):
         return logits, output
 
     def _check(self, relation: Tensor, features: Tensor) -> None:
-        if relation.dim() != 4 or relation.shape[1] != self.relation_channels:
-            raise ValueError(
-                f"relation must be (batch, {self.relation_channels}, height, width), "
-                f"got {tuple(relation.shape)}"
-            )
+        check_map("relation", relation, self.relation_channels, like=self.conv.weight)
+        check_map("features", features)
         same = relation.shape[:1] + relation.shape[2:] == features.shape[:1] + features.shape[2:]
-        if features.dim() != 4 or not same:
+        if not same:
             raise ValueError(
                 "features must be (batch, channels, height, width) with the batch and size of "
                 f"relation, {tuple(relation.shape)}, got {tuple(features.shape)}"

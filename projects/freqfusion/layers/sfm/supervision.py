@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqfusion.layers.checks import check_choice, check_odd
+from freqfusion.layers.checks import check_choice, check_map, check_odd
 from freqfusion.layers.sampling import sample_at
 from freqfusion.layers.sfm.coordinates import lattice_points_of
 from freqfusion.layers.sfm.mapping import MappingStack
@@ -54,6 +54,7 @@ def warp_edge_target(
     The edges are averaged to ``size`` and read where the pixels of the map come from. ``mappings``
     are those of the stages before the map, none for the first one. There is no gradient.
     """
+    check_map("edge", edge)
     target = F.adaptive_avg_pool2d(edge, size)
     if not mappings:
         return target
@@ -89,6 +90,8 @@ def attention_edge_loss(
         ValueError: if the shapes differ, or the floor is negative.
     """
     check_choice(EdgeLoss, kind=kind)
+    check_map("logits", logits)
+    check_map("edge", edge)
     if logits.shape != edge.shape:
         raise ValueError(
             f"logits and edge must have one shape, got {tuple(logits.shape)} and "

@@ -9,7 +9,7 @@ Content-Aware ReAssembly of FEatures, ICCV 2019.
 import torch
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_odd, check_positive
+from freqfusion.layers.checks import check_map, check_odd, check_positive, check_same_batch
 from freqfusion.layers.convolution import PointwiseConv2d, zero_bias
 from freqfusion.layers.kernels import favor_center, normalize_kernels
 from freqfusion.layers.reassembly import reassemble
@@ -135,14 +135,6 @@ class ThreePointReassembly(nn.Module):
         return values.reshape((batch, self.channels, *corners.weights.shape[1:]))
 
     def _check(self, lateral: Tensor, coarse: Tensor) -> None:
-        for name, image in (("lateral", lateral), ("coarse", coarse)):
-            if image.dim() != 4 or image.shape[1] != self.channels:
-                raise ValueError(
-                    f"{name} must be (batch, {self.channels}, height, width), "
-                    f"got {tuple(image.shape)}"
-                )
-        if lateral.shape[0] != coarse.shape[0]:
-            raise ValueError(
-                "lateral and coarse must have the same batch size, got "
-                f"{lateral.shape[0]} and {coarse.shape[0]}"
-            )
+        check_map("lateral", lateral, self.channels, like=self.weight.weight)
+        check_map("coarse", coarse, self.channels)
+        check_same_batch(lateral=lateral, coarse=coarse)

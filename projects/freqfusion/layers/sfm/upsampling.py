@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqfusion.layers.checks import check_choice, check_positive
+from freqfusion.layers.checks import check_choice, check_map, check_positive
 from freqfusion.layers.sfm.cells import CellInterpolation
 from freqfusion.layers.sfm.coordinates import lattice_points_of
 from freqfusion.layers.sfm.interpolation import interpolate_at
@@ -68,6 +68,7 @@ class NonUniformUpsample(nn.Module):
         Raises:
             ValueError: if the arguments do not fit together.
         """
+        check_map("features", features)
         if not mappings:
             return resize_bilinear(features, out_size)
         return self.read(features, self.locate(mappings, out_size), mappings)

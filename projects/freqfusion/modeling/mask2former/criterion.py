@@ -5,6 +5,7 @@ Segmentation, CVPR 2022, section 3.3.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -79,7 +80,9 @@ class SetCriterion(nn.Module):
         weights[-1] = eos_coef
         self.register_buffer("empty_weight", weights)
         self.empty_weight: Tensor
-        _keep_buffer_on_load(self, "empty_weight")
+        self.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            partial(_keep_buffer, "empty_weight")
+        )
 
     def forward(self, outputs: DecoderOutput, targets: Sequence[MaskTargets]) -> dict[str, Tensor]:
         """Compute the losses, each a scalar in float32 (float64 for such predictions).
@@ -210,14 +213,12 @@ def _mean_object_count(targets: Sequence[MaskTargets], device: torch.device) -> 
     return count.clamp(min=1)
 
 
-def _keep_buffer_on_load(module: nn.Module, name: str) -> None:
+def _keep_buffer(
+    name: str, module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
     """Accept a buffer that published weights have, but let the constructor's values hold."""
-
-    def hook(target: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-        if prefix + name in state_dict:
-            state_dict[prefix + name] = getattr(target, name).detach().clone()
-
-    module.register_load_state_dict_pre_hook(hook)
+    if prefix + name in state_dict:
+        state_dict[prefix + name] = getattr(module, name).detach().clone()
 
 
 def _check_arguments(num_classes: int, num_points: int, eos_coef: float) -> None:

@@ -38,9 +38,14 @@ class SFMSegmentor(nn.Module):
             and ``MODEL.SEM_SEG_HEAD.IGNORE_VALUE``.
     """
 
-    def __new__(cls, cfg: CfgNode | None = None) -> Any:
-        """An object of the class for the configuration; copying names the class and none."""
-        return super().__new__(cls if cfg is None else supervised(cfg.MODEL.SFM.META_ARCHITECTURE))
+    def __new__(cls, cfg: CfgNode) -> Any:
+        """Return an object of the class for the configuration."""
+        return super().__new__(supervised(cfg.MODEL.SFM.META_ARCHITECTURE))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Name the model's own class to ``pickle``, since that of the object is in no module."""
+        state = self.__getstate__()  # type: ignore[no-untyped-call]
+        return _blank, (type(self).__bases__[1],), state
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)  # the model's, next in the order of classes
@@ -130,3 +135,8 @@ def supervised(architecture: str) -> type[SFMSegmentor]:
         )
     bases = (SFMSegmentor, META_ARCH_REGISTRY.get(architecture))
     return type(f"SFM{architecture}", bases, {})
+
+
+def _blank(model_class: type[nn.Module]) -> SFMSegmentor:
+    """Return an object of the supervised class to be filled with what was copied or pickled."""
+    return object.__new__(supervised(model_class.__name__))
