@@ -41,8 +41,9 @@ def deformable_attention(
             for GPUs; ``"auto"``, deformops for tensors on a GPU where it is installed.
 
     Returns:
-        (B, Q, heads * D) in the dtype of ``value``. Half precision is summed in float32 by torch.
-        On a CPU, and wherever torch computes it, derivatives of second order exist too.
+        (B, Q, heads * D) in the dtype of ``value``. Half precision is summed in float32 by torch,
+        which also gives NaN to a query with a location that is NaN or infinite. Derivatives of
+        second order exist on a CPU, and elsewhere where torch's ``grid_sample`` has them.
 
     Raises:
         ValueError: if the arguments do not fit together.
