@@ -58,11 +58,12 @@ def check_map(
     Only the batch may be empty. For ``like`` see :func:`check_floating`.
     """
     check_floating(like=like, **{name: image})
-    is_empty = 0 in image.shape[1:]
-    if image.dim() != 4 or channels not in (None, image.shape[1]) or is_empty:
+    shape = image.shape
+    is_empty = 0 in shape[1:]
+    if len(shape) != 4 or is_empty or channels not in (None, shape[1]):
         raise ValueError(
             f"{name} must be (batch, {channels or 'channels'}, height, width), got "
-            f"{tuple(image.shape)}{', which is empty' if is_empty else ''}"
+            f"{tuple(shape)}{', which is empty' if is_empty else ''}"
         )
 
 
