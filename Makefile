@@ -7,9 +7,7 @@ DETECTRON2 ?=
 PYTEST_ARGS ?=
 
 run = "$(VENV)/bin/python"
-chosen = $(if $(strip $(PYTHON)),--python-chosen)
-prepare = python=$$(sh scripts/find_python.sh "$(PYTHON)") && \
-	"$$python" scripts/bootstrap.py --venv "$(VENV)" --detectron2 "$(DETECTRON2)" $(chosen) $(oldest)
+prepare = python3 scripts/make_venv.py --venv "$(VENV)" --python "$(PYTHON)" --detectron2 "$(DETECTRON2)" $(oldest)
 pytest = $(run) -m pytest -n auto -rfEs
 fast = -m "not slow and not gpu and not e2e and not golden" --hypothesis-profile=fast
 
@@ -26,7 +24,6 @@ install:  ## make the environment, or bring it up to date
 demo:  ## train a small panoptic model on synthetic scenes, measure and draw it (in output/demo)
 	@$(prepare)
 	@$(run) -m freqfusion.tools.demo --output output/demo
-	@$(prepare) --note
 
 showcase:  ## two small networks that differ in their fusion only, compared and drawn (output/showcase)
 	@$(prepare)

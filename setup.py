@@ -1,6 +1,6 @@
 """Packaging of freqfusion, and the one place where its requirements are declared.
 
-The upper-case tables are plain literals: ``scripts/bootstrap.py`` reads them without running this
+The upper-case tables are plain literals: ``scripts/make_venv.py`` reads them without running this
 file. PyTorch must not be imported here.
 """
 

@@ -1,1 +1,0 @@
-"""What ``scripts/bootstrap.py`` is made of; standard library only."""
