@@ -30,12 +30,15 @@ def differences(function, tensors, tangents, step=1e-6):
     return [(after - before) / (2 * step) for after, before in zip(*ends, strict=True)]
 
 
-def or_not_implemented(compute):
-    """What is computed; None where torch says that it cannot."""
+def unless_unknown_to_torch(name, compute):
+    """What is computed; None where torch has no such derivative of its grid_sample.
+
+    No version has it in forward mode, and the oldest ones have no second derivative.
+    """
     try:
         return compute()
-    except NotImplementedError as error:
-        if "forward AD with grid_sampler_2d" not in str(error):
+    except RuntimeError as error:
+        if "grid_sampler_2d" not in str(error) or name in OURS:
             raise
         return None
 
@@ -54,8 +57,7 @@ def test_forward_mode_is_right_or_refused(name):
 
     expected = differences(function, tensors, tangents)
     for compute in (lambda: jvp(function, (*tensors,), (*tangents,))[1], by_dual_numbers):
-        found = or_not_implemented(compute)
-        assert found is not None or name not in OURS
+        found = unless_unknown_to_torch(name, compute)
         if found is not None:
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
@@ -72,11 +74,14 @@ def test_gradients_of_gradients_are_those_of_autograd(name):
         gradients = grad(energy(function), places)(*given)
         return sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True))
 
-    second = torch.autograd.grad(along(*leaves), leaves)
-    product = sum((g * t).sum() for g, t in zip(first, tangents, strict=True))
-    expected = torch.autograd.grad(product, leaves, materialize_grads=True)
-    torch.testing.assert_close(second, expected)
-    torch.testing.assert_close(grad(along, places)(*tensors), expected)
+    def by_autograd():
+        product = sum((g * t).sum() for g, t in zip(first, tangents, strict=True))
+        return torch.autograd.grad(product, leaves, materialize_grads=True)
+
+    expected = unless_unknown_to_torch(name, by_autograd)
+    if expected is not None:
+        torch.testing.assert_close(grad(along, places)(*tensors), expected)
+        torch.testing.assert_close(torch.autograd.grad(along(*leaves), leaves), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
