@@ -1,6 +1,7 @@
 """The script behind ``make``: which steps it takes, and what it says. pip itself is a stand-in."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -235,3 +236,13 @@ def test_stamp_is_plain_json(machine):
     machine.make()
     stamp = json.loads((machine.folder / make_venv.STAMP).read_text())
     assert set(stamp) == {"digest", "named", "problem"}
+
+
+def test_oldest_versions_have_an_environment_of_their_own():
+    """Also where the variables of the shell name another one, with a newer Python."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    env |= {"VENV": "mine", "PYTHON": "python3.13"}
+    command = ["make", "-n", "-C", str(ROOT), "test-oldest"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert '--venv ".venv-oldest" --python "python3.11"' in done.stdout
+    assert "--oldest" in done.stdout
