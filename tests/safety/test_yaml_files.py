@@ -52,6 +52,19 @@ def test_tags_that_are_allowed(caplog):
 
 
 @pytest.mark.parametrize("unsafe", [False, True])
+@pytest.mark.parametrize(
+    "value", ["190:20:30", "-1:30", "1:30.5", "!!int 1:30", "!!float 1:30", "1" + ":1" * 500_000]
+)
+def test_numbers_to_base_60(value, unsafe):
+    """Nobody means them, and Python takes a time for them that grows with their square."""
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"a\.yaml, line 2: .* is a number to base 60"):
+        parse_yaml(f"a: 1\nb: [{value}]\n", "a.yaml", unsafe=unsafe)
+    assert time.process_time() - start < 10
+    assert parse_yaml("a: '190:20:30'\nb: a:1:2\n", "a.yaml") == {"a": "190:20:30", "b": "a:1:2"}
+
+
+@pytest.mark.parametrize("unsafe", [False, True])
 def test_laughs(unsafe):
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))]
     start = time.process_time()

@@ -23,6 +23,7 @@ _PLAIN = {
         "map", "merge", "value",
     )
 }  # fmt: skip
+_NUMBERS = {f"{_STANDARD}int", f"{_STANDARD}float"}
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -52,7 +53,7 @@ def parse_yaml(
 
     Raises:
         ValueError: with the line, for text that is no YAML, for tags, and for aliases that unfold
-            to far more than the file has.
+            to far more than the file has, and for numbers to base 60.
     """
     import yaml
 
@@ -63,7 +64,8 @@ def parse_yaml(
         if node is None:
             return None
         check_extent(node, _children, most=_MOST_PARTS)
-        tagged = next(_tagged(node), None)
+        _refuse_base_60(node, name)
+        tagged = next((part for part in _parts(node) if part.tag not in _PLAIN), None)
         if tagged is not None and not unsafe:
             raise ValueError(_would_run_code(name, tagged))
         if tagged is not None:
@@ -97,8 +99,18 @@ def _children(node: Any) -> list[Any] | None:
     return [part for entry in node.value for part in (entry if type(entry) is tuple else (entry,))]
 
 
-def _tagged(root: Any) -> Iterator[Any]:
-    """Nodes with a tag that is not plain data."""
+def _refuse_base_60(root: Any, name: str) -> None:
+    """Refuse ``190:20:30``, which is 685230 in YAML 1.1; a long one takes Python forever."""
+    for node in _parts(root):
+        if node.tag in _NUMBERS and ":" in node.value:
+            raise ValueError(
+                f"{name}, line {node.start_mark.line + 1}: {node.value[:40]} is a number to base 60"
+                " in YAML: write the plain number, or quotes around a text"
+            )
+
+
+def _parts(root: Any) -> Iterator[Any]:
+    """Each node of a tree once, in the order of the text."""
     seen: set[int] = set()
     waiting = [root]
     while waiting:
@@ -106,8 +118,7 @@ def _tagged(root: Any) -> Iterator[Any]:
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if node.tag not in _PLAIN:
-            yield node
+        yield node
         waiting.extend(reversed(_children(node) or ()))
 
 
