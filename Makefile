@@ -12,7 +12,7 @@ pytest = $(run) -m pytest -n auto -rfEs
 fast = -m "not slow and not gpu and not e2e and not golden" --hypothesis-profile=fast
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo showcase test test-fast test-oldest test-all lint format bench clean
+.PHONY: help install demo test test-fast test-oldest test-all lint format bench clean
 
 help:  ## show this list
 	@echo "Usage: make <target> [PYTHON=python3.12] [VENV=.venv] [DETECTRON2=<URL, wheel or folder>]"
@@ -24,10 +24,6 @@ install:  ## make the environment, or bring it up to date
 demo:  ## train a small panoptic model on synthetic scenes, measure and draw it (in output/demo)
 	@$(prepare)
 	@$(run) -m freqfusion.tools.demo --output output/demo
-
-showcase:  ## two small networks that differ in their fusion only, compared and drawn (output/showcase)
-	@$(prepare)
-	@$(run) -m freqfusion.tools.showcase --output output/showcase
 
 test:  ## run the tests
 	@$(prepare)
@@ -61,7 +57,7 @@ format:  ## put the code into the common format
 
 bench:  ## measure the operators
 	@$(prepare)
-	@$(run) -m freqfusion.tools.benchmark reassemble
+	@$(run) -m benchmarks.operators reassemble
 
 clean:  ## remove what the commands wrote; the environment stays (rm -r .venv removes it)
 	@rm -rf build dist output projects/*.egg-info *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

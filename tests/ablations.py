@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from freqfusion.tools._ablate.rows import SCHEMA, write_json
+from benchmarks.documents import SCHEMA, write_json
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs/synthetic/semantic-segmentation/semantic_fpn_r18.yaml"
@@ -44,9 +44,8 @@ experiments:
 
 
 def write_matrix(folder: Path, text: str = MATRIX) -> Path:
-    """``configs/synthetic/ablation.yaml`` under a folder."""
-    path = folder / "configs" / "synthetic" / "ablation.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``ablation.yaml`` into a folder."""
+    path = folder / "ablation.yaml"
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -61,6 +60,7 @@ def row(experiment="fpn", method="freqfusion", seed=0, dial=None, **scores):
         "dial": dial or {},
         "learning_rate": {"factor": 1.0, "chosen_on_tune": False},
         "scores": {f"sem_seg/{name}": score for name, score in scores.items()},
+        "seconds": 30.0,
         "step_seconds": 0.25,
         "parameters": 12_340_000,
         "device": "cpu",

@@ -51,7 +51,7 @@ def test_links_lead_somewhere(name):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_named_tools_and_targets_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")
-    for tool in re.findall(r"python -m (freqfusion[\w.]+[\w])", text):
+    for tool in re.findall(r"python -m ((?:freqfusion|benchmarks)[\w.]+[\w])", text):
         assert importlib.util.find_spec(tool), tool
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
@@ -71,8 +71,7 @@ def test_recipe_is_a_command(command):
     words = shlex.split(command)
     if words[:2] == ["python", "-m"]:
         tool = importlib.import_module(words[2])
-        options = tool._parser().parse_args(words[3:])
-        assert not hasattr(options, "estimate") or (ROOT / options.estimate).is_file()
+        tool._parser().parse_args(words[3:])
         return
     from torch.distributed.run import get_args_parser
 

@@ -96,6 +96,7 @@ def test_imports_go_down_only(path: Path) -> None:
         assert path.parent == PACKAGE, f"{here!r} is no floor of the design"
         return
     for name in imported_names(path):
+        assert not name.startswith("benchmarks"), f"the wheel lacks {name}"
         there = floor_of(name) if name.startswith("freqfusion.") else ""
         if there in FLOORS:
             assert FLOORS.index(there) <= FLOORS.index(here), f"{here} imports {name}"
@@ -194,7 +195,8 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source)
     leave_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "projects", source / "projects", ignore=leave_out)
+    for name in ("projects", "benchmarks"):
+        shutil.copytree(ROOT / name, source / name, ignore=leave_out)
     out = source / "dist"
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,12 +1,17 @@
 """The demo: its steps, what it says, and what it refuses; the whole of it when asked for."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from freqfusion.data.synthetic import CLASS_NAMES, NUM_CLASSES
 from freqfusion.tools import demo
+from freqfusion.tools._torch_demo import FUSIONS, build_network
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,13 +94,69 @@ def test_reports_what_was_measured(in_checkout, tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path / "out" / "demo.json").read_text())["mIoU"] == 77.0
 
 
-def test_without_detectron2_it_is_the_showcase(monkeypatch, tmp_path, capsys):
-    called = []
+@pytest.fixture
+def without_detectron2(monkeypatch):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(demo.showcase, "main", lambda arguments: called.append(arguments) or 0)
-    assert demo.main(["--output", str(tmp_path), "--seed", "3"]) == 0
-    assert called == [["--output", str(tmp_path), "--seed", "3"]]
-    assert "Detectron2 is not installed" in capsys.readouterr().out
+
+
+def test_without_detectron2_two_networks_are_compared(without_detectron2, tmp_path, capsys):
+    options = ["--steps", "2", "--train", "4", "--val", "4", "--pictures", "2", "--seed", "3"]
+    assert demo.main([*options, "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "Detectron2 is not installed" in printed
+    note = json.loads((tmp_path / "demo.json").read_text())
+    assert (note["seed"], note["steps"], note["train"]) == (3, 2, 4)
+    assert [network["fusion"] for network in note["networks"]] == list(FUSIONS)
+    for network in note["networks"]:
+        present = [score for score in network["iou"] if not np.isnan(score)]
+        assert network["mean_iou"] == pytest.approx(np.mean(present))
+        assert f"{100 * network['mean_iou']:.1f}" in printed
+        assert f"{100 * network['mean_boundary_iou']:.1f}" in printed
+    assert all(name in printed for name in CLASS_NAMES)
+    with Image.open(tmp_path / "comparison.png") as picture:
+        assert picture.width > picture.height > 400
+        assert np.asarray(picture.convert("L")).std() > 20
+
+
+def test_networks_differ_in_their_fusion_only():
+    plain, fused = (build_network(name, NUM_CLASSES, seed=3).state_dict() for name in FUSIONS)
+    assert all(torch.equal(value, fused[name]) for name, value in plain.items())
+    assert {name.split(".")[0] for name in set(fused) - set(plain)} == {"fusions"}
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_networks_take_odd_sizes(fusion):
+    assert build_network(fusion, 3, seed=0)(torch.zeros(2, 3, 37, 53)).shape == (2, 3, 37, 53)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "1"], "not a whole number from 2 on"),
+        (["--seed", "-1"], "expected one argument|not a whole number from 0 on"),
+        (["--stpes", "3"], "unrecognized arguments: --stpes"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        demo.main(arguments)
+    assert stop.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_output_that_is_a_file(without_detectron2, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert demo.main(["--output", str(file)]) == 2
+    assert "demo: " in capsys.readouterr().err
+
+
+@pytest.mark.e2e
+def test_networks_without_detectron2_learn(without_detectron2, tmp_path):
+    """Both are far above chance, which is 1 of 13 classes."""
+    assert demo.main(["--output", str(tmp_path)]) == 0
+    networks = json.loads((tmp_path / "demo.json").read_text())["networks"]
+    assert all(network["mean_iou"] > 0.2 for network in networks)
 
 
 @pytest.mark.e2e

@@ -1,8 +1,9 @@
-"""From nothing to a trained and drawn panoptic model: ``python -m freqfusion.tools.demo``.
+"""From nothing to a trained and drawn model: ``python -m freqfusion.tools.demo``.
 
 Paints scenes, trains a small Panoptic FPN with FreqFusion on them by ``train_net.py``, measures
 panoptic quality, mask AP and mean IoU on other scenes, and draws the predictions and the curves.
-Runs from a checkout, on a CPU.
+Runs from a checkout, on a CPU. Without Detectron2 it compares two networks in plain torch, one with
+FreqFusion and one without.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from freqfusion.tools import showcase
 from freqfusion.tools._arguments import number_from
+from freqfusion.tools._torch_demo import TorchDemo, compare_fusions
 
 CONFIG = Path("configs/synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r18.yaml")
 DATASET = "synthetic_panoptic_val_separated"
 SIZE = "128x160"
 NOTE = "demo.json"
-# What tells an earlier demo, an interrupted one or that of the showcase, from other folders.
-MARKS = ("datasets/synthetic", "showcase.json")
+# What tells an earlier demo, an interrupted one too, from other folders.
+MARKS = ("datasets/synthetic", NOTE)
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,48 @@ class Places:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
-    if importlib.util.find_spec("detectron2") is None:
-        print(
-            "Detectron2 is not installed, so this is the comparison of two networks in plain torch"
-            " instead. 'make install' installs Detectron2; python -m freqfusion.tools.doctor tells"
-            " more."
-        )
-        return showcase.main(["--output", str(options.output), "--seed", str(options.seed)])
     places = Places(options.output)
-    started = time.perf_counter()
     try:
-        _check_checkout()
-        _clear(places.root)
-        _synthesize(places, options)
-        trained = time.perf_counter()
-        _train(places, options)
-        trained = time.perf_counter() - trained
-        _draw(places, options)
-        scores = _scores(places)
+        if importlib.util.find_spec("detectron2") is None:
+            note, summary = _without_detectron2(places, options)
+        else:
+            note, summary = _with_detectron2(places, options)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
-    note = {"seconds": time.perf_counter() - started, "training_seconds": trained, **scores}
     (places.root / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    print(_summary(places, note))
+    print(summary)
     return 0
+
+
+def _with_detectron2(places: Places, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Train, measure and draw a panoptic model; returns the numbers and what to print."""
+    started = time.perf_counter()
+    _check_checkout()
+    _clear(places.root)
+    _synthesize(places, options)
+    trained = time.perf_counter()
+    _train(places, options)
+    trained = time.perf_counter() - trained
+    _draw(places, options)
+    scores = _scores(places)
+    note = {"seconds": time.perf_counter() - started, "training_seconds": trained, **scores}
+    return note, _summary(places, note)
+
+
+def _without_detectron2(places: Places, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Train, measure and draw two networks in plain torch; returns the same."""
+    print(
+        "Detectron2 is not installed, so this is the comparison of two networks in plain torch"
+        " instead. 'make install' installs Detectron2; python -m freqfusion.tools.doctor tells"
+        " more."
+    )
+    _clear(places.root)
+    figure = places.root / "comparison.png"
+    given = {name: getattr(options, name) for name in ("steps", "train", "val", "pictures")}
+    known = {name: value for name, value in given.items() if value is not None}
+    note, summary = compare_fusions(TorchDemo(options.seed, **known), figure)
+    return note, f"{summary}\n\nFigure:  {figure}\nNumbers: {places.root / NOTE}"
 
 
 def _check_checkout() -> None:
@@ -104,7 +122,7 @@ def _clear(root: Path) -> None:
 
 
 def _synthesize(places: Places, options: argparse.Namespace) -> None:
-    scenes = ["--num-train", str(options.train), "--num-val", str(options.val)]
+    scenes = ["--num-train", str(options.train or 400), "--num-val", str(options.val or 40)]
     output = ["--output", str(places.datasets / "synthetic"), "--size", SIZE, "--detail", "simple"]
     seed = ["--seed", str(options.seed)]
     _run(places, ["-m", "freqfusion.tools.synthesize", *output, *scenes, *seed])
@@ -119,7 +137,7 @@ def _train(places: Places, options: argparse.Namespace) -> None:
 
 def _draw(places: Places, options: argparse.Namespace) -> None:
     weights = ["--weights", str(places.run / "model_final.pth")]
-    chosen = ["--dataset", DATASET, "--limit", str(options.pictures)]
+    chosen = ["--dataset", DATASET, "--limit", str(options.pictures or 12)]
     output = ["--output", str(places.pictures)]
     config = ["--config-file", str(CONFIG)]
     _run(places, ["-m", "freqfusion.tools.visualize", *config, *weights, *chosen, *output])
@@ -170,16 +188,21 @@ def _summary(places: Places, note: Mapping[str, float]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m freqfusion.tools.demo",
-        description="Paint scenes, train a small panoptic model on them, measure it and draw it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Paint scenes, train a small panoptic model on them, measure it and draw it;"
+        " without Detectron2, two networks in plain torch.",
     )
     add = parser.add_argument
-    add("--output", type=Path, default=Path("output/demo"), help="folder of everything")
-    add("--seed", type=number_from(0), default=0, help="of the scenes and the weights")
-    add("--steps", type=number_from(1), help="training steps; not given: those of the YAML")
-    add("--train", type=number_from(2), default=400, help="training scenes")
-    add("--val", type=number_from(1), default=40, help="scenes to measure on")
-    add("--pictures", type=number_from(1), default=12, help="scenes to draw")
+    folder = "folder of everything (output/demo)"
+    add("--output", type=Path, default=Path("output/demo"), metavar="DIR", help=folder)
+    add("--seed", type=number_from(0), default=0, metavar="N", help="of scenes and weights (0)")
+    steps = "training steps (those of the YAML; without Detectron2 240)"
+    add("--steps", type=number_from(2), metavar="N", help=steps)
+    scenes = "scenes to train on (400; without Detectron2 640)"
+    add("--train", type=number_from(2), metavar="N", help=scenes)
+    others = "scenes to measure on (40; without Detectron2 96)"
+    add("--val", type=number_from(1), metavar="N", help=others)
+    drawn = "scenes to draw (12; without Detectron2 4)"
+    add("--pictures", type=number_from(1), metavar="N", help=drawn)
     return parser
 
 
