@@ -11,13 +11,13 @@ from freqfusion.data.synthetic import (
     make_scene,
 )
 from freqfusion.data.synthetic.canvas import Canvas, View
-from freqfusion.data.synthetic.shapes import Window
-from freqfusion.data.synthetic.stuff_textures import at_frequency
-from freqfusion.data.synthetic.surroundings import paint_fence
-from freqfusion.data.synthetic.thin_things import (
+from freqfusion.data.synthetic.painting import (
+    paint_fence,
     paint_pole,
     paint_power_line,
 )
+from freqfusion.data.synthetic.shapes import Window
+from freqfusion.data.synthetic.textures import at_frequency
 from freqfusion.metrics import erode
 
 SIZE = (128, 160)

@@ -16,8 +16,8 @@ from freqfusion.data.synthetic import (
 )
 from freqfusion.data.synthetic.canvas import Canvas, View
 from freqfusion.data.synthetic.categories import LABEL_OF_ID, category_named
-from freqfusion.data.synthetic.records import areas_and_boxes, coloured_ids
-from freqfusion.data.synthetic.surroundings import paint_surroundings
+from freqfusion.data.synthetic.masks import areas_and_boxes, colored_ids
+from freqfusion.data.synthetic.painting import paint_surroundings
 from freqfusion.metrics import erode, interior
 
 
@@ -185,9 +185,9 @@ def test_areas_and_boxes_by_hand():
     assert [box.xywh() for box in boxes] == [[0, 1, 1, 1], [1, 0, 2, 2]]
 
 
-def test_coloured_ids_are_unique(forty):
+def test_colored_ids_are_unique(forty):
     for scene in forty:
-        ids = coloured_ids(scene)
+        ids = colored_ids(scene)
         assert len(set(ids)) == len(ids)
         assert all(0 < i < 256**3 for i in ids)
     bases = sorted(r + 256 * g + 65536 * b for r, g, b in (c.color for c in CATEGORIES))

@@ -11,7 +11,7 @@ from validation_sets import check, cut, edit_json, edit_png, errors, notes, only
 
 from freqfusion.data.preparation import prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
-from freqfusion.data.synthetic.cityscapes_labels import CITYSCAPES_LABELS
+from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 
 SIZE = (32, 48)
 CITY = "gtFine/train/northtown"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 from PIL import Image
+from pycocotools import mask as coco_mask
 from validation_sets import (
     FIRST,
     INSTANCES,
@@ -26,8 +27,14 @@ from validation_sets import (
     write_small_coco,
 )
 
-from freqfusion.data.synthetic.rle import encode
-from freqfusion.data.validation.shapes import polygon_area, polygon_shape, run_shape, runs_of
+from freqfusion.data.synthetic.masks import run_lengths
+from freqfusion.data.validation.shapes import (
+    decompress,
+    polygon_area,
+    polygon_shape,
+    run_shape,
+    runs_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +331,10 @@ class TestShapes:
         generator = np.random.default_rng(0)
         for _ in range(100):
             mask = generator.random(generator.integers(1, 9, 2)) < generator.random()
-            shape = run_shape(runs_of(encode(mask, compressed=compressed)), mask.shape[0])
+            counts = run_lengths(mask)
+            if compressed:
+                counts = coco_mask.encode(mask.astype(np.uint8, order="F"))["counts"].decode()
+            shape = run_shape(runs_of({"size": mask.shape, "counts": counts}), mask.shape[0])
             if not mask.any():
                 assert shape is None
                 continue
@@ -347,3 +357,13 @@ class TestShapes:
         square = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0]])
         shape = polygon_shape([square, square])
         assert (shape.least_area, shape.most_area) == pytest.approx((57, 243))
+
+    def test_compressed_runs_by_hand(self):
+        """Runs 1 40 1 38: from the fourth on the difference to two before, here 38 - 40 = -2.
+
+        1 -> chr(48 + 1) = "1". 40 = 0b01_01000: low bits 8 and more follow, chr(48 + 8 + 32) = "X",
+        then 1 = "1". -2 in five bits is 30, and the sign bit is set: chr(48 + 30) = "N".
+        """
+        assert decompress("1X11N").tolist() == [1, 40, 1, 38]
+        with pytest.raises(ValueError, match="end within a number"):
+            decompress("1X")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.data.synthetic.cityscapes_labels import CITYSCAPES_LABELS
 from freqfusion.data.validation.finding import Finding, error, shorten
 from freqfusion.data.validation.index import Entry, join
 from freqfusion.data.validation.panoptic import panoptic_source
@@ -19,6 +18,7 @@ from freqfusion.data.validation.pictures import Picture, read_picture, size_find
 from freqfusion.data.validation.remedies import remedy
 from freqfusion.data.validation.semantic import Labels, LabelTruth, label_findings, labels_in
 from freqfusion.data.validation.source import Outcome, Source, outcome
+from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
 # The files of each image that loader and evaluators of each evaluator_type read.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from freqfusion.data.synthetic.records import Box, areas_and_boxes
+from freqfusion.data.synthetic.masks import Box, areas_and_boxes
 from freqfusion.data.validation.categories import category_findings
 from freqfusion.data.validation.finding import Finding, error, shorten
 from freqfusion.data.validation.index import (

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.data.synthetic.rle import decompress
+# Of COCO's compressed runs: the character of 0, and the bits beside the five of a number.
+_FIRST_CHARACTER, _MORE, _SIGN = 48, 0x20, 0x10
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +85,28 @@ def finite_numbers(values: Any) -> NDArray[np.float64] | None:
     except (TypeError, ValueError):
         return None
     return array if array.ndim == 1 and np.isfinite(array).all() else None
+
+
+def decompress(text: str) -> NDArray[np.int64]:
+    """Read runs from COCO's compressed string; ValueError when it ends within a number.
+
+    Each run is written as its difference to the run two before it, five bits a character, lowest
+    bits first. pycocotools reads beyond the end of a damaged string, so it is read here before.
+    """
+    counts: list[int] = []
+    value, shift = 0, 0
+    for character in text.encode("ascii"):
+        digit = character - _FIRST_CHARACTER
+        value |= (digit & 0x1F) << shift
+        shift += 5
+        if digit & _MORE:
+            continue
+        if digit & _SIGN:
+            value -= 1 << shift
+        if len(counts) > 2:
+            value += counts[-2]
+        counts.append(value)
+        value, shift = 0, 0
+    if shift:
+        raise ValueError(f"the compressed runs end within a number: ...{text[-8:]!r}")
+    return np.array(counts, dtype=np.int64)
