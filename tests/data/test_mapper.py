@@ -13,11 +13,11 @@ from rehearsed import registered_at
 from freqfusion import get_freqfusion_cfg
 from freqfusion.data.augmentation import build_augmentations
 from freqfusion.data.color import ColorJitter
-from freqfusion.data.entry_check import check_entry
 from freqfusion.data.mapper import SegmentationMapper, build_mapper
 from freqfusion.data.reading import read_panoptic_png
 from freqfusion.data.registration import add_panoptic
 from freqfusion.data.synthetic import panoptic_metadata, write_coco
+from freqfusion.data.validation.annotations import check_entry
 
 NAME = "synthetic_panoptic_train_separated"
 

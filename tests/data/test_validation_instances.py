@@ -28,12 +28,12 @@ from validation_sets import (
 )
 
 from freqfusion.data.synthetic.masks import run_lengths
-from freqfusion.data.validation.shapes import (
+from freqfusion.data.validation.annotations import (
+    decode_runs,
     decompress,
     polygon_area,
     polygon_shape,
     run_shape,
-    runs_of,
 )
 
 
@@ -74,21 +74,21 @@ BROKEN_INSTANCES = {
     "image missing": (
         lambda root: (root / f"train/{FIRST}.jpg").unlink(),
         {("missing file", f"train/{FIRST}.jpg")},
-        "is not there; expected: a picture, since .*instances_train.json needs it",
+        "is not there; expected: an image, since .*instances_train.json needs it",
     ),
     "image truncated": (
         lambda root: cut(root / f"train/{FIRST}.jpg"),
-        {("unreadable picture", f"train/{FIRST}.jpg")},
-        r"cannot be read \(.*\); expected: a whole picture",
+        {("unreadable image", f"train/{FIRST}.jpg")},
+        r"cannot be read \(.*\); expected: a whole image",
     ),
     "no image at all": (
         lambda root: (root / f"train/{FIRST}.jpg").write_text("hello"),
-        {("unreadable picture", f"train/{FIRST}.jpg")},
-        "cannot be read .*cannot identify image file",
+        {("unreadable image", f"train/{FIRST}.jpg")},
+        "cannot be read .*it is no image of a known format",
     ),
     "image of 16 bits": (
         save_image("I;16"),
-        {("picture of a wrong mode", f"train/{FIRST}.jpg")},
+        {("image of a wrong mode", f"train/{FIRST}.jpg")},
         "has the mode I;16, which is cut off at 255",
     ),
     "image of another size": (
@@ -334,7 +334,7 @@ class TestShapes:
             counts = run_lengths(mask)
             if compressed:
                 counts = coco_mask.encode(mask.astype(np.uint8, order="F"))["counts"].decode()
-            shape = run_shape(runs_of({"size": mask.shape, "counts": counts}), mask.shape[0])
+            shape = run_shape(decode_runs({"size": mask.shape, "counts": counts}), mask.shape[0])
             if not mask.any():
                 assert shape is None
                 continue

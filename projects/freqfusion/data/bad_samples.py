@@ -13,9 +13,9 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch.utils.data import Dataset
 
-from freqfusion.data.entry_check import check_entry
 from freqfusion.data.reading import in_words
 from freqfusion.data.tally import REFUSE, BadSample, BadSampleError, Policy, Tally, too_many
+from freqfusion.data.validation.annotations import check_entry
 
 NOTES = "notes_on_the_sample"
 _SKIPPED = "skipped_before_the_sample"

@@ -19,7 +19,7 @@ from freqfusion.data.mapper import build_mapper
 from freqfusion.data.reading import in_words
 from freqfusion.data.tally import SKIP, Tally
 from freqfusion.data.training_loader import TrainingLoader, seeded, wide_or_high
-from freqfusion.data.truth_check import truth_check
+from freqfusion.data.validation.ground_truth import build_ground_truth_check
 
 
 def train_loader(cfg: CfgNode) -> CountedBatches:
@@ -52,7 +52,7 @@ def evaluation_loader(cfg: CfgNode, name: str) -> CountedBatches:
     arguments = _explained(name, lambda: build_detection_test_loader.from_config(cfg, name))
     mapper = build_mapper(cfg, is_train=False)
     # An evaluator refuses what is wrong with its truth; to leave the image out is decided before.
-    check = truth_check(name) if cfg.DATALOADER.BAD_SAMPLES == SKIP else None
+    check = build_ground_truth_check(name) if cfg.DATALOADER.BAD_SAMPLES == SKIP else None
     return checked_images(cfg, arguments["dataset"], mapper, name, check)
 
 

@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 from freqfusion.data.augmentation import build_augmentations
 from freqfusion.data.bad_samples import NOTES
 from freqfusion.data.reading import read_image, read_label_png, read_panoptic_colors
-from freqfusion.data.truth_check import check_labels, check_segments, check_size
 from freqfusion.data.validation.classes import counts_labels
+from freqfusion.data.validation.ground_truth import (
+    LabelRange,
+    check_labels,
+    check_segments,
+    check_size,
+)
 from freqfusion.metrics.id_codec import rgb_to_id
 
 logger = logging.getLogger(__name__)
@@ -132,13 +137,13 @@ class SegmentationMapper:
             return None
         path = str(dataset_dict["sem_seg_file_name"])
         labels = read_label_png(path)
-        check_size(path, labels, (dataset_dict["height"], dataset_dict["width"]))
+        check_size(path, labels.shape[:2], _size_of(dataset_dict), "its image")
         if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
             raise ValueError(
                 f"{path} has labels {labels.min()}..{labels.max()}; training takes 0..255"
             )
         if self.num_labels is not None:
-            check_labels(path, labels, self.num_labels, self.ignore_label)
+            check_labels(path, labels, LabelRange(self.num_labels, self.ignore_label))
         return labels.astype(np.uint8)  # bytes, as the transforms expect
 
     def _instances(
@@ -180,7 +185,7 @@ def panoptic_target(
     if "segments_info" not in dataset_dict:
         raise ValueError(f"{path} comes without segments_info")
     colors = read_panoptic_colors(path)
-    check_size(path, colors, (dataset_dict["height"], dataset_dict["width"]))
+    check_size(path, colors.shape[:2], _size_of(dataset_dict), "its image")
     absent = check_segments(path, rgb_to_id(colors), dataset_dict["segments_info"])
     # As colours, because the transforms move bytes and would round larger numbers.
     ids = rgb_to_id(transforms.apply_segmentation(np.ascontiguousarray(colors)))
@@ -189,7 +194,7 @@ def panoptic_target(
         "pan_seg": torch.as_tensor(ids.astype(np.int64)),
         "segments_info": [info for info in dataset_dict["segments_info"] if info["id"] in shown],
     }
-    return target, f"{path} has no pixel of the segment {absent[0]}" if absent else None
+    return target, f"{path} {absent[0].found}" if absent else None
 
 
 def check_image_size(dataset_dict: dict[str, Any], shape: Sequence[int]) -> None:
@@ -203,6 +208,10 @@ def check_image_size(dataset_dict: dict[str, Any], shape: Sequence[int]) -> None
         f"{dataset_dict['file_name']} is {height} x {width} (height x width), but its annotation"
         f" says {given[0]} x {given[1]}{turned}"
     )
+
+
+def _size_of(dataset_dict: Mapping[str, Any]) -> tuple[int, int]:
+    return dataset_dict["height"], dataset_dict["width"]
 
 
 def _told(notes: Sequence[str]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Each function ``prepare_*`` takes the folder of a data set, ``workers`` (processes; None means one a
 processor), ``overwrite`` (write again what is there) and ``progress`` (show a bar), and returns
-what it wrote by folder. ValueError where nothing to derive from is there, or a file is not as it should
-be. A file is there completely or not at all.
+what it wrote by folder. ValueError where nothing to derive from is there, or a file is not as it
+should be. A file is there completely or not at all.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from freqfusion.data.reading import UNREADABLE
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
 from freqfusion.data.synthetic.parallel import check_workers, run_in_order
-from freqfusion.data.validation.pictures import UNREADABLE
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 from freqfusion.metrics.id_codec import id_to_rgb, rgb_to_id
 

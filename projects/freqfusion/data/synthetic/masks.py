@@ -54,12 +54,6 @@ def mask_polygons(mask: BoolArray) -> list[list[Point]]:
     return [_walk(loop, corners, inner) for loop in outer]
 
 
-def polygon_area(polygon: list[Point]) -> float:
-    """Area inside a closed polygon (shoelace formula)."""
-    x, y = np.array(polygon, dtype=np.float64).T
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
-
-
 def _find_corners(mask: BoolArray) -> _Corners:
     padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), dtype=np.bool_)
     padded[1:-1, 1:-1] = mask
