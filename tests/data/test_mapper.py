@@ -11,8 +11,7 @@ from PIL import Image
 from rehearsed import registered_at
 
 from freqfusion import get_freqfusion_cfg
-from freqfusion.data.augmentation import build_augmentations
-from freqfusion.data.color import ColorJitter
+from freqfusion.data.augmentation import ColorJitter, build_augmentations
 from freqfusion.data.mapper import SegmentationMapper, build_mapper
 from freqfusion.data.reading import read_panoptic_png
 from freqfusion.data.registration import add_panoptic

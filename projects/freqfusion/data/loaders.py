@@ -14,10 +14,16 @@ from detectron2.data import (
 )
 from detectron2.utils import comm
 
-from freqfusion.data.bad_samples import CheckedSamples, CountedBatches, Mapper, policy_of
+from freqfusion.data.bad_samples import (
+    SKIP,
+    CheckedSamples,
+    CountedBatches,
+    Mapper,
+    SkippedImages,
+    policy_of,
+)
 from freqfusion.data.mapper import build_mapper
 from freqfusion.data.reading import in_words
-from freqfusion.data.tally import SKIP, Tally
 from freqfusion.data.training_loader import TrainingLoader, seeded, wide_or_high
 from freqfusion.data.validation.ground_truth import build_ground_truth_check
 
@@ -44,7 +50,7 @@ def train_loader(cfg: CfgNode) -> CountedBatches:
         seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
         num_workers=node.NUM_WORKERS,
     )
-    return CountedBatches(batches, Tally(f"training on {with_names}", len(entries), policy))
+    return CountedBatches(batches, SkippedImages(f"training on {with_names}", len(entries), policy))
 
 
 def evaluation_loader(cfg: CfgNode, name: str) -> CountedBatches:
@@ -70,7 +76,7 @@ def checked_images(
     batches = build_detection_test_loader(
         samples, mapper=None, num_workers=cfg.DATALOADER.NUM_WORKERS
     )
-    return CountedBatches(batches, Tally(name, len(entries), policy))
+    return CountedBatches(batches, SkippedImages(name, len(entries), policy))
 
 
 def dataset_dicts(names: list[str]) -> list[dict[str, Any]]:
