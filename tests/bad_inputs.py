@@ -97,7 +97,7 @@ def broken_exif(root):
 
 
 def palette(root):
-    """Three colours; the numbers in the file are none of them."""
+    """Three colors; the numbers in the file are none of them."""
     values = (np.arange(HEIGHT * WIDTH) % 3).astype(np.uint8)
     picture = Image.frombytes("P", (WIDTH, HEIGHT), values.tobytes())
     picture.putpalette([200, 10, 30, 7, 90, 255, 1, 2, 3])
@@ -191,7 +191,7 @@ def label_picture(mode, pixels=None):
 
 
 def palette_labels(root):
-    """The numbers stay, whatever colours they are shown in."""
+    """The numbers stay, whatever colors they are shown in."""
     with Image.open(label_path(root)) as picture:
         values = np.asarray(picture)
     picture = Image.frombytes("P", (WIDTH, HEIGHT), values.tobytes())
@@ -238,7 +238,7 @@ CASES = [
         "refused",
         "mode I;16, whose values would be cut off at 255",
     ),
-    Case("16 bit colours", content(deep_rgb()), "accepted", image=PIXELS),
+    Case("16 bit colors", content(deep_rgb()), "accepted", image=PIXELS),
     Case("grey", png(PIXELS[..., 0]), "accepted", image=grey(PIXELS[..., 0])),
     Case(
         "one bit",
@@ -324,7 +324,7 @@ CASES = [
     # Label maps
     Case("no labels", no_file(label_path), "accepted", target="semantic"),
     Case(
-        "coloured labels",
+        "colored labels",
         label_picture("RGB"),
         "refused",
         "mode RGB, but labels need one number a pixel",
@@ -365,7 +365,7 @@ CASES = [
         "cannot read the semantic ground truth",
         target="semantic",
     ),
-    Case("nothing labelled", labels(lambda p: np.full_like(p, 255)), "accepted", target="semantic"),
+    Case("nothing labeled", labels(lambda p: np.full_like(p, 255)), "accepted", target="semantic"),
     # Panoptic truth
     Case(
         "id without a segment",

@@ -95,7 +95,7 @@ def contrasts(factor):
 
 
 def test_contrast():
-    """Half the dial, half the difference; single scenes are off where colours clip, see below."""
+    """Half the dial, half the difference; single scenes are off where colors clip, see below."""
     whole = contrasts(1)
     assert whole.min() > 5
     assert np.median(contrasts(0.5) / whole) == pytest.approx(0.5, abs=0.06)

@@ -112,15 +112,15 @@ def test_small_things_are_common(forty):
     assert len(areas) > 8 * len(forty)
 
 
-def test_colour_alone_does_not_tell_things_apart(forty):
-    """The nearest mean colour of a class, learned on the same scenes, is right for few things."""
-    colours, labels = [], []
+def test_color_alone_does_not_tell_things_apart(forty):
+    """The nearest mean color of a class, learned on the same scenes, is right for few things."""
+    colors, labels = [], []
     for scene in forty:
         for segment in scene.segments:
             if segment.is_thing:
-                colours.append(scene.image[scene.panoptic == segment.id].mean(axis=0))
+                colors.append(scene.image[scene.panoptic == segment.id].mean(axis=0))
                 labels.append(LABEL_OF_ID[segment.category_id])
-    points, truth = np.array(colours), np.array(labels)
+    points, truth = np.array(colors), np.array(labels)
     means = np.stack([points[truth == label].mean(axis=0) for label in np.unique(truth)])
     guess = np.argmin(((points[:, None] - means) ** 2).sum(axis=2), axis=1)
     assert np.mean(np.unique(truth)[guess] == truth) < 0.5

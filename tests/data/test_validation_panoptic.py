@@ -184,7 +184,7 @@ BROKEN_SEMANTIC = {
         {("label outside of the range", f"panoptic_stuff_train/{FIRST}.png")},
         r"has the label 7 \(1 pixels\); expected: 0..6, or 255 \(ignored\)",
     ),
-    "PNG in colour": (
+    "PNG in color": (
         png("panoptic_stuff_train", lambda pixels: np.stack([pixels] * 3, axis=-1)),
         {("image of a wrong mode", f"panoptic_stuff_train/{FIRST}.png")},
         "has the mode RGB; expected: one number a pixel",

@@ -92,8 +92,8 @@ def test_errors_are_grouped_and_limited(root, tmp_path, capsys):
     assert lines[2] == "  ... and 1 more"
     content = json.loads((tmp_path / "report.json").read_text())
     assert (content["errors"], content["images"], content["datasets"]) == (2, 2, [SEMANTIC])
-    assert content["notes"] == len(content["issues"]) - 2
-    first = content["issues"][0]
+    assert content["notes"] == len(content["findings"]) - 2
+    first = content["findings"][0]
     assert set(first) == {"severity", "kind", "file", "found", "expected", "dataset"}
     assert first["dataset"] == SEMANTIC
 

@@ -1,4 +1,4 @@
-"""The changes of size, place and colour that ``INPUT`` describes."""
+"""The changes of size, place and color that ``INPUT`` describes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ColorJitter(T.Augmentation):
     ) -> None:
         super().__init__()
         if image_format not in _TO_HSV:
-            raise ValueError(f"colours can be changed in RGB and BGR images; got {image_format!r}")
+            raise ValueError(f"colors can be changed in RGB and BGR images; got {image_format!r}")
         self.brightness, self.contrast = brightness, contrast
         self.saturation, self.hue, self.image_format = saturation, hue, image_format
 

@@ -1,7 +1,7 @@
 """Images that cannot be used, met while a model is trained or evaluated: refused, or left out.
 
-What is left out is told from the worker that met it to the process that trains by the sample that
-took its place, and counted there: no file and no lock is needed, and nothing counts that was only
+A worker reports what it left out to the process that trains with the sample that took its place,
+where it is counted: no file and no lock is needed, and nothing counts that was only
 loaded ahead.
 """
 
@@ -28,7 +28,7 @@ _SHOWN = 20
 
 
 class BadSampleError(ValueError):
-    """An image, or its truth, cannot be used: one sentence that names the file."""
+    """An image, or its ground truth, cannot be used: one sentence that names the file."""
 
     @property
     def sentence(self) -> str:
@@ -162,7 +162,8 @@ class CheckedSamples(Dataset[Any]):
         policy: Refuse or skip.
         replace: The next good image takes the place of a bad one (training), which depends on
             nothing but its index; otherwise the item is the ``BadSample`` itself.
-        check_truth: Looks at the truth that an evaluator will read; ValueError for what is wrong.
+        check_gt: Looks at the ground truth that an evaluator will read; ValueError where it is
+            wrong.
     """
 
     def __init__(
@@ -172,11 +173,11 @@ class CheckedSamples(Dataset[Any]):
         policy: Policy,
         *,
         replace: bool,
-        check_truth: Callable[[Mapping[str, Any]], None] | None = None,
+        check_gt: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._entries: Any = entries
         self._mapper, self._policy, self._replace = mapper, policy, replace
-        self._check_truth = check_truth
+        self._check_gt = check_gt
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -199,8 +200,8 @@ class CheckedSamples(Dataset[Any]):
         try:
             notes = check_entry(entry)
             sample = self._mapper(dict(entry))
-            if self._check_truth is not None:
-                self._check_truth(sample)
+            if self._check_gt is not None:
+                self._check_gt(sample)
         except (ValueError, OSError) as error:
             file = str(entry.get("file_name", f"image {entry.get('image_id')!r}"))
             bad = BadSample(file, in_words(error), entry.get("image_id"))

@@ -1,4 +1,4 @@
-"""Loaders of Detectron2 whose images are checked, and what is left out of them counted."""
+"""Build Detectron2's loaders with images that are checked, and count what is left out."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def evaluation_loader(cfg: CfgNode, name: str) -> CountedBatches:
     """The images of a data set, one in a batch, prepared as in a test."""
     arguments = _explained(name, lambda: build_detection_test_loader.from_config(cfg, name))
     mapper = build_mapper(cfg, is_train=False)
-    # An evaluator refuses what is wrong with its truth; to leave the image out is decided before.
+    # An evaluator refuses wrong ground truth; to leave the image out is decided before.
     check = build_ground_truth_check(name) if cfg.DATALOADER.BAD_SAMPLES == SKIP else None
     return checked_images(cfg, arguments["dataset"], mapper, name, check)
 
@@ -67,12 +67,12 @@ def checked_images(
     dicts: Any,
     mapper: Mapper,
     name: str,
-    check_truth: Callable[[Mapping[str, Any]], None] | None = None,
+    check_gt: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> CountedBatches:
     """Images of any dicts once, one in a batch; each process gets a part of them."""
     policy = policy_of(cfg)
     entries = DatasetFromList(dicts, copy=False) if isinstance(dicts, list) else dicts
-    samples = CheckedSamples(entries, mapper, policy, replace=False, check_truth=check_truth)
+    samples = CheckedSamples(entries, mapper, policy, replace=False, check_gt=check_gt)
     batches = build_detection_test_loader(
         samples, mapper=None, num_workers=cfg.DATALOADER.NUM_WORKERS
     )

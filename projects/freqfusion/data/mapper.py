@@ -1,4 +1,4 @@
-"""From the dict of an image to what a model is trained on."""
+"""Map the dict of an image to what a model is trained on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FILES = ("sem_seg_file_name", "pan_seg_file_name", "segments_info", "annotation
 
 
 class SegmentationMapper:
-    """Read an image with its truth, augment both, and return tensors.
+    """Read an image with its ground truth, augment both, and return tensors.
 
     ``image`` is (channels, height, width), uint8. The targets, where a dict has them:
 
@@ -56,8 +56,8 @@ class SegmentationMapper:
         num_labels: Number of classes of label maps; None leaves their labels unchecked.
         ignore_label: The label that is no class and is not learned.
 
-    An image or a truth that cannot be used is a ValueError that names the file. What is left out of
-    one that can is told in ``bad_samples.NOTES`` of the result, if there is anything.
+    An image or ground truth that cannot be used is a ValueError that names the file. What is left
+    out of one that can be used is in ``bad_samples.NOTES`` of the result, if there is anything.
     """
 
     @configurable
@@ -118,7 +118,7 @@ class SegmentationMapper:
         result["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if not self.is_train:
             result.pop("annotations", None)
-            return result | _told(notes)
+            return result | _notes_entry(notes)
         if labels is not None:
             result["sem_seg"] = torch.as_tensor(augmented.sem_seg.astype(np.int64))
         if "panoptic" in self.targets and "pan_seg_file_name" in result:
@@ -130,7 +130,7 @@ class SegmentationMapper:
         for name in _FILES:
             if name != "segments_info" or "pan_seg" not in result:
                 result.pop(name, None)
-        return result | _told(notes)
+        return result | _notes_entry(notes)
 
     def _labels(self, dataset_dict: Mapping[str, Any]) -> NDArray[Any] | None:
         if "semantic" not in self.targets or "sem_seg_file_name" not in dataset_dict:
@@ -187,7 +187,7 @@ def panoptic_target(
     colors = read_panoptic_colors(path)
     check_size(path, colors.shape[:2], _size_of(dataset_dict), "its image")
     absent = check_segments(path, rgb_to_id(colors), dataset_dict["segments_info"])
-    # As colours, because the transforms move bytes and would round larger numbers.
+    # As colors, because the transforms move bytes and would round larger numbers.
     ids = rgb_to_id(transforms.apply_segmentation(np.ascontiguousarray(colors)))
     shown = set(np.unique(ids).tolist())
     target = {
@@ -214,5 +214,5 @@ def _size_of(dataset_dict: Mapping[str, Any]) -> tuple[int, int]:
     return dataset_dict["height"], dataset_dict["width"]
 
 
-def _told(notes: Sequence[str]) -> dict[str, Any]:
+def _notes_entry(notes: Sequence[str]) -> dict[str, Any]:
     return {NOTES: tuple(notes)} if notes else {}

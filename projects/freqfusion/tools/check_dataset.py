@@ -105,7 +105,7 @@ def _write(path: Path, report: DatasetReport) -> None:
         "images": report.images,
         "seconds": round(report.seconds, 3),
         **{f"{severity}s": count for severity, count in counts.items()},
-        "issues": [asdict(issue) for issue in report.issues],
+        "findings": [asdict(issue) for issue in report.issues],
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -13,7 +13,7 @@ import numpy as np
 from freqfusion.data.synthetic.categories import Category, category_named
 from freqfusion.data.synthetic.noise import ByteArray, FloatArray
 from freqfusion.data.synthetic.settings import Difficulty
-from freqfusion.data.synthetic.shapes import Patch, Stroke, rasterise
+from freqfusion.data.synthetic.shapes import Patch, Stroke, rasterize
 from freqfusion.data.synthetic.textures import Texture, at_frequency
 
 
@@ -88,7 +88,7 @@ class View:
 class Canvas:
     """Paints shapes from back to front; a later shape hides what is under it.
 
-    With ``difficulty``, shapes are drawn and coloured by its dials. ``tape`` is told after each
+    With ``difficulty``, shapes are drawn and colored by its dials. ``tape`` is told after each
     shape, so that dials change nothing but what they say. ``spare`` draws what is there only
     because of a dial.
     """
@@ -164,9 +164,9 @@ class Canvas:
         self._mark()
 
     def tint(
-        self, strokes: Sequence[Stroke], colour: FloatArray | np.float32, name: str | None = None
+        self, strokes: Sequence[Stroke], color: FloatArray | np.float32, name: str | None = None
     ) -> None:
-        """Multiply the picture under a shape by a colour (1 leaves it); labels stay.
+        """Multiply the picture under a shape by a color (1 leaves it); labels stay.
 
         With a ``name``, only where that stuff is seen.
         """
@@ -178,9 +178,9 @@ class Canvas:
             mask = mask & (self.owner[patch.window.slices] == self._stuff.get(name, -1))
         contrast = self.difficulty.contrast
         if contrast != 1:
-            colour = np.maximum(1 + np.float32(contrast) * (colour - np.float32(1)), 0)
+            color = np.maximum(1 + np.float32(contrast) * (color - np.float32(1)), 0)
         view = self.image[:, *patch.window.slices]
-        np.multiply(view, colour, out=view, where=mask)
+        np.multiply(view, color, out=view, where=mask)
 
     def pixels(self) -> ByteArray:
         """The picture as bytes, height x width x 3."""
@@ -201,7 +201,7 @@ class Canvas:
         thickness = self.difficulty.line_thickness
         if thickness is not None:
             strokes = [replace(s, width=thickness, exact=True) if s.width else s for s in strokes]
-        return rasterise(strokes, self.view.size)
+        return rasterize(strokes, self.view.size)
 
     def _fill(
         self, patch: Patch, texture: Texture, segment: int, anchored: bool, backdrop: bool

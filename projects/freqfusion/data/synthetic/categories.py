@@ -1,4 +1,4 @@
-"""What the synthetic scenes show: names, ids, colours and the class labels made from them.
+"""What the synthetic scenes show: names, ids, colors and the class labels made from them.
 
 Three numberings, as in COCO:
 

@@ -26,7 +26,7 @@ Point = tuple[int, int]
 class _Corners:
     """Corners of all outlines of a mask, in reading order; where two outlines touch, twice.
 
-    Each corner has one level edge, to ``level[i]`` (always its neighbour in reading order), and
+    Each corner has one level edge, to ``level[i]`` (always its neighbor in reading order), and
     one upright edge, to ``upright[i]``; ``edge[i]`` numbers the upright edges from left to right,
     top to bottom.
     """
@@ -199,7 +199,7 @@ def whole_mask(crop: BoolArray, box: Box, size: tuple[int, int]) -> BoolArray:
 
 
 def colored_ids(scene: Scene) -> list[int]:
-    """An id for each segment: its category's colour as R + 256 G + 65536 B, plus 0, 1, ..."""
+    """An id for each segment: its category's color as R + 256 G + 65536 B, plus 0, 1, ..."""
     used: dict[int, int] = {}
     ids = []
     for segment in scene.segments:

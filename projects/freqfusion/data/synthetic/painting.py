@@ -129,12 +129,12 @@ def _paint_water(canvas: Canvas, rng: np.random.Generator) -> None:
         near = _edge(view, near_y, 0.08 * depth, rng)[::-1]
         outline = np.concatenate([far, near])
     else:
-        centre = (
+        center = (
             float(rng.uniform(0, view.width)),
             view.horizon + float(rng.uniform(0.3, 0.9)) * depth,
         )
         radii = (float(rng.uniform(0.2, 0.5)) * view.width, float(rng.uniform(0.15, 0.35)) * depth)
-        outline = blob(rng, centre, radii, 0.2)
+        outline = blob(rng, center, radii, 0.2)
     canvas.paint([Stroke(outline)], water(rng, view.unit), "water")
 
 
@@ -215,10 +215,10 @@ def paint_wheel(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: flo
     radius = max(4.0, float(rng.uniform(16, 40)) * scale)
     spokes, pen = int(rng.integers(5, 13)), canvas.view.pen(rng, 2)
     for number in range(2 if rng.random() < 0.3 else 1):
-        centre = (foot[0] + number * 2.4 * radius, foot[1] - radius)
+        center = (foot[0] + number * 2.4 * radius, foot[1] - radius)
         turn, thin = float(rng.uniform(0, np.pi)), canvas.view.line_thickness is not None
-        strokes = wheel(centre, radius, spokes, turn, pen, thin_tyre=thin)
-        canvas.paint(strokes, tyre(rng, centre, radius), "wheel", anchored=True)
+        strokes = wheel(center, radius, spokes, turn, pen, thin_tyre=thin)
+        canvas.paint(strokes, tyre(rng, center, radius), "wheel", anchored=True)
 
 
 def paint_pole(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
@@ -320,9 +320,9 @@ def paint_crowd(canvas: Canvas, rng: np.random.Generator) -> None:
 def paint_smudge(canvas: Canvas, rng: np.random.Generator) -> None:
     """A small blob without a label (void)."""
     view = canvas.view
-    centre = (float(rng.uniform(0, view.width)), float(rng.uniform(0, view.height)))
+    center = (float(rng.uniform(0, view.width)), float(rng.uniform(0, view.height)))
     radius = max(1.5, float(rng.uniform(4, 11)) * view.unit)
-    canvas.add_to(0, [Stroke(blob(rng, centre, (radius, 0.7 * radius), 0.4))], smudge(rng))
+    canvas.add_to(0, [Stroke(blob(rng, center, (radius, 0.7 * radius), 0.4))], smudge(rng))
 
 
 def paint_disc(
@@ -334,19 +334,19 @@ def paint_disc(
 ) -> None:
     """A ball that touches the ground at ``foot``; small ones are common."""
     radius = max(2.0, float(rng.choice(radii)) * float(rng.uniform(0.8, 1.25)) * scale)
-    centre = (foot[0], foot[1] - radius)
+    center = (foot[0], foot[1] - radius)
     _shadow(canvas, foot, radius)
-    outline = Stroke(ellipse(centre, (radius, radius)))
-    canvas.paint([outline], ball(rng, centre, radius), "disc", anchored=True)
+    outline = Stroke(ellipse(center, (radius, radius)))
+    canvas.paint([outline], ball(rng, center, radius), "disc", anchored=True)
 
 
 def paint_star(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
     """A star of four to seven rays, with slender or stout tips."""
     radius = max(3.0, float(rng.uniform(14, 44)) * scale)
-    centre = (foot[0], foot[1] - radius)
+    center = (foot[0], foot[1] - radius)
     rays, turn = int(rng.integers(4, 8)), float(rng.uniform(0, 2 * np.pi))
-    outline = star(centre, radius, float(rng.uniform(0.32, 0.55)), rays, turn)
-    canvas.paint([Stroke(outline)], facets(rng, centre, rays, turn), "star", anchored=True)
+    outline = star(center, radius, float(rng.uniform(0.32, 0.55)), rays, turn)
+    canvas.paint([Stroke(outline)], facets(rng, center, rays, turn), "star", anchored=True)
 
 
 def paint_box(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:

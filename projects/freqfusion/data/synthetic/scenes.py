@@ -1,7 +1,7 @@
-"""Synthetic scenes: a picture and its panoptic truth, as a function of (seed, index).
+"""Synthetic scenes: a picture and its panoptic ground truth, as a function of (seed, index).
 
 Landscapes of textured stuff with overlapping things, many of them one to three pixels thin.
-Colours vary between instances and overlap between classes, light and noise vary between scenes:
+Colors vary between instances and overlap between classes, light and noise vary between scenes:
 texture, shape and fine detail decide.
 """
 
@@ -59,7 +59,7 @@ _THIN_FENCE = 1.5
 
 
 def compose_full(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Everything: crowded ground, fences, wires, crowds, unlabelled smudges."""
+    """Everything: crowded ground, fences, wires, crowds, unlabeled smudges."""
     paint_surroundings(canvas, rng)
     fence_first, line_first = rng.random(2) < 0.5
     has_fence, has_line, has_crowd, has_smudge = rng.random(4) < (0.55, 0.65, 0.06, 0.4)
@@ -273,7 +273,7 @@ def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:
 
 
 def _photograph(canvas: Canvas, rng: np.random.Generator, noise: float) -> ByteArray:
-    """Uneven light and a colour cast, slight blur, then grain, ``noise`` times as much."""
+    """Uneven light and a color cast, slight blur, then grain, ``noise`` times as much."""
     height, width = canvas.view.size
     soft = 0.5 * max(height, width)
     light = 1 + 0.2 * smooth_noise(rng, height, width, (soft, soft))

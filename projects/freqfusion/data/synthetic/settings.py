@@ -58,7 +58,7 @@ class Difficulty:
     """Dials of a scene; without arguments, the scene as it always was, bit by bit.
 
     Scenes of one (seed, index) share their layout whatever the dials: the horizon, the things,
-    where they stand, their colours, the light. ValueError for values that are not possible.
+    where they stand, their colors, the light. ValueError for values that are not possible.
 
     line_thickness: pixels of every thin line (pickets and rails of fences, wires, poles, masts,
         lattices, wheels, bare branches), 1 to 16; None draws it at random by kind and distance.

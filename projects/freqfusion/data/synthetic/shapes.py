@@ -64,7 +64,7 @@ class Patch:
     mask: BoolArray
 
 
-def rasterise(strokes: Sequence[Stroke], size: tuple[int, int]) -> Patch | None:
+def rasterize(strokes: Sequence[Stroke], size: tuple[int, int]) -> Patch | None:
     """Draw into a scene of ``size`` = (height, width); None when no pixel falls into it."""
     height, width = size
     corners = np.concatenate([stroke.points for stroke in strokes])
@@ -105,25 +105,25 @@ def points(*pairs: tuple[float, float]) -> PointArray:
     return np.array(pairs, dtype=np.float64)
 
 
-def ellipse(centre: tuple[float, float], radii: tuple[float, float]) -> PointArray:
+def ellipse(center: tuple[float, float], radii: tuple[float, float]) -> PointArray:
     """Outline of an axis-aligned ellipse, with corners about two pixels apart."""
     count = int(np.clip(3 * max(radii), 8, 200))
     angle = np.arange(count, dtype=np.float64) * (2 * np.pi / count)
-    return _around(centre, radii[0], radii[1], angle)
+    return _around(center, radii[0], radii[1], angle)
 
 
 def star(
-    centre: tuple[float, float], radius: float, inner: float, rays: int, turn: float
+    center: tuple[float, float], radius: float, inner: float, rays: int, turn: float
 ) -> PointArray:
     """Outline of a star with ``rays`` tips; ``inner`` is the inner radius over the outer one."""
     angle = turn + np.arange(2 * rays) * np.pi / rays
     reach = np.where(np.arange(2 * rays) % 2 == 0, radius, radius * inner)
-    return _around(centre, reach, reach, angle)
+    return _around(center, reach, reach, angle)
 
 
 def blob(
     rng: np.random.Generator,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     radii: tuple[float, float],
     raggedness: float,
 ) -> PointArray:
@@ -133,7 +133,7 @@ def blob(
     coarse = 0.6 * profile_noise(rng, count, count / 9) + 0.5 * profile_noise(rng, count, 2)
     # Fade the wander out at both ends, where the outline closes.
     reach = 1 + raggedness * coarse * np.minimum(1, 6 * np.sin(angle / 2))
-    return _around(centre, radii[0] * reach, radii[1] * reach, angle)
+    return _around(center, radii[0] * reach, radii[1] * reach, angle)
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> PointArray:
@@ -141,28 +141,28 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> PointArra
     return points((left, top), (right, top), (right, bottom), (left, bottom))
 
 
-def turned(outline: PointArray, centre: tuple[float, float], angle: float) -> PointArray:
-    """Turn an outline about ``centre`` by ``angle`` radians."""
+def turned(outline: PointArray, center: tuple[float, float], angle: float) -> PointArray:
+    """Turn an outline about ``center`` by ``angle`` radians."""
     cosine, sine = math.cos(angle), math.sin(angle)
     matrix = np.array([[cosine, sine], [-sine, cosine]])
-    return np.asarray((outline - centre) @ matrix + centre, dtype=np.float64)
+    return np.asarray((outline - center) @ matrix + center, dtype=np.float64)
 
 
 def _around(
-    centre: tuple[float, float],
+    center: tuple[float, float],
     reach_x: float | PointArray,
     reach_y: float | PointArray,
     angle: PointArray,
 ) -> PointArray:
-    """Points at the given angles and distances from ``centre``."""
+    """Points at the given angles and distances from ``center``."""
     outline = np.empty((len(angle), 2))
-    outline[:, 0] = centre[0] + reach_x * np.cos(angle)
-    outline[:, 1] = centre[1] + reach_y * np.sin(angle)
+    outline[:, 0] = center[0] + reach_x * np.cos(angle)
+    outline[:, 1] = center[1] + reach_y * np.sin(angle)
     return outline
 
 
 def wheel(
-    centre: tuple[float, float],
+    center: tuple[float, float],
     radius: float,
     spokes: int,
     turn: float,
@@ -176,20 +176,20 @@ def wheel(
     """
     tyre = max(1.5, 0.16 * radius)
     if thin_tyre:
-        middle = ellipse(centre, (radius - 0.5 * pen, radius - 0.5 * pen))
+        middle = ellipse(center, (radius - 0.5 * pen, radius - 0.5 * pen))
         strokes = [Stroke(np.concatenate([middle, middle[:1]]), width=pen)]
     else:
         strokes = [
-            Stroke(ellipse(centre, (radius, radius))),
-            Stroke(ellipse(centre, (radius - tyre, radius - tyre)), erase=True),
+            Stroke(ellipse(center, (radius, radius))),
+            Stroke(ellipse(center, (radius - tyre, radius - tyre)), erase=True),
         ]
     for spoke in range(spokes):
         angle = turn + 2 * math.pi * spoke / spokes
         reach = radius - 0.5 * tyre
-        tip = (centre[0] + reach * math.cos(angle), centre[1] + reach * math.sin(angle))
-        strokes.append(Stroke(points(centre, tip), width=pen))
+        tip = (center[0] + reach * math.cos(angle), center[1] + reach * math.sin(angle))
+        strokes.append(Stroke(points(center, tip), width=pen))
     hub = max(1.0, 0.14 * radius)
-    strokes.append(Stroke(ellipse(centre, (hub, hub))))
+    strokes.append(Stroke(ellipse(center, (hub, hub))))
     return strokes
 
 

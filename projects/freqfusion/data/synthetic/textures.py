@@ -1,7 +1,7 @@
 """Textures of stuff: sky, grass, road, water, wall, fence.
 
 A texture is a function from a window of the scene to a picture of that window (float32, 3 x height
-x width, 0..255). The makers draw the instance's colours and scale from a generator; ``unit`` is
+x width, 0..255). The makers draw the instance's colors and scale from a generator; ``unit`` is
 the size of the scene over 256.
 """
 
@@ -73,7 +73,7 @@ def sky(rng: np.random.Generator, unit: float) -> Texture:
 
 
 def grass(rng: np.random.Generator, unit: float) -> Texture:
-    """Upright blades one pixel wide over patches of two colours, green to straw."""
+    """Upright blades one pixel wide over patches of two colors, green to straw."""
     fresh = random_color(rng, (0.16, 0.36), (0.3, 0.75), (0.35, 0.75))
     dry = random_color(rng, (0.1, 0.3), (0.25, 0.6), (0.4, 0.8))
     length = max(3.0, float(rng.uniform(4, 8)) * unit)
@@ -154,15 +154,15 @@ def wood(rng: np.random.Generator, unit: float) -> Texture:
     return render
 
 
-def ball(rng: np.random.Generator, centre: tuple[float, float], radius: float) -> Texture:
-    """Round shading with a highlight at the upper left, over concentric rings of two colours."""
+def ball(rng: np.random.Generator, center: tuple[float, float], radius: float) -> Texture:
+    """Round shading with a highlight at the upper left, over concentric rings of two colors."""
     first = random_color(rng, (0, 1), (0.3, 0.95), (0.45, 1))
     second = random_color(rng, (0, 1), (0, 0.9), (0.3, 1))
     rings = float(rng.uniform(1.5, 3.5))
 
     def render(window: Window) -> FloatArray:
         y, x = window.grid()
-        dy, dx = (y - centre[1]) / radius, (x - centre[0]) / radius
+        dy, dx = (y - center[1]) / radius, (x - center[0]) / radius
         distance = np.sqrt(dy * dy + dx * dx)
         light = np.sqrt((dy + 0.35) ** 2 + (dx + 0.35) ** 2)
         ring = (np.floor(distance * rings) % 2).astype(np.float32)
@@ -173,7 +173,7 @@ def ball(rng: np.random.Generator, centre: tuple[float, float], radius: float) -
 
 
 def facets(
-    rng: np.random.Generator, centre: tuple[float, float], rays: int, turn: float
+    rng: np.random.Generator, center: tuple[float, float], rays: int, turn: float
 ) -> Texture:
     """The two halves of each ray in a light and a dark tone, as on a compass rose."""
     light = random_color(rng, (0, 1), (0.15, 0.9), (0.65, 1))
@@ -181,7 +181,7 @@ def facets(
 
     def render(window: Window) -> FloatArray:
         y, x = window.grid()
-        angle = np.arctan2(y - centre[1], x - centre[0]) - np.float32(turn)
+        angle = np.arctan2(y - center[1], x - center[0]) - np.float32(turn)
         half = np.floor(angle * np.float32(rays / math.pi)) % 2
         return mix(light, dark, half.astype(np.float32))
 
@@ -204,7 +204,7 @@ def planks(rng: np.random.Generator, unit: float, brightness: float = 1.0) -> Te
     return render
 
 
-def tyre(rng: np.random.Generator, centre: tuple[float, float], radius: float) -> Texture:
+def tyre(rng: np.random.Generator, center: tuple[float, float], radius: float) -> Texture:
     """Dark rubber outside, bright metal inside."""
     rubber = random_color(rng, (0, 1), (0, 0.25), (0.04, 0.3))
     metal = random_color(rng, (0, 1), (0, 0.5), (0.65, 1))
@@ -212,14 +212,14 @@ def tyre(rng: np.random.Generator, centre: tuple[float, float], radius: float) -
 
     def render(window: Window) -> FloatArray:
         y, x = window.grid()
-        distance = np.sqrt((y - centre[1]) ** 2 + (x - centre[0]) ** 2)
+        distance = np.sqrt((y - center[1]) ** 2 + (x - center[0]) ** 2)
         return mix(rubber, metal, (distance < rim).astype(np.float32))
 
     return render
 
 
 def metal(rng: np.random.Generator, unit: float) -> Texture:
-    """A plain dark or pale tone, or level bands of two colours (a barrier post)."""
+    """A plain dark or pale tone, or level bands of two colors (a barrier post)."""
     pale = rng.random() < 0.4
     tone = random_color(rng, (0, 1), (0, 0.3), (0.75, 1) if pale else (0.05, 0.4))
     band = random_color(rng, (-0.05, 0.13), (0.7, 1), (0.6, 1)) if rng.random() < 0.35 else tone
@@ -235,7 +235,7 @@ def metal(rng: np.random.Generator, unit: float) -> Texture:
 
 
 def cable(rng: np.random.Generator) -> Texture:
-    """A nearly black line, now and then a white or coloured one."""
+    """A nearly black line, now and then a white or colored one."""
     value = (0.75, 1.0) if rng.random() < 0.2 else (0.0, 0.22)
     tone = random_color(rng, (0, 1), (0, 0.5), value)
 
@@ -273,7 +273,7 @@ def bark(rng: np.random.Generator, unit: float) -> Texture:
 
 
 def smudge(rng: np.random.Generator) -> Texture:
-    """Something nobody labelled: a flat, blotchy colour."""
+    """Something nobody labeled: a flat, blotchy color."""
     tone = random_color(rng, (0, 1), (0, 1), (0.2, 0.9))
 
     def render(window: Window) -> FloatArray:

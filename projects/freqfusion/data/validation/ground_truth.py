@@ -256,6 +256,7 @@ class LabelGroundTruth:
 
     def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
         """Look for labels that are not allowed, and another size than the image's."""
+        seen: list[int] = []
         with collect(issues):
             png = check_file(self.path, f"the image {image.path}" if image else "its image")
             check_mode(png, LABEL_MODES, "one number a pixel")
@@ -264,8 +265,8 @@ class LabelGroundTruth:
             if image is not None:
                 with collect(issues):
                     check_size(self.path, png.size, image.size, f"its image {image.path}")
-            return [int(label) for label in labels_in(png.pixels)]
-        return ()
+            seen += labels_in(png.pixels).tolist()
+        return seen
 
 
 class GroundTruthCheck:
