@@ -42,7 +42,7 @@ PROMISES = {
     "analysis": ({"torch", "numpy", "matplotlib"}, {"analysis", "layers", "metrics"}),
     "drawing": ({"numpy", "PIL"}, {"drawing", "metrics"}),
     "safety": ({"torch", "numpy", "safetensors", "yaml"}, {"safety"}),
-    "data/synthetic": ({"numpy", "PIL", "tqdm"}, {"data", "metrics"}),
+    "data/synthetic": ({"numpy", "PIL", "tqdm", "pycocotools"}, {"data", "metrics"}),
 }
 # The one place that may import Triton besides, which comes with torch on Linux: kernels for GPUs,
 # loaded when a tensor on a GPU asks for them.

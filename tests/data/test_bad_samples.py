@@ -20,13 +20,20 @@ from toy_configs import change, resnet18_cfg
 from validation_sets import INSTANCES, write_small_coco
 
 from freqfusion.data import loaders
-from freqfusion.data.bad_samples import CheckedSamples, CountedBatches
+from freqfusion.data.bad_samples import (
+    BadSample,
+    BadSampleError,
+    CheckedSamples,
+    CountedBatches,
+    Policy,
+    SkippedImages,
+    skipped_summary,
+)
 from freqfusion.data.coco import read_json
 from freqfusion.data.mapper import build_mapper
 from freqfusion.data.randomness import seed_from, separate_randomness
 from freqfusion.data.registration import add_instances, add_panoptic, add_semantic
 from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
-from freqfusion.data.tally import BadSample, BadSampleError, Policy, Tally, told
 
 NAME = "bad_samples"
 
@@ -301,7 +308,7 @@ class TestLimit:
         def batches(pattern):
             samples = CheckedSamples(entries(pattern), mapped, policy, replace=replace)
             single = [[samples[index]] for index in range(len(samples))]
-            return CountedBatches(single, Tally("some images", len(samples), policy))
+            return CountedBatches(single, SkippedImages("some images", len(samples), policy))
 
         found = batches("x.x.")
         kept = [sample["file_name"] for batch in found for sample in batch]
@@ -320,9 +327,11 @@ def test_processes_are_added_up(monkeypatch):
     other = {name: BadSample(name, "is bad") for name in ("a.png", "c.png")}
 
     def tally(most):
-        result = Tally("some images", 10, Policy("skip", most))
+        result = SkippedImages("some images", 10, Policy("skip", most))
         result.skip(BadSample("b.png", "is bad"))
-        monkeypatch.setattr("freqfusion.data.tally.comm.all_gather", lambda mine: [mine, other])
+        monkeypatch.setattr(
+            "freqfusion.data.bad_samples.comm.all_gather", lambda mine: [mine, other]
+        )
         return result
 
     assert list(tally(3.0).gathered()) == ["a.png", "b.png", "c.png"]
@@ -332,8 +341,11 @@ def test_processes_are_added_up(monkeypatch):
 
 def test_summary():
     skipped = {f"{n}.png": BadSample(f"{n}.png", "is bad") for n in range(22)}
-    assert told("training", {"0.png": skipped["0.png"]}) == "training: 1 image was left out: 0.png"
-    line = told("training", skipped)
+    assert (
+        skipped_summary("training", {"0.png": skipped["0.png"]})
+        == "training: 1 image was left out: 0.png"
+    )
+    line = skipped_summary("training", skipped)
     assert line.startswith("training: 22 images were left out: 0.png, 1.png, ")
     assert line.endswith("19.png and 2 more")
 

@@ -79,7 +79,7 @@ def test_configuration_key_registers(declare):
     assert "own_val_panoptic" not in DatasetCatalog.list()
 
 
-def test_colours_are_optional(declare):
+def test_colors_are_optional(declare):
     classes = [{"id": 1, "name": "disc", "thing": True}, {"id": 101, "name": "sky"}]
     split = {"val": {"images": "val", "semantic": "panoptic_semseg_val"}}
     register_declared(read_declaration(declare(classes=classes, splits=split)))
@@ -98,10 +98,10 @@ WRONG = {
     "must come before the others": {
         "classes": [{"id": 1, "name": "road"}, {"id": 2, "name": "car", "thing": True}]
     },
-    "colour of a must be three": {"classes": [{"id": 1, "name": "a", "color": [1, 2]}]},
+    "color of a must be three": {"classes": [{"id": 1, "name": "a", "color": [1, 2]}]},
     "unknown key clases; did you mean classes": {"clases": []},
     "split val lacks images": {"splits": {"val": {"semantic": "x"}}},
-    "split val has images but no truth": {"splits": {"val": {"images": "val"}}},
+    "split val has images but no ground truth": {"splits": {"val": {"images": "val"}}},
     "needs panoptic and panoptic_json": {"splits": {"val": {"images": "v", "panoptic": "p"}}},
     "unknown key semantics; did you mean semantic": {
         "splits": {"val": {"images": "v", "semantics": "p"}}

@@ -11,13 +11,12 @@ from PIL import Image
 from rehearsed import registered_at
 
 from freqfusion import get_freqfusion_cfg
-from freqfusion.data.augmentation import build_augmentations
-from freqfusion.data.color import ColorJitter
-from freqfusion.data.entry_check import check_entry
+from freqfusion.data.augmentation import ColorJitter, build_augmentations
 from freqfusion.data.mapper import SegmentationMapper, build_mapper
 from freqfusion.data.reading import read_panoptic_png
 from freqfusion.data.registration import add_panoptic
 from freqfusion.data.synthetic import panoptic_metadata, write_coco
+from freqfusion.data.validation.annotations import check_entry
 
 NAME = "synthetic_panoptic_train_separated"
 
@@ -176,7 +175,7 @@ def test_unknown_flip():
 
 
 def test_palette_labels_keep_their_numbers(images, tmp_path):
-    """Detectron2 would turn the colours of the palette into grey."""
+    """Detectron2 would turn the colors of the palette into grey."""
     labels = np.arange(64 * 96, dtype=np.uint8).reshape(64, 96) % 7
     picture = Image.fromarray(labels, mode="P")
     picture.putpalette([200, 10, 30, 7, 90, 255, 1, 2, 3] * 20)
@@ -193,7 +192,7 @@ def test_labels_beyond_a_byte_are_refused(images, tmp_path):
         SegmentationMapper(is_train=True, augmentations=[])(entry)
 
 
-def test_colours_change_alike_in_both_orders():
+def test_colors_change_alike_in_both_orders():
     image = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     changed_images = []
     for order, picture in (("RGB", image), ("BGR", np.ascontiguousarray(image[..., ::-1]))):
@@ -205,12 +204,12 @@ def test_colours_change_alike_in_both_orders():
     assert not np.array_equal(changed_images[0], image)
 
 
-def test_no_colour_change_changes_nothing():
+def test_no_color_change_changes_nothing():
     image = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     jitter = ColorJitter(brightness=0, contrast=0, saturation=0, hue=0)
     assert np.array_equal(jitter.get_transform(image).apply_image(image), image)
 
 
-def test_colour_format_is_checked():
+def test_color_format_is_checked():
     with pytest.raises(ValueError, match="RGB and BGR images; got 'L'"):
         ColorJitter(image_format="L")

@@ -11,15 +11,16 @@ from freqfusion.data.preparation import (
     prepare_camvid,
     prepare_cityscapes,
     prepare_coco,
+    save_json,
+    save_png,
     separated_labels,
+    stuff_map,
     write_stuff_maps,
 )
-from freqfusion.data.preparation.cityscapes_panoptic import panoptic_segments
-from freqfusion.data.preparation.output import save_json, save_png
-from freqfusion.data.preparation.stuff_maps import stuff_map
 from freqfusion.data.synthetic import separated_metadata, write_cityscapes, write_coco
-from freqfusion.data.synthetic.cityscapes_labels import CITYSCAPES_LABELS
+from freqfusion.data.synthetic.cityscapes import panoptic_segments
 from freqfusion.metrics import id_to_rgb
+from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 
 QUIET = {"workers": 1, "progress": False}
 SCENES = {"num_train": 3, "num_val": 2, "size": (32, 48), **QUIET}
@@ -136,7 +137,7 @@ class TestCoco:
     @pytest.mark.detectron2
     def test_labels_are_those_of_detectron2(self, folder):
         steps = prepare_coco(folder, **QUIET)
-        assert [step.place.name for step in steps] == ["panoptic_stuff_val2017"]
+        assert [step.folder.name for step in steps] == ["panoptic_stuff_val2017"]
         made = pixels(folder / "panoptic_stuff_val2017/000000000001.png")
         assert made.tolist() == [[0, 0, 53], [1, 255, 53]]
 
@@ -243,7 +244,7 @@ class TestCityscapes:
         file = next(bare.glob("gtFine/train/*/*_labelIds.png"))
         original = file.read_bytes()
         save(file, np.zeros((2, 2, 3), np.uint8))
-        with pytest.raises(ValueError, match=r"labelIds.png is a picture of mode RGB"):
+        with pytest.raises(ValueError, match=r"labelIds.png is an image of mode RGB"):
             prepare_cityscapes(bare, **QUIET)
         file.write_bytes(original[: len(original) // 2])
         with pytest.raises(ValueError, match=r"cannot read .*labelIds.png"):

@@ -5,13 +5,9 @@ import pytest
 from PIL import Image
 
 from freqfusion.data.synthetic import CATEGORIES, make_scene, write_cityscapes
+from freqfusion.data.synthetic.categories import STANDS_FOR, cityscapes_label
 from freqfusion.data.synthetic.cityscapes import CITIES, instance_values
-from freqfusion.data.synthetic.cityscapes_labels import (
-    CITYSCAPES_LABELS,
-    STANDS_FOR,
-    cityscapes_label,
-)
-from freqfusion.metrics import rgb_to_id
+from freqfusion.metrics import CITYSCAPES_LABELS, rgb_to_id
 
 SIZE = (48, 96)
 COUNTS = {"train": 18, "val": 4}

@@ -16,7 +16,6 @@ from freqfusion.data.synthetic import (
 )
 from freqfusion.data.synthetic.categories import LABEL_OF_ID, SEPARATED_LABEL_OF_ID
 from freqfusion.data.synthetic.parallel import default_workers
-from freqfusion.data.synthetic.rle import decode
 from freqfusion.metrics import rgb_to_id
 
 SIZE = (56, 80)
@@ -66,12 +65,14 @@ def files(root):
 
 
 def mask_of(annotation, size):
-    """Instance mask, drawn by COCO's own code where it is a polygon."""
+    """Return an instance's mask, drawn by COCO's own code."""
     segmentation = annotation["segmentation"]
-    if isinstance(segmentation, dict):
-        return decode(segmentation)
     coco = pytest.importorskip("pycocotools.mask")
-    return coco.decode(coco.merge(coco.frPyObjects(segmentation, *size))).astype(bool)
+    if isinstance(segmentation, list):
+        segmentation = coco.merge(coco.frPyObjects(segmentation, *size))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = coco.frPyObjects(segmentation, *size)
+    return coco.decode(segmentation).astype(bool)
 
 
 @pytest.mark.parametrize("split", COUNTS)

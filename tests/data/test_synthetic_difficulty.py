@@ -11,13 +11,13 @@ from freqfusion.data.synthetic import (
     make_scene,
 )
 from freqfusion.data.synthetic.canvas import Canvas, View
-from freqfusion.data.synthetic.shapes import Window
-from freqfusion.data.synthetic.stuff_textures import at_frequency
-from freqfusion.data.synthetic.surroundings import paint_fence
-from freqfusion.data.synthetic.thin_things import (
+from freqfusion.data.synthetic.painting import (
+    paint_fence,
     paint_pole,
     paint_power_line,
 )
+from freqfusion.data.synthetic.shapes import Window
+from freqfusion.data.synthetic.textures import at_frequency
 from freqfusion.metrics import erode
 
 SIZE = (128, 160)
@@ -95,7 +95,7 @@ def contrasts(factor):
 
 
 def test_contrast():
-    """Half the dial, half the difference; single scenes are off where colours clip, see below."""
+    """Half the dial, half the difference; single scenes are off where colors clip, see below."""
     whole = contrasts(1)
     assert whole.min() > 5
     assert np.median(contrasts(0.5) / whole) == pytest.approx(0.5, abs=0.06)

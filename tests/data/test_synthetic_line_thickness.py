@@ -7,9 +7,9 @@ from freqfusion.data.synthetic import (
     Difficulty,
 )
 from freqfusion.data.synthetic.canvas import Canvas, View
-from freqfusion.data.synthetic.surroundings import paint_fence
-from freqfusion.data.synthetic.thin_things import (
+from freqfusion.data.synthetic.painting import (
     paint_bare_tree,
+    paint_fence,
     paint_pole,
     paint_power_line,
     paint_wheel,

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from freqfusion.data.synthetic import make_scene
-from freqfusion.data.synthetic.polygons import mask_polygons, polygon_area
+from freqfusion.data.synthetic.masks import mask_polygons, run_lengths
+from freqfusion.data.validation.annotations import polygon_area
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=14)
 THIN = hnp.arrays(np.bool_, SHAPES)
@@ -59,7 +60,7 @@ def test_slanted_line_is_one_polygon_and_apart_is_two():
 @given(st.one_of(THIN, HOLED))
 def test_exact_for_any_mask(mask):
     polygons = mask_polygons(mask)
-    assert sum(polygon_area(polygon) for polygon in polygons) == mask.sum()
+    assert sum(polygon_area(np.array(polygon, dtype=float)) for polygon in polygons) == mask.sum()
     for polygon in polygons:
         assert len(polygon) >= 4
         following = polygon[1:] + polygon[:1]
@@ -84,3 +85,17 @@ def test_many_nested_holes():
     chain[1, 1::2] = False
     for mask in (rings | rings[::-1], chain):
         np.testing.assert_array_equal(drawn(mask_polygons(mask), mask.shape), mask)
+
+
+def test_hand_derived_runs():
+    """Down the columns of [[0, 1], [1, 1], [0, 0]]: 0 1 0 1 1 0, so runs 1 1 1 2 1."""
+    assert run_lengths(np.array([[0, 1], [1, 1], [0, 0]], dtype=bool)) == [1, 1, 1, 2, 1]
+    assert run_lengths(np.ones((2, 3), dtype=bool)) == [0, 6]
+    assert run_lengths(np.zeros((2, 3), dtype=bool)) == [6]
+
+
+@given(st.one_of(THIN, HOLED))
+def test_runs_are_those_of_coco(mask):
+    coco = pytest.importorskip("pycocotools.mask")
+    runs = coco.frPyObjects({"size": list(mask.shape), "counts": run_lengths(mask)}, *mask.shape)
+    assert runs["counts"] == coco.encode(mask.astype(np.uint8, order="F"))["counts"]

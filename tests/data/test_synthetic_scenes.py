@@ -16,8 +16,8 @@ from freqfusion.data.synthetic import (
 )
 from freqfusion.data.synthetic.canvas import Canvas, View
 from freqfusion.data.synthetic.categories import LABEL_OF_ID, category_named
-from freqfusion.data.synthetic.records import areas_and_boxes, coloured_ids
-from freqfusion.data.synthetic.surroundings import paint_surroundings
+from freqfusion.data.synthetic.masks import areas_and_boxes, colored_ids
+from freqfusion.data.synthetic.painting import paint_surroundings
 from freqfusion.metrics import erode, interior
 
 
@@ -112,15 +112,15 @@ def test_small_things_are_common(forty):
     assert len(areas) > 8 * len(forty)
 
 
-def test_colour_alone_does_not_tell_things_apart(forty):
-    """The nearest mean colour of a class, learned on the same scenes, is right for few things."""
-    colours, labels = [], []
+def test_color_alone_does_not_tell_things_apart(forty):
+    """The nearest mean color of a class, learned on the same scenes, is right for few things."""
+    colors, labels = [], []
     for scene in forty:
         for segment in scene.segments:
             if segment.is_thing:
-                colours.append(scene.image[scene.panoptic == segment.id].mean(axis=0))
+                colors.append(scene.image[scene.panoptic == segment.id].mean(axis=0))
                 labels.append(LABEL_OF_ID[segment.category_id])
-    points, truth = np.array(colours), np.array(labels)
+    points, truth = np.array(colors), np.array(labels)
     means = np.stack([points[truth == label].mean(axis=0) for label in np.unique(truth)])
     guess = np.argmin(((points[:, None] - means) ** 2).sum(axis=2), axis=1)
     assert np.mean(np.unique(truth)[guess] == truth) < 0.5
@@ -185,9 +185,9 @@ def test_areas_and_boxes_by_hand():
     assert [box.xywh() for box in boxes] == [[0, 1, 1, 1], [1, 0, 2, 2]]
 
 
-def test_coloured_ids_are_unique(forty):
+def test_colored_ids_are_unique(forty):
     for scene in forty:
-        ids = coloured_ids(scene)
+        ids = colored_ids(scene)
         assert len(set(ids)) == len(ids)
         assert all(0 < i < 256**3 for i in ids)
     bases = sorted(r + 256 * g + 65536 * b for r, g, b in (c.color for c in CATEGORIES))

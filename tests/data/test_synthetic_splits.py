@@ -5,7 +5,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from rehearsed import registered_at
 
 from freqfusion.data.synthetic import THIN_CATEGORIES, write_coco
-from freqfusion.data.synthetic.splits import (
+from freqfusion.data.synthetic.writing import (
     SPLITS,
     TUNE_START,
     VAL_START,

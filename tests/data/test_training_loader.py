@@ -13,11 +13,16 @@ from detectron2.data.samplers import (
 )
 from PIL import Image
 
-from freqfusion.data.bad_samples import CheckedSamples
+from freqfusion.data.bad_samples import CheckedSamples, Policy
 from freqfusion.data.randomness import capture, restore, seed_from
-from freqfusion.data.stream import Place, batches, share
-from freqfusion.data.tally import Policy
-from freqfusion.data.training_loader import TrainingLoader, seeded, wide_or_high
+from freqfusion.data.training_loader import (
+    ImageTurn,
+    TrainingLoader,
+    batches,
+    seeded,
+    share,
+    wide_or_high,
+)
 
 DICTS = [{"image": number, "width": 3 if number % 3 else 1, "height": 2} for number in range(10)]
 
@@ -57,7 +62,7 @@ def test_batches_wait_for_their_group():
 
 
 def test_processes_share_a_batch():
-    batch = [Place(turn, turn) for turn in range(6)]
+    batch = [ImageTurn(turn, turn) for turn in range(6)]
     shares = [share(batch, rank, 3) for rank in range(3)]
     assert [place for one in shares for place in one] == batch
     assert {len(one) for one in shares} == {2}

@@ -25,7 +25,7 @@ from validation_sets import (
 
 from freqfusion.data.synthetic import write_coco
 from freqfusion.data.validation import check_datasets
-from freqfusion.data.validation.leaks import Copy, copy_findings
+from freqfusion.data.validation.datasets import ImageCopy, copy_issues
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +90,12 @@ class TestNotes:
 
     def test_grey_image_with_alpha(self, root):
         save_image("LA")(root)
-        finding = only(check("broken_instances"), "note", "picture of a wrong mode")
+        finding = only(check("broken_instances"), "note", "image of a wrong mode")
         assert "has the mode LA and will be converted" in finding.found
 
     def test_grey_image(self, root):
         save_image("L")(root)
-        assert "picture of a wrong mode" not in {f.kind for f in check("broken_instances")}
+        assert "image of a wrong mode" not in {f.kind for f in check("broken_instances")}
 
     def test_turned_image(self, root):
         """EXIF orientation 6: the file is 48 x 32, the picture that Detectron2 sees 32 x 48."""
@@ -113,29 +113,29 @@ class TestSamePicture:
 
     def test_in_one_data_set(self, root):
         self.copy(root, f"train/{FIRST}.jpg", "train/000000000002.jpg")
-        finding = only(check("broken_instances"), "note", "the same picture twice")
+        finding = only(check("broken_instances"), "note", "the same image twice")
         assert finding.file.endswith("train/000000000002.jpg")
         assert f"has the same pixels as {root}/train/{FIRST}.jpg" in finding.found
 
     def test_in_two_data_sets(self, root):
         self.copy(root, f"train/{FIRST}.jpg", f"val/{FIRST}.jpg")
         report = check_datasets(["broken_instances", "broken_val"], workers=1, progress=False)
-        finding = only(report.findings, "error", "the same picture twice")
+        finding = only(report.issues, "error", "the same image twice")
         assert finding.file == str(root / f"val/{FIRST}.jpg")
         assert finding.found == (
             f"(broken_val) has the same pixels as {root}/train/{FIRST}.jpg (broken_instances)"
         )
-        assert finding.expected == "no picture both in training and in evaluation"
+        assert finding.expected == "no image both in training and in evaluation"
 
     def test_many_equal_pictures_are_each_told_once(self):
         """a, b, c of one data set: b and c are like a. In two data sets of the same files too."""
-        copies = [Copy(name, path) for name in ("one", "two") for path in ("a", "b", "c")]
-        found = [(f.severity, f.dataset, f.file) for f in copy_findings([copies], {})]
+        copies = [ImageCopy(name, path) for name in ("one", "two") for path in ("a", "b", "c")]
+        found = [(f.severity, f.dataset, f.file) for f in copy_issues([copies], {})]
         assert found == [("note", name, path) for name in ("one", "two") for path in ("b", "c")]
 
     def test_two_descriptions_of_one_folder(self, root):
         names = ["broken_instances", "broken_standard"]
-        assert errors(check_datasets(names, workers=1, progress=False).findings, root) == set()
+        assert errors(check_datasets(names, workers=1, progress=False).issues, root) == set()
 
     @pytest.mark.parametrize(("test", "count"), [("broken_standard", 3), ("broken_val", 0)])
     def test_roles_of_a_configuration(self, root, test, count):
@@ -144,7 +144,7 @@ class TestSamePicture:
         cfg.MODEL.META_ARCHITECTURE = "none"
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("broken_instances",), (test,)
         report = check_datasets(["broken_instances", test], cfg, workers=1, progress=False)
-        said = [f.found for f in report.findings if f.kind == "the same picture twice"]
+        said = [f.found for f in report.issues if f.kind == "the same image twice"]
         assert said == [f"belongs to broken_instances and to {test}"] * count
 
     def test_two_training_sets(self, root):
@@ -153,14 +153,14 @@ class TestSamePicture:
         cfg.MODEL.META_ARCHITECTURE = "none"
         cfg.DATASETS.TRAIN = ("broken_instances", "broken_val")
         report = check_datasets(cfg.DATASETS.TRAIN, cfg, workers=1, progress=False)
-        assert errors(report.findings, root) == set()
+        assert errors(report.issues, root) == set()
 
 
 def test_nothing_to_check():
     MetadataCatalog.get("nothing").set(evaluator_type="other")
     DatasetCatalog.register("nothing", list)
     try:
-        with pytest.raises(ValueError, match="nothing names no truth that can be checked"):
+        with pytest.raises(ValueError, match="nothing names no ground truth that can be checked"):
             check("nothing")
     finally:
         DatasetCatalog.remove("nothing")

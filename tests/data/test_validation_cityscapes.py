@@ -11,7 +11,7 @@ from validation_sets import check, cut, edit_json, edit_png, errors, notes, only
 
 from freqfusion.data.preparation import prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
-from freqfusion.data.synthetic.cityscapes_labels import CITYSCAPES_LABELS
+from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 
 SIZE = (32, 48)
 CITY = "gtFine/train/northtown"
@@ -120,7 +120,7 @@ BROKEN = {
     "image truncated": (
         INSTANCE,
         lambda root: cut(root / IMAGE),
-        {("unreadable picture", IMAGE)},
+        {("unreadable image", IMAGE)},
         "cannot be read",
     ),
     "image of another name": (
@@ -139,12 +139,12 @@ BROKEN = {
         INSTANCE,
         lose(INSTANCES),
         {("missing file", INSTANCES)},
-        "is not there; expected: a picture, since its image needs it",
+        "is not there; expected: an image, since its image needs it",
     ),
     "instance ids of 8 bits": (
         INSTANCE,
         lambda root: edit_png(root / INSTANCES, lambda pixels: pixels.astype(np.uint8)),
-        {("picture of a wrong mode", INSTANCES)},
+        {("image of a wrong mode", INSTANCES)},
         "has the mode L; expected: 16 bit instance ids",
     ),
     "instance of stuff": (
@@ -230,7 +230,7 @@ BROKEN = {
         SEMANTIC,
         lose(LABELS),
         {("missing file", LABELS)},
-        "is not there; expected: a picture, since its image needs it",
+        "is not there; expected: an image, since its image needs it",
     ),
     "panoptic folder missing": (
         PANOPTIC_SET,
@@ -257,7 +257,7 @@ BROKEN = {
         PANOPTIC_SET,
         lose(IMAGE),
         {("missing file", IMAGE)},
-        "expected: a picture, since .*cityscapes_panoptic_train.json needs it",
+        "expected: an image, since .*cityscapes_panoptic_train.json needs it",
     ),
     "panoptic category of another name": (
         PANOPTIC_SET,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from detectron2.config import get_cfg
 from PIL import Image
+from pycocotools import mask as coco_mask
 from validation_sets import (
     FIRST,
     INSTANCES,
@@ -26,8 +27,14 @@ from validation_sets import (
     write_small_coco,
 )
 
-from freqfusion.data.synthetic.rle import encode
-from freqfusion.data.validation.shapes import polygon_area, polygon_shape, run_shape, runs_of
+from freqfusion.data.synthetic.masks import run_lengths
+from freqfusion.data.validation.annotations import (
+    decode_runs,
+    decompress,
+    polygon_area,
+    polygon_shape,
+    run_shape,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +74,21 @@ BROKEN_INSTANCES = {
     "image missing": (
         lambda root: (root / f"train/{FIRST}.jpg").unlink(),
         {("missing file", f"train/{FIRST}.jpg")},
-        "is not there; expected: a picture, since .*instances_train.json needs it",
+        "is not there; expected: an image, since .*instances_train.json needs it",
     ),
     "image truncated": (
         lambda root: cut(root / f"train/{FIRST}.jpg"),
-        {("unreadable picture", f"train/{FIRST}.jpg")},
-        r"cannot be read \(.*\); expected: a whole picture",
+        {("unreadable image", f"train/{FIRST}.jpg")},
+        r"cannot be read \(.*\); expected: a whole image",
     ),
     "no image at all": (
         lambda root: (root / f"train/{FIRST}.jpg").write_text("hello"),
-        {("unreadable picture", f"train/{FIRST}.jpg")},
-        "cannot be read .*cannot identify image file",
+        {("unreadable image", f"train/{FIRST}.jpg")},
+        "cannot be read .*it is no image of a known format",
     ),
     "image of 16 bits": (
         save_image("I;16"),
-        {("picture of a wrong mode", f"train/{FIRST}.jpg")},
+        {("image of a wrong mode", f"train/{FIRST}.jpg")},
         "has the mode I;16, which is cut off at 255",
     ),
     "image of another size": (
@@ -329,7 +336,10 @@ class TestShapes:
         generator = np.random.default_rng(0)
         for _ in range(100):
             mask = generator.random(generator.integers(1, 9, 2)) < generator.random()
-            shape = run_shape(runs_of(encode(mask, compressed=compressed)), mask.shape[0])
+            counts = run_lengths(mask)
+            if compressed:
+                counts = coco_mask.encode(mask.astype(np.uint8, order="F"))["counts"].decode()
+            shape = run_shape(decode_runs({"size": mask.shape, "counts": counts}), mask.shape[0])
             if not mask.any():
                 assert shape is None
                 continue
@@ -352,3 +362,13 @@ class TestShapes:
         square = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0]])
         shape = polygon_shape([square, square])
         assert (shape.least_area, shape.most_area) == pytest.approx((57, 243))
+
+    def test_compressed_runs_by_hand(self):
+        """Runs 1 40 1 38: from the fourth on the difference to two before, here 38 - 40 = -2.
+
+        1 -> chr(48 + 1) = "1". 40 = 0b01_01000: low bits 8 and more follow, chr(48 + 8 + 32) = "X",
+        then 1 = "1". -2 in five bits is 30, and the sign bit is set: chr(48 + 30) = "N".
+        """
+        assert decompress("1X11N").tolist() == [1, 40, 1, 38]
+        with pytest.raises(ValueError, match="end within a number"):
+            decompress("1X")

@@ -59,17 +59,17 @@ BROKEN_PANOPTIC = {
     "PNG missing": (
         lambda root: (root / f"panoptic_train/{FIRST}.png").unlink(),
         {("missing file", f"panoptic_train/{FIRST}.png")},
-        "is not there; expected: a picture, since .*panoptic_train.json needs it",
+        "is not there; expected: an image, since .*panoptic_train.json needs it",
     ),
     "PNG truncated": (
         lambda root: cut(root / f"panoptic_train/{FIRST}.png"),
-        {("unreadable picture", f"panoptic_train/{FIRST}.png")},
-        "expected: a whole picture",
+        {("unreadable image", f"panoptic_train/{FIRST}.png")},
+        "expected: a whole image",
     ),
     "PNG in grey": (
         png("panoptic_train", lambda pixels: pixels[..., 0].copy()),
-        {("picture of a wrong mode", f"panoptic_train/{FIRST}.png")},
-        r"has the mode L; expected: ids as 8 bit colours \(mode RGB or RGBA or P\)",
+        {("image of a wrong mode", f"panoptic_train/{FIRST}.png")},
+        r"has the mode L; expected: ids as 8 bit colors \(mode RGB or RGBA or P\)",
     ),
     "PNG of another size": (
         png("panoptic_train", lambda pixels: np.concatenate([pixels, pixels[:1]])),
@@ -176,17 +176,17 @@ BROKEN_SEMANTIC = {
     ),
     "PNG truncated": (
         lambda root: cut(root / f"panoptic_stuff_train/{FIRST}.png"),
-        {("unreadable picture", f"panoptic_stuff_train/{FIRST}.png")},
-        "expected: a whole picture",
+        {("unreadable image", f"panoptic_stuff_train/{FIRST}.png")},
+        "expected: a whole image",
     ),
     "label outside of the range": (
         png("panoptic_stuff_train", set_pixel(7)),
         {("label outside of the range", f"panoptic_stuff_train/{FIRST}.png")},
         r"has the label 7 \(1 pixels\); expected: 0..6, or 255 \(ignored\)",
     ),
-    "PNG in colour": (
+    "PNG in color": (
         png("panoptic_stuff_train", lambda pixels: np.stack([pixels] * 3, axis=-1)),
-        {("picture of a wrong mode", f"panoptic_stuff_train/{FIRST}.png")},
+        {("image of a wrong mode", f"panoptic_stuff_train/{FIRST}.png")},
         "has the mode RGB; expected: one number a pixel",
     ),
     "PNG of another size": (
@@ -196,8 +196,8 @@ BROKEN_SEMANTIC = {
     ),
     "PNG whose checksum is wrong": (
         lambda root: flip_byte(root / f"panoptic_stuff_train/{FIRST}.png"),
-        {("unreadable picture", f"panoptic_stuff_train/{FIRST}.png")},
-        "expected: a whole picture",
+        {("unreadable image", f"panoptic_stuff_train/{FIRST}.png")},
+        "expected: a whole image",
     ),
 }
 

@@ -12,7 +12,7 @@ from detectron2.utils.env import seed_all_rng
 from rehearsed import registered_at
 from toy_configs import change
 
-from freqfusion.data.tally import BadSample, BadSampleError, Policy, Tally
+from freqfusion.data.bad_samples import BadSample, BadSampleError, Policy, SkippedImages
 from freqfusion.engine import Trainer
 from freqfusion.engine.command_line import evaluate, explain_errors
 from freqfusion.evaluation import InstanceEvaluator, SkippingEvaluator
@@ -60,9 +60,9 @@ def test_training_goes_on_and_tells(spoiled, semantic_cfg, tmp_path, caplog):
     assert list(skipped) == ["training"]
     assert list(skipped["training"]) == [bad]
     assert "cannot read the image" in skipped["training"][bad]
-    told = [message for message in caplog.messages if bad in message]
-    assert len(told) == 2
-    assert told[1] == f"training on synthetic_semantic_train: 1 image was left out: {bad}"
+    messages = [message for message in caplog.messages if bad in message]
+    assert len(messages) == 2
+    assert messages[1] == f"training on synthetic_semantic_train: 1 image was left out: {bad}"
 
 
 def test_refusal_ends_the_run(spoiled, semantic_cfg, capsys):
@@ -110,7 +110,7 @@ def test_objects_of_an_image_left_out_are_not_missed(spoiled):
     """Found without a fault, those of the other images score 100."""
     name = "synthetic_instances_val"
     dicts = DatasetCatalog.get(name)
-    tally = Tally(name, 3, Policy("skip", 1.0))
+    tally = SkippedImages(name, 3, Policy("skip", 1.0))
     inner = InstanceEvaluator(name, ("bbox",))
     evaluator = SkippingEvaluator(DatasetEvaluators([inner]), tally)
 

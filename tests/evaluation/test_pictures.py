@@ -9,10 +9,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from freqfusion.data.reading import read_panoptic_png
 from freqfusion.data.synthetic import write_cityscapes
-from freqfusion.data.synthetic.rle import encode
+from freqfusion.data.synthetic.masks import run_lengths
 from freqfusion.drawing import VOID, palette, panoptic_kinds, semantic_kinds
 from freqfusion.evaluation.pictures import (
     TASKS,
@@ -205,8 +206,8 @@ def test_masks_of_all_forms():
     mask[1:4, 2:7] = True
     forms = [
         [[2, 1, 7, 1, 7, 4, 2, 4]],
-        encode(mask),
-        encode(mask, compressed=False),
+        coco_mask.encode(mask.astype(np.uint8, order="F")),
+        {"size": [6, 8], "counts": run_lengths(mask)},
         mask.astype(np.uint8),
     ]
     for form in forms:
@@ -277,7 +278,7 @@ def test_errors(dataset, tmp_path):
         output_content({"sem_seg": torch.zeros(3, 4)}, metadata)
     with pytest.raises(ValueError, match="resize it to the image first"):
         draw_truth(np.zeros((10, 10, 3), np.uint8), entry, metadata)
-    with pytest.raises(ValueError, match="cannot read the semantic truth"):
+    with pytest.raises(ValueError, match="cannot read the semantic ground truth"):
         truth_content({"sem_seg_file_name": str(tmp_path / "absent.png")}, {}, SIZE)
     content = {"annotations": [{"image_id": 7, "file_name": "x.png", "segments_info": [
         {"id": 3, "category_id": 99}]}]}  # fmt: skip

@@ -10,9 +10,8 @@ from PIL import Image
 
 from freqfusion.data.registration import register_datasets
 from freqfusion.data.synthetic import write_coco
-from freqfusion.data.validation import ERROR, NOTE, Finding, Report
-from freqfusion.tools._check_dataset.report import render
-from freqfusion.tools.check_dataset import main
+from freqfusion.data.validation import ERROR, NOTE, DatasetIssue, DatasetReport
+from freqfusion.tools.check_dataset import main, render
 
 TRAIN, VAL = (f"synthetic_panoptic_{split}_separated" for split in ("train", "val"))
 SEMANTIC = "synthetic_semantic_train"
@@ -121,17 +120,17 @@ def test_wrong_calls(root, settings, capsys, arguments, message):
 
 
 def test_report_of_nothing():
-    report = Report(("a", "b"), (), 0, 0.0)
+    report = DatasetReport(("a", "b"), (), 0, 0.0)
     assert render(report, 20) == "a, b: 0 errors, 0 notes; 0 images in 0.0 s (0 images/s)"
 
 
 def test_errors_come_before_notes():
     findings = (
-        Finding(NOTE, "n", "f", "found", "expected"),
-        Finding(ERROR, "e", "g", "found", "expected"),
-        Finding(NOTE, "n", "h", "found", "expected"),
+        DatasetIssue(NOTE, "n", "f", "found", "expected"),
+        DatasetIssue(ERROR, "e", "g", "found", "expected"),
+        DatasetIssue(NOTE, "n", "h", "found", "expected"),
     )
-    assert render(Report(("a",), findings, 4, 2.0), 1).splitlines() == [
+    assert render(DatasetReport(("a",), findings, 4, 2.0), 1).splitlines() == [
         "error: e (1)",
         "  g: found; expected: expected",
         "note: n (2)",

@@ -1,21 +1,143 @@
 """Images that cannot be used, met while a model is trained or evaluated: refused, or left out.
 
-What is left out is told from the worker that met it to the process that trains by the sample that
-took its place, and counted there: no file and no lock is needed, and nothing counts that was only
+A worker reports what it left out to the process that trains with the sample that took its place,
+where it is counted: no file and no lock is needed, and nothing counts that was only
 loaded ahead.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from torch.utils.data import Dataset
 
-from freqfusion.data.entry_check import check_entry
 from freqfusion.data.reading import in_words
-from freqfusion.data.tally import REFUSE, BadSample, BadSampleError, Policy, Tally, too_many
+from freqfusion.data.validation.annotations import check_entry
+
+logger = logging.getLogger(__name__)
+
+REFUSE = "refuse"
+SKIP = "skip"
+_SHOWN = 20
+
+
+class BadSampleError(ValueError):
+    """An image, or its ground truth, cannot be used: one sentence that names the file."""
+
+    @property
+    def sentence(self) -> str:
+        """The message, without the trace that a worker of a ``DataLoader`` puts before it."""
+        line = str(self).strip().rpartition("\n")[2]
+        return line.rpartition(f"{type(self).__name__}: ")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class BadSample:
+    """An image that was left out, and why; or one that was used, with a note on it."""
+
+    file: str
+    reason: str
+    image_id: Any = None
+
+    def __str__(self) -> str:
+        return self.reason if self.file in self.reason else f"{self.file}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What happens to images that cannot be used.
+
+    ``name`` is "refuse" or "skip"; ``most`` is how many of a data set may be left out: below 1 a
+    share of its images, rounded up, and from 1 on a number.
+    """
+
+    name: str = REFUSE
+    most: float = 0.01
+
+    def limit(self, images: int) -> int:
+        """How many of so many images may be left out."""
+        return int(self.most) if self.most >= 1 else math.ceil(self.most * images)
+
+
+def too_many(skipped: Sequence[BadSample], images: int, policy: Policy) -> str:
+    """More images are bad than the policy allows."""
+    return (
+        f"{len(skipped)} of the {images} images cannot be used, but DATALOADER.MAX_BAD_SAMPLES"
+        f" {policy.most:g} allows {policy.limit(images)}; the last one: {skipped[-1]}"
+        " (freqfusion.tools.check_dataset lists all such files)"
+    )
+
+
+@dataclass(slots=True)
+class SkippedImages:
+    """What was left out of a data set, in this process; each file is named in the log once."""
+
+    name: str
+    images: int
+    policy: Policy
+    skipped: dict[str, BadSample] = field(default_factory=dict)
+    replaced: int = 0
+    notes: set[str] = field(default_factory=set)
+
+    def skip(self, bad: BadSample) -> None:
+        """Count one image; BadSampleError where there are more than the policy allows."""
+        self.replaced += 1
+        if bad.file in self.skipped:
+            return
+        self.skipped[bad.file] = bad
+        logger.warning("%s: left out: %s", self.name, bad)
+        self._check(self.skipped)
+
+    def note(self, text: str) -> None:
+        """Log a note on an image that was used."""
+        if text not in self.notes:
+            self.notes.add(text)
+            logger.warning("%s: %s", self.name, text)
+
+    def gathered(self) -> dict[str, BadSample]:
+        """What all processes left out, by file; every process has to ask.
+
+        BadSampleError, in every process, where these are too many together.
+        """
+        total: dict[str, BadSample] = {}
+        for part in comm.all_gather(self.skipped):
+            total |= part
+        total = dict(sorted(total.items()))
+        self._check(total)
+        return total
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of plain numbers and texts, for the checkpoint of this process."""
+        return {
+            "skipped": [[bad.file, bad.reason, bad.image_id] for bad in self.skipped.values()],
+            "replaced": self.replaced,
+            "notes": sorted(self.notes),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Add what a process of an interrupted run had counted."""
+        self.skipped |= {file: BadSample(file, *rest) for file, *rest in state["skipped"]}
+        self.replaced += state["replaced"]
+        self.notes |= set(state["notes"])
+
+    def _check(self, skipped: Mapping[str, BadSample]) -> None:
+        if len(skipped) > self.policy.limit(self.images):
+            raise BadSampleError(too_many(list(skipped.values()), self.images, self.policy))
+
+
+def skipped_summary(what: str, skipped: Mapping[str, BadSample]) -> str:
+    """A line for the log: how many images were left out, and which."""
+    names = list(skipped)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    images = "1 image was" if len(names) == 1 else f"{len(names)} images were"
+    return f"{what}: {images} left out: {', '.join(names[:_SHOWN])}{more}"
+
 
 NOTES = "notes_on_the_sample"
 _SKIPPED = "skipped_before_the_sample"
@@ -40,7 +162,8 @@ class CheckedSamples(Dataset[Any]):
         policy: Refuse or skip.
         replace: The next good image takes the place of a bad one (training), which depends on
             nothing but its index; otherwise the item is the ``BadSample`` itself.
-        check_truth: Looks at the truth that an evaluator will read; ValueError for what is wrong.
+        check_gt: Looks at the ground truth that an evaluator will read; ValueError where it is
+            wrong.
     """
 
     def __init__(
@@ -50,11 +173,11 @@ class CheckedSamples(Dataset[Any]):
         policy: Policy,
         *,
         replace: bool,
-        check_truth: Callable[[Mapping[str, Any]], None] | None = None,
+        check_gt: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._entries: Any = entries
         self._mapper, self._policy, self._replace = mapper, policy, replace
-        self._check_truth = check_truth
+        self._check_gt = check_gt
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -77,8 +200,8 @@ class CheckedSamples(Dataset[Any]):
         try:
             notes = check_entry(entry)
             sample = self._mapper(dict(entry))
-            if self._check_truth is not None:
-                self._check_truth(sample)
+            if self._check_gt is not None:
+                self._check_gt(sample)
         except (ValueError, OSError) as error:
             file = str(entry.get("file_name", f"image {entry.get('image_id')!r}"))
             bad = BadSample(file, in_words(error), entry.get("image_id"))
@@ -102,7 +225,7 @@ class CountedBatches:
     A batch of which nothing is left does not come.
     """
 
-    def __init__(self, batches: Any, tally: Tally) -> None:
+    def __init__(self, batches: Any, tally: SkippedImages) -> None:
         self.batches, self.tally = batches, tally
 
     def __len__(self) -> int:
@@ -141,8 +264,8 @@ class CountedBatches:
         return True
 
 
-def tally_of(loader: Any) -> Tally:
+def tally_of(loader: Any) -> SkippedImages:
     """What counts for a loader; for one from elsewhere, such as a subclass's own, an empty one."""
     if isinstance(loader, CountedBatches):
         return loader.tally
-    return Tally("training", 0, Policy())
+    return SkippedImages("training", 0, Policy())

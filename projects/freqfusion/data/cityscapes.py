@@ -19,7 +19,7 @@ from freqfusion.data.synthetic.parallel import default_workers
 
 # Label ids of the classes that have instances; the position is the contiguous class.
 THING_IDS = (24, 25, 26, 27, 28, 31, 32, 33)
-_IMAGE, _TRUTH = "_leftImg8bit.png", "_gtFine_"
+_IMAGE, _GT = "_leftImg8bit.png", "_gtFine_"
 _CLASS_OF_ID = {label: number for number, label in enumerate(THING_IDS)}
 
 
@@ -30,10 +30,10 @@ def load_instances(image_dir: str, gt_dir: str) -> list[dict[str, Any]]:
     are not evaluated, have no annotation.
     """
     images = city_images(image_dir)
-    truths = [truth_file(image, image_dir, gt_dir, "instanceIds") for image in images]
+    gt_files = [gt_file(image, image_dir, gt_dir, "instanceIds") for image in images]
     # Decoding and comparing release the interpreter lock, so threads are enough.
     with ThreadPoolExecutor(default_workers()) as pool:
-        return list(pool.map(_instance_dict, images, truths))
+        return list(pool.map(_instance_dict, images, gt_files))
 
 
 def load_separated(
@@ -56,18 +56,18 @@ def city_images(image_dir: str) -> list[Path]:
     return images
 
 
-def truth_file(image: Path, image_dir: str, gt_dir: str, kind: str) -> Path:
+def gt_file(image: Path, image_dir: str, gt_dir: str, kind: str) -> Path:
     """``<gt_dir>/<city>/<name>_gtFine_<kind>.png`` of an image."""
     city = image.relative_to(image_dir).parent
-    return Path(gt_dir) / city / (image.name.removesuffix(_IMAGE) + f"{_TRUTH}{kind}.png")
+    return Path(gt_dir) / city / (image.name.removesuffix(_IMAGE) + f"{_GT}{kind}.png")
 
 
-def _instance_dict(image: Path, truth: Path) -> dict[str, Any]:
+def _instance_dict(image: Path, gt: Path) -> dict[str, Any]:
     try:
-        with Image.open(truth) as picture:
+        with Image.open(gt) as picture:
             values = np.asarray(picture)
     except OSError as error:
-        raise ValueError(f"cannot read the instances {truth}: {error}") from error
+        raise ValueError(f"cannot read the instances {gt}: {error}") from error
     height, width = values.shape
     return {
         "file_name": str(image),

@@ -11,8 +11,8 @@ from typing import Any
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from freqfusion.data.validation.finding import shorten
-from freqfusion.data.validation.index import describe, repeated
+from freqfusion.data.validation.annotations import describe
+from freqfusion.data.validation.issues import repeated, shorten
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@
         instances: annotations/instances_train.json     # COCO's JSON
         semantic: labels/train                          # PNG, the position in `classes`
         panoptic_json: annotations/panoptic_train.json
-        panoptic: panoptic_train                        # PNG, ids as colours
+        panoptic: panoptic_train                        # PNG, ids as colors
         stuff: panoptic_stuff_train      # PNG, 0 any thing, then the stuff classes in their order
 
-Every truth is optional. The split ``train`` is registered as ``streets_train_instances``,
+Every ground truth is optional. The split ``train`` is registered as ``streets_train_instances``,
 ``streets_train_semantic``, ``streets_train_panoptic`` (one label space) and
 ``streets_train_panoptic_separated`` (Panoptic FPN), where it has what each needs.
 """
@@ -114,7 +114,7 @@ def _classes(entries: Any) -> tuple[DeclaredClass, ...]:
         _check_keys(f"class {number}", entry, _CLASS, required=("id", "name"))
         color = entry.get("color")
         if color is not None and (len(color) != 3 or not all(0 <= c <= 255 for c in color)):
-            raise _Wrong(f"the colour of {entry['name']} must be three numbers from 0 to 255")
+            raise _Wrong(f"the color of {entry['name']} must be three numbers from 0 to 255")
         classes.append(
             DeclaredClass(
                 int(entry["id"]),
@@ -138,7 +138,9 @@ def _split(name: str, entry: Any, root: Path) -> dict[str, str]:
     if ("panoptic" in entry) != ("panoptic_json" in entry):
         raise _Wrong(f"split {name} needs panoptic and panoptic_json, or neither")
     if len(entry) == 1:
-        raise _Wrong(f"split {name} has images but no truth; give one of {', '.join(_SPLIT[1:])}")
+        raise _Wrong(
+            f"split {name} has images but no ground truth; give one of {', '.join(_SPLIT[1:])}"
+        )
     return {key: str(root / value) for key, value in entry.items()}
 
 
@@ -187,7 +189,7 @@ def _colors(
     stuff: Iterable[DeclaredClass],
     before: list[list[int]],
 ) -> dict[str, Any]:
-    """Colours, where the file gives all of them."""
+    """Colors, where the file gives all of them."""
     if any(entry.color is None for entry in declaration.classes):
         return {}
     return {

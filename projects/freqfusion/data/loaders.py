@@ -1,4 +1,4 @@
-"""Loaders of Detectron2 whose images are checked, and what is left out of them counted."""
+"""Build Detectron2's loaders with images that are checked, and count what is left out."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from detectron2.data import (
 )
 from detectron2.utils import comm
 
-from freqfusion.data.bad_samples import CheckedSamples, CountedBatches, Mapper, policy_of
+from freqfusion.data.bad_samples import (
+    SKIP,
+    CheckedSamples,
+    CountedBatches,
+    Mapper,
+    SkippedImages,
+    policy_of,
+)
 from freqfusion.data.mapper import build_mapper
 from freqfusion.data.reading import in_words
-from freqfusion.data.tally import SKIP, Tally
 from freqfusion.data.training_loader import TrainingLoader, seeded, wide_or_high
-from freqfusion.data.truth_check import truth_check
+from freqfusion.data.validation.ground_truth import build_ground_truth_check
 
 
 def train_loader(cfg: CfgNode) -> CountedBatches:
@@ -44,15 +50,15 @@ def train_loader(cfg: CfgNode) -> CountedBatches:
         seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
         num_workers=node.NUM_WORKERS,
     )
-    return CountedBatches(batches, Tally(f"training on {with_names}", len(entries), policy))
+    return CountedBatches(batches, SkippedImages(f"training on {with_names}", len(entries), policy))
 
 
 def evaluation_loader(cfg: CfgNode, name: str) -> CountedBatches:
     """The images of a data set, one in a batch, prepared as in a test."""
     arguments = _explained(name, lambda: build_detection_test_loader.from_config(cfg, name))
     mapper = build_mapper(cfg, is_train=False)
-    # An evaluator refuses what is wrong with its truth; to leave the image out is decided before.
-    check = truth_check(name) if cfg.DATALOADER.BAD_SAMPLES == SKIP else None
+    # An evaluator refuses wrong ground truth; to leave the image out is decided before.
+    check = build_ground_truth_check(name) if cfg.DATALOADER.BAD_SAMPLES == SKIP else None
     return checked_images(cfg, arguments["dataset"], mapper, name, check)
 
 
@@ -61,16 +67,16 @@ def checked_images(
     dicts: Any,
     mapper: Mapper,
     name: str,
-    check_truth: Callable[[Mapping[str, Any]], None] | None = None,
+    check_gt: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> CountedBatches:
     """Images of any dicts once, one in a batch; each process gets a part of them."""
     policy = policy_of(cfg)
     entries = DatasetFromList(dicts, copy=False) if isinstance(dicts, list) else dicts
-    samples = CheckedSamples(entries, mapper, policy, replace=False, check_truth=check_truth)
+    samples = CheckedSamples(entries, mapper, policy, replace=False, check_gt=check_gt)
     batches = build_detection_test_loader(
         samples, mapper=None, num_workers=cfg.DATALOADER.NUM_WORKERS
     )
-    return CountedBatches(batches, Tally(name, len(entries), policy))
+    return CountedBatches(batches, SkippedImages(name, len(entries), policy))
 
 
 def dataset_dicts(names: list[str]) -> list[dict[str, Any]]:

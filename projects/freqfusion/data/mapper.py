@@ -1,4 +1,4 @@
-"""From the dict of an image to what a model is trained on."""
+"""Map the dict of an image to what a model is trained on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 from freqfusion.data.augmentation import build_augmentations
 from freqfusion.data.bad_samples import NOTES
 from freqfusion.data.reading import read_image, read_label_png, read_panoptic_colors
-from freqfusion.data.truth_check import check_labels, check_segments, check_size
 from freqfusion.data.validation.classes import counts_labels
+from freqfusion.data.validation.ground_truth import (
+    LabelRange,
+    check_labels,
+    check_segments,
+    check_size,
+)
 from freqfusion.metrics.id_codec import rgb_to_id
 
 logger = logging.getLogger(__name__)
@@ -29,7 +34,7 @@ _FILES = ("sem_seg_file_name", "pan_seg_file_name", "segments_info", "annotation
 
 
 class SegmentationMapper:
-    """Read an image with its truth, augment both, and return tensors.
+    """Read an image with its ground truth, augment both, and return tensors.
 
     ``image`` is (channels, height, width), uint8. The targets, where a dict has them:
 
@@ -51,8 +56,8 @@ class SegmentationMapper:
         num_labels: Number of classes of label maps; None leaves their labels unchecked.
         ignore_label: The label that is no class and is not learned.
 
-    An image or a truth that cannot be used is a ValueError that names the file. What is left out of
-    one that can is told in ``bad_samples.NOTES`` of the result, if there is anything.
+    An image or ground truth that cannot be used is a ValueError that names the file. What is left
+    out of one that can be used is in ``bad_samples.NOTES`` of the result, if there is anything.
     """
 
     @configurable
@@ -113,7 +118,7 @@ class SegmentationMapper:
         result["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if not self.is_train:
             result.pop("annotations", None)
-            return result | _told(notes)
+            return result | _notes_entry(notes)
         if labels is not None:
             result["sem_seg"] = torch.as_tensor(augmented.sem_seg.astype(np.int64))
         if "panoptic" in self.targets and "pan_seg_file_name" in result:
@@ -125,20 +130,20 @@ class SegmentationMapper:
         for name in _FILES:
             if name != "segments_info" or "pan_seg" not in result:
                 result.pop(name, None)
-        return result | _told(notes)
+        return result | _notes_entry(notes)
 
     def _labels(self, dataset_dict: Mapping[str, Any]) -> NDArray[Any] | None:
         if "semantic" not in self.targets or "sem_seg_file_name" not in dataset_dict:
             return None
         path = str(dataset_dict["sem_seg_file_name"])
         labels = read_label_png(path)
-        check_size(path, labels, (dataset_dict["height"], dataset_dict["width"]))
+        check_size(path, labels.shape[:2], _size_of(dataset_dict), "its image")
         if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
             raise ValueError(
                 f"{path} has labels {labels.min()}..{labels.max()}; training takes 0..255"
             )
         if self.num_labels is not None:
-            check_labels(path, labels, self.num_labels, self.ignore_label)
+            check_labels(path, labels, LabelRange(self.num_labels, self.ignore_label))
         return labels.astype(np.uint8)  # bytes, as the transforms expect
 
     def _instances(
@@ -180,16 +185,16 @@ def panoptic_target(
     if "segments_info" not in dataset_dict:
         raise ValueError(f"{path} comes without segments_info")
     colors = read_panoptic_colors(path)
-    check_size(path, colors, (dataset_dict["height"], dataset_dict["width"]))
+    check_size(path, colors.shape[:2], _size_of(dataset_dict), "its image")
     absent = check_segments(path, rgb_to_id(colors), dataset_dict["segments_info"])
-    # As colours, because the transforms move bytes and would round larger numbers.
+    # As colors, because the transforms move bytes and would round larger numbers.
     ids = rgb_to_id(transforms.apply_segmentation(np.ascontiguousarray(colors)))
     shown = set(np.unique(ids).tolist())
     target = {
         "pan_seg": torch.as_tensor(ids.astype(np.int64)),
         "segments_info": [info for info in dataset_dict["segments_info"] if info["id"] in shown],
     }
-    return target, f"{path} has no pixel of the segment {absent[0]}" if absent else None
+    return target, f"{path} {absent[0].found}" if absent else None
 
 
 def check_image_size(dataset_dict: dict[str, Any], shape: Sequence[int]) -> None:
@@ -205,5 +210,9 @@ def check_image_size(dataset_dict: dict[str, Any], shape: Sequence[int]) -> None
     )
 
 
-def _told(notes: Sequence[str]) -> dict[str, Any]:
+def _size_of(dataset_dict: Mapping[str, Any]) -> tuple[int, int]:
+    return dataset_dict["height"], dataset_dict["width"]
+
+
+def _notes_entry(notes: Sequence[str]) -> dict[str, Any]:
     return {NOTES: tuple(notes)} if notes else {}

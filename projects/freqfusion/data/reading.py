@@ -1,32 +1,76 @@
-"""Pictures from disk, as the numbers that they hold; what cannot be read is a ValueError."""
+"""Read images and ground truth from disk, as the numbers that they hold.
+
+What cannot be read is a ValueError that names the file. Files are read whole, so that a truncated
+one shows.
+"""
 
 from __future__ import annotations
 
+import struct
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import detection_utils
-from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from freqfusion.data.validation.pictures import DEEP_MODES, UNREADABLE
 from freqfusion.metrics.id_codec import rgb_to_id
+
+UNREADABLE = (
+    OSError,
+    SyntaxError,  # Pillow's for a damaged PNG
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for files that are no whole image."""
+
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+"""More than 8 bits, which a conversion to RGB cuts off."""
+
+PANOPTIC_MODES = ("RGB", "RGBA", "P")
+
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """Pixels as they lie in the file, and the size that Detectron2 sees (turned as EXIF says)."""
+
+    path: str
+    pixels: NDArray[Any]
+    mode: str
+    size: tuple[int, int]
+
+
+def read_file(path: str) -> ImageFile:
+    """Read an image as it is; one of ``UNREADABLE`` where it is missing or not whole."""
+    with Image.open(path) as file:
+        pixels = np.asarray(file)
+        mode, turned = file.mode, _is_turned(file)
+    height, width = pixels.shape[:2]
+    return ImageFile(path, pixels, mode, (width, height) if turned else (height, width))
 
 
 def read_image(path: str | Path, image_format: str) -> tuple[NDArray[Any], str | None]:
-    """An image as Detectron2 reads it (height x width x channels, turned as EXIF says), and a note.
+    """Return an image as Detectron2 reads it (height x width x channels), and a note.
 
     The note says what was left out of a file with several frames; else it is None. ValueError for a
-    file that is missing, is no whole picture, has no pixels, is so large that it must be a mistake
+    file that is missing, is no whole image, has no pixels, is so large that it must be a mistake
     (Pillow's limit) or has more than 8 bits of grey, which the conversion would cut off at 255.
     """
+    from detectron2.utils.file_io import PathManager
+
     name = str(path)
     try:
-        with PathManager.open(name, "rb") as file, Image.open(file) as picture:
-            mode, frames = picture.mode, getattr(picture, "n_frames", 1)
-            image = pixels_of(picture, image_format)
+        with PathManager.open(name, "rb") as file, Image.open(file) as opened:
+            mode, frames = opened.mode, getattr(opened, "n_frames", 1)
+            image = pixels_of(opened, image_format)
     except UNREADABLE as error:
         raise ValueError(f"cannot read the image {name}: {in_words(error)}") from error
     check_depth(mode, name)
@@ -35,9 +79,11 @@ def read_image(path: str | Path, image_format: str) -> tuple[NDArray[Any], str |
     return image, f"{name} has {frames} frames: the first one is taken" if frames > 1 else None
 
 
-def pixels_of(picture: Image.Image, image_format: str) -> NDArray[Any]:
+def pixels_of(image: Image.Image, image_format: str) -> NDArray[Any]:
     """Return an open image as an array, turned as EXIF says; errors of Pillow pass."""
-    upright = detection_utils._apply_exif_orientation(picture)
+    from detectron2.data import detection_utils
+
+    upright = detection_utils._apply_exif_orientation(image)
     pixels: NDArray[Any] = detection_utils.convert_PIL_to_numpy(upright, image_format)
     return pixels
 
@@ -52,48 +98,61 @@ def check_depth(mode: str, name: str) -> None:
 
 
 def read_label_png(path: str | Path) -> NDArray[np.integer[Any]]:
-    """Labels of a grey or palette PNG; ValueError for a file that is missing or holds colours.
+    """Return the labels of a grey or palette PNG; ValueError for one that is missing or colored.
 
     Detectron2 reads labels by converting to grey, which mixes up the labels of a palette PNG.
     """
-    try:
-        with PathManager.open(str(path), "rb") as file, Image.open(file) as picture:
-            labels, mode = np.asarray(picture), picture.mode
-    except UNREADABLE as error:
-        raise ValueError(f"cannot read the semantic truth {path}: {in_words(error)}") from error
+    labels, mode = _read_ground_truth(path, "semantic")
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"{path} is a picture of mode {mode}, but labels need one number a pixel; save it as"
-            " 8 or 16 bit grey"
+            f"{path} is an image of mode {mode}, but labels need one number a pixel; save it as 8"
+            " or 16 bit grey"
         )
     return labels
 
 
 def read_panoptic_colors(path: str | Path) -> NDArray[np.uint8]:
-    """Colours (height x width x 3) of a panoptic PNG; ValueError where it is missing or grey."""
-    colors: NDArray[np.uint8] | None = None
-    try:
-        with PathManager.open(str(path), "rb") as file, Image.open(file) as picture:
-            mode = picture.mode
-            if mode in ("RGB", "RGBA", "P"):
-                colors = np.asarray(picture.convert("RGB"))
-    except UNREADABLE as error:
-        raise ValueError(f"cannot read the panoptic truth {path}: {in_words(error)}") from error
-    if colors is None:
+    """Return a panoptic PNG's colors (height x width x 3); ValueError if it is missing or grey."""
+    colors, mode = _read_ground_truth(path, "panoptic", PANOPTIC_MODES)
+    if mode not in PANOPTIC_MODES:
         raise ValueError(
-            f"{path} is a picture of mode {mode}, but panoptic ids are colours"
-            " (R + 256 G + 65536 B); save it as RGB"
+            f"{path} is an image of mode {mode}, but panoptic ids are colors (R + 256 G + 65536 B);"
+            " save it as RGB"
         )
     return colors
 
 
 def read_panoptic_png(path: str | Path) -> NDArray[np.int32]:
-    """Segment ids (height x width) of a panoptic PNG; errors as ``read_panoptic_colors``."""
+    """Return the segment ids (height x width) of a panoptic PNG, as ``read_panoptic_colors``."""
     return rgb_to_id(read_panoptic_colors(path))
 
 
 def in_words(error: BaseException) -> str:
-    """The message of an error on one line, or its kind where it has none."""
+    """Return the message of an error on one line, or its kind where it has none."""
     if isinstance(error, UnidentifiedImageError):  # its message shows an object of Python
-        return "it is no picture of a known format"
+        return "it is no image of a known format"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _read_ground_truth(
+    path: str | Path, kind: str, colored: tuple[str, ...] = ()
+) -> tuple[NDArray[Any], str]:
+    """Return the pixels, as RGB where the mode is one of ``colored``, and the mode."""
+    from detectron2.utils.file_io import PathManager
+
+    try:
+        with PathManager.open(str(path), "rb") as file, Image.open(file) as image:
+            mode = image.mode
+            return np.asarray(image.convert("RGB") if mode in colored else image), mode
+    except UNREADABLE as error:
+        raise ValueError(
+            f"cannot read the {kind} ground truth {path}: {in_words(error)}"
+        ) from error
+
+
+def _is_turned(file: Image.Image) -> bool:
+    try:
+        return file.getexif().get(_ORIENTATION) in _TURNED
+    except UNREADABLE:
+        # Detectron2 ignores EXIF that cannot be read, too.
+        return False

@@ -68,7 +68,7 @@ def register_synthetic(folder: Path) -> None:
     """Register what ``freqfusion.tools.synthesize`` wrote to ``folder`` in COCO layout.
 
     ``synthetic_instances_*``; ``synthetic_panoptic_*_separated`` with instances, labels for a
-    Panoptic FPN (things are one class) and panoptic truth; ``synthetic_semantic_*`` with all
+    Panoptic FPN (things are one class) and panoptic ground truth; ``synthetic_semantic_*`` with all
     classes in one label map; ``synthetic_panoptic_*`` with one label space. The splits are train,
     val and tune; the metadata's ``thin_classes`` names what is thin.
     """
@@ -113,18 +113,18 @@ def register_cityscapes(folder: Path) -> None:
 
 
 def _add_separated_cityscapes(split: str, folder: Path) -> None:
-    images, truth = str(folder / "leftImg8bit" / split), str(folder / "gtFine" / split)
+    images, gt = str(folder / "leftImg8bit" / split), str(folder / "gtFine" / split)
     stuff = str(folder / "gtFine" / f"cityscapes_stuff_{split}")
     panoptic = str(folder / "gtFine" / f"cityscapes_panoptic_{split}")
     things = [entry for entry in CITYSCAPES_CATEGORIES if entry["isthing"]]
     rest = [entry for entry in CITYSCAPES_CATEGORIES if not entry["isthing"]]
     _add(
         f"cityscapes_fine_panoptic_separated_{split}",
-        partial(cityscapes.load_separated, images, truth, stuff, panoptic),
+        partial(cityscapes.load_separated, images, gt, stuff, panoptic),
         {
             "image_dir": images,
             "image_root": images,
-            "gt_dir": truth,
+            "gt_dir": gt,
             "panoptic_root": panoptic,
             "panoptic_json": f"{panoptic}.json",
             "sem_seg_root": stuff,
@@ -221,7 +221,7 @@ def add_semantic(
 def add_panoptic(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
-    """Panoptic truth with one label space; the name."""
+    """Panoptic ground truth with one label space; the name."""
     arguments = paths["panoptic_json"], paths["images"], paths["panoptic"], metadata
     extra = {"sem_seg_root": paths["semantic"]} if "semantic" in paths else {}
     if "instances" in paths:
@@ -245,7 +245,7 @@ def add_panoptic(
 def add_separated(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
-    """Instances, stuff maps and panoptic truth for a Panoptic FPN; the name."""
+    """Instances, stuff maps and panoptic ground truth for a Panoptic FPN; the name."""
 
     def load() -> list[dict[str, Any]]:
         instances = coco.load_instances(paths["instances"], paths["images"], name)

@@ -1,4 +1,9 @@
-"""Batches to train on, which can be gone on with at any of them."""
+"""Load batches to train on, in an order from which a run goes on at any batch.
+
+The order is a function of a seed, so that a run goes on exactly where it was interrupted by
+counting up to there. It depends neither on the number of processes nor on that of the workers which
+load images.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.data.samplers import RandomSubsetTrainingSampler
@@ -18,7 +23,40 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from freqfusion.data.randomness import seed_from, separate_randomness
-from freqfusion.data.stream import Place, batches, share
+
+
+class ImageTurn(NamedTuple):
+    """One turn of an image: its number among all turns of the run, and its index."""
+
+    turn: int
+    image: int
+
+
+def batches(
+    indices: Iterable[int], size: int, groups: Sequence[int] | None = None
+) -> Iterator[list[ImageTurn]]:
+    """Batches of all processes together.
+
+    Args:
+        indices: Of images, without end.
+        size: Images in a batch.
+        groups: For each image the group that it shares batches with; None for one group. A batch
+            comes when its group has enough images.
+    """
+    waiting: dict[int, list[ImageTurn]] = {}
+    for turn, index in enumerate(indices):
+        batch = waiting.setdefault(groups[index] if groups else 0, [])
+        batch.append(ImageTurn(turn, index))
+        if len(batch) == size:
+            yield batch.copy()
+            batch.clear()
+
+
+def share(batch: Sequence[ImageTurn], rank: int, world_size: int) -> list[ImageTurn]:
+    """What one of several processes loads of a batch, whose size is a multiple of theirs."""
+    own = len(batch) // world_size
+    return list(batch[rank * own : (rank + 1) * own])
+
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +107,7 @@ class TrainingLoader:
             self.taken += 1
             yield batch
 
-    def _places(self) -> Iterator[list[Place]]:
+    def _places(self) -> Iterator[list[ImageTurn]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
         stream = batches(self._indices(self.seed), self._size, self._groups)
         for batch in itertools.islice(stream, self.taken, None):
@@ -138,7 +176,7 @@ class _Turns(Dataset[Any]):
     def __init__(self, samples: Any, seed: int) -> None:
         self._samples, self._seed = samples, seed
 
-    def __getitem__(self, place: Place) -> Any:
+    def __getitem__(self, place: ImageTurn) -> Any:
         with separate_randomness(seed_from(self._seed, place.turn)):
             return self._samples[place.image]
 
@@ -146,10 +184,10 @@ class _Turns(Dataset[Any]):
 class _Shares:
     """What torch calls a batch sampler."""
 
-    def __init__(self, places: Callable[[], Iterator[list[Place]]]) -> None:
+    def __init__(self, places: Callable[[], Iterator[list[ImageTurn]]]) -> None:
         self._places = places
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[ImageTurn]]:
         return self._places()
 
 

@@ -14,7 +14,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from torch import nn
 
-from freqfusion.data.tally import BadSampleError
+from freqfusion.data.bad_samples import BadSampleError
 from freqfusion.engine.checkpoint import (
     INTERRUPTED,
     Interrupted,

@@ -15,9 +15,8 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.utils import comm
 
-from freqfusion.data.bad_samples import CountedBatches
+from freqfusion.data.bad_samples import CountedBatches, SkippedImages, skipped_summary
 from freqfusion.data.randomness import separate_randomness
-from freqfusion.data.tally import Tally, told
 from freqfusion.engine.checkpoint import replace_file
 
 logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ class SkippedSummary(AfterEvaluation):
     every evaluation and at the end.
     """
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: SkippedImages) -> None:
         super().__init__(period=0)
         self._tally = tally
 
@@ -111,7 +110,7 @@ class SkippedSummary(AfterEvaluation):
         """One line in the log of the main process; none where nothing was left out."""
         skipped = self._tally.gathered()
         if skipped and comm.is_main_process():
-            logger.warning("%s", told(self._tally.name, skipped))
+            logger.warning("%s", skipped_summary(self._tally.name, skipped))
 
 
 def finished_iterations(trainer: Any) -> int:

@@ -11,8 +11,7 @@ from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 from torch import nn
 
-from freqfusion.data.bad_samples import CountedBatches
-from freqfusion.data.tally import Tally
+from freqfusion.data.bad_samples import CountedBatches, SkippedImages
 from freqfusion.engine.checkpoint import (
     Asked,
     RunCheckpointer,
@@ -35,7 +34,7 @@ class ResumableTrainer(DefaultTrainer):
     """
 
     checkpointer: RunCheckpointer
-    tally: Tally
+    tally: SkippedImages
     asked: Asked
     iter: int
     start_iter: int

@@ -11,8 +11,7 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_
 from detectron2.utils import comm
 from torch import nn
 
-from freqfusion.data.bad_samples import CountedBatches
-from freqfusion.data.tally import BadSample, told
+from freqfusion.data.bad_samples import BadSample, CountedBatches, skipped_summary
 from freqfusion.evaluation import SkippingEvaluator
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def evaluate_model(
             logger.info("scores on %s:", name)
             print_csv_format(scores[name])
             if skipping.skipped:
-                logger.warning("%s", told(f"these scores on {name}", skipping.skipped))
+                logger.warning("%s", skipped_summary(f"these scores on {name}", skipping.skipped))
     result = Scores(next(iter(scores.values())) if len(scores) == 1 else scores)
     result.skipped = skipped
     return result

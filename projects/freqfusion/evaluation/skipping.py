@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from freqfusion.data.tally import BadSample, Tally
+from freqfusion.data.bad_samples import BadSample, SkippedImages
 from freqfusion.evaluation.instances import InstanceEvaluator
 
 
@@ -19,7 +19,7 @@ class SkippingEvaluator(DatasetEvaluator):
         tally: Counts what the loader leaves out. All of it is in ``skipped`` after ``evaluate``.
     """
 
-    def __init__(self, evaluator: DatasetEvaluator, tally: Tally) -> None:
+    def __init__(self, evaluator: DatasetEvaluator, tally: SkippedImages) -> None:
         self.evaluator, self.tally = evaluator, tally
         self.skipped: dict[str, BadSample] = {}
 

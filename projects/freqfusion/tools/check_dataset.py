@@ -9,19 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from freqfusion.data.validation import ERROR, Report, check_datasets
+from freqfusion.data.validation import ERROR, NOTE, DatasetIssue, DatasetReport, check_datasets
 from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._arguments import number_from
-from freqfusion.tools._check_dataset.report import render, severity_counts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check data sets; returns the exit code: 0, 1 for errors in the data, 2 for a wrong call."""
+    """Check data sets and return the exit code: 0, 1 for errors in the data, 2 for a wrong call."""
     options = _parser().parse_args(arguments)
     try:
         if options.json and not options.json.parent.is_dir():
@@ -41,11 +41,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"check_dataset: {error}", file=sys.stderr)
         return 2
     print(render(report, options.limit_messages))
-    return 1 if severity_counts(report.findings)[ERROR] else 0
+    return 1 if _severity_counts(report)[ERROR] else 0
+
+
+def render(report: DatasetReport, limit: int) -> str:
+    """Return errors before notes, ``limit`` messages of each kind, and a summary as last line."""
+    groups: dict[tuple[str, str], list[DatasetIssue]] = defaultdict(list)
+    for issue in sorted(report.issues, key=lambda issue: issue.severity != ERROR):
+        groups[issue.severity, issue.kind].append(issue)
+    lines = []
+    for (severity, kind), issues in groups.items():
+        lines.append(f"{severity}: {kind} ({len(issues)})")
+        lines += [f"  {issue.sentence()}" for issue in issues[:limit]]
+        if len(issues) > limit:
+            lines.append(f"  ... and {len(issues) - limit} more")
+    counts = _severity_counts(report)
+    speed = report.images / report.seconds if report.seconds else 0.0
+    summary = (
+        f"{', '.join(report.datasets)}: {_count(counts[ERROR], 'error')},"
+        f" {_count(counts[NOTE], 'note')}; {_count(report.images, 'image')} in"
+        f" {report.seconds:.1f} s ({speed:.0f} images/s)"
+    )
+    return "\n".join([*lines, summary])
+
+
+def _severity_counts(report: DatasetReport) -> dict[str, int]:
+    severities = [issue.severity for issue in report.issues]
+    return {severity: severities.count(severity) for severity in (ERROR, NOTE)}
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _load(words: list[str] | None, *, unsafe: bool) -> Any:
-    """The configuration of ``YAML [KEY VALUE ...]``, with all data sets registered."""
+    """Return the configuration of ``YAML [KEY VALUE ...]``, with all data sets registered."""
     from freqfusion.data.registration import register_datasets
 
     if not words:
@@ -68,14 +98,14 @@ def _names_of(cfg: Any) -> list[str]:
     return names
 
 
-def _write(path: Path, report: Report) -> None:
-    counts = severity_counts(report.findings)
+def _write(path: Path, report: DatasetReport) -> None:
+    counts = _severity_counts(report)
     content = {
         "datasets": report.datasets,
         "images": report.images,
         "seconds": round(report.seconds, 3),
         **{f"{severity}s": count for severity, count in counts.items()},
-        "findings": [asdict(finding) for finding in report.findings],
+        "findings": [asdict(issue) for issue in report.issues],
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -94,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         help="configuration that they must fit; without names, its data sets are checked",
     )
     add_unsafe_config(parser)
-    add("--json", type=Path, metavar="FILE", help="write all findings to a file")
+    add("--json", type=Path, metavar="FILE", help="write all issues to a file")
     add("--workers", type=int, metavar="K", help="processes; not given: one a processor")
     add(
         "--limit-messages",

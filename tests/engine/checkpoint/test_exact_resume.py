@@ -6,7 +6,7 @@ from detectron2.engine import HookBase
 from detectron2.engine.hooks import PeriodicWriter
 from toy_configs import change
 
-from freqfusion.data.tally import BadSample, Policy
+from freqfusion.data.bad_samples import BadSample, Policy
 from freqfusion.engine import Trainer
 
 FLIPS_AND_CROPS = {

@@ -1,4 +1,4 @@
-"""Synthetic scenes: pictures with exact truth, painted from a seed.
+"""Synthetic scenes: pictures with exact ground truth, painted from a seed.
 
 Layered landscapes of textured stuff and overlapping things, many of them thin, to measure
 boundaries and fine detail on. Use them in memory (``make_scene``, ``scene_batch``) or write a data
@@ -17,9 +17,9 @@ from freqfusion.data.synthetic.categories import (
 )
 from freqfusion.data.synthetic.cityscapes import write_cityscapes
 from freqfusion.data.synthetic.coco import MASK_FORMATS, write_coco
-from freqfusion.data.synthetic.difficulty import Difficulty
 from freqfusion.data.synthetic.scenes import DETAILS, Scene, Segment, make_scene, scene_batch
-from freqfusion.data.synthetic.splits import SPLITS, TUNE_START, VAL_START
+from freqfusion.data.synthetic.settings import Difficulty
+from freqfusion.data.synthetic.writing import SPLITS, TUNE_START, VAL_START
 
 __all__ = [
     "CATEGORIES",

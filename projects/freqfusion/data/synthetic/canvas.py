@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from freqfusion.data.synthetic.arrays import ByteArray, FloatArray
 from freqfusion.data.synthetic.categories import Category, category_named
-from freqfusion.data.synthetic.difficulty import Difficulty
-from freqfusion.data.synthetic.shapes import Patch, Stroke, rasterise
-from freqfusion.data.synthetic.stuff_textures import Texture, at_frequency
-from freqfusion.data.synthetic.tape import Tape
+from freqfusion.data.synthetic.noise import ByteArray, FloatArray
+from freqfusion.data.synthetic.settings import Difficulty
+from freqfusion.data.synthetic.shapes import Patch, Stroke, rasterize
+from freqfusion.data.synthetic.textures import Texture, at_frequency
+
+
+class Tape:
+    """States of a generator after each shape: recorded first, then imposed.
+
+    What a texture draws depends on the size of its shape, so a thicker line alone would change
+    everything that is painted after it. The scene is painted once without dials, ``rewind`` is
+    called, and it is painted again with them: after each shape the generator goes on from where
+    it was the first time.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._bits = rng.bit_generator
+        self._start: Any = self._bits.state
+        self._states: list[Any] = []
+        self._next: int | None = None
+
+    def mark(self) -> None:
+        """Say that a shape is done."""
+        if self._next is None:
+            self._states.append(self._bits.state)
+            return
+        self._bits.state = self._states[self._next]
+        self._next += 1
+
+    def rewind(self) -> None:
+        """End the recording: the generator is where it was when the tape was made."""
+        self._end: Any = self._bits.state
+        self._bits.state = self._start
+        self._next = 0
+
+    def finish(self) -> None:
+        """End the second painting: the generator is where it was after the first."""
+        assert self._next == len(self._states), "dials changed the number of shapes"
+        self._bits.state = self._end
+
 
 VOID = 0
 _BACKDROP = ("sky", "grass")
@@ -52,7 +88,7 @@ class View:
 class Canvas:
     """Paints shapes from back to front; a later shape hides what is under it.
 
-    With ``difficulty``, shapes are drawn and coloured by its dials. ``tape`` is told after each
+    With ``difficulty``, shapes are drawn and colored by its dials. ``tape`` is told after each
     shape, so that dials change nothing but what they say. ``spare`` draws what is there only
     because of a dial.
     """
@@ -128,9 +164,9 @@ class Canvas:
         self._mark()
 
     def tint(
-        self, strokes: Sequence[Stroke], colour: FloatArray | np.float32, name: str | None = None
+        self, strokes: Sequence[Stroke], color: FloatArray | np.float32, name: str | None = None
     ) -> None:
-        """Multiply the picture under a shape by a colour (1 leaves it); labels stay.
+        """Multiply the picture under a shape by a color (1 leaves it); labels stay.
 
         With a ``name``, only where that stuff is seen.
         """
@@ -142,9 +178,9 @@ class Canvas:
             mask = mask & (self.owner[patch.window.slices] == self._stuff.get(name, -1))
         contrast = self.difficulty.contrast
         if contrast != 1:
-            colour = np.maximum(1 + np.float32(contrast) * (colour - np.float32(1)), 0)
+            color = np.maximum(1 + np.float32(contrast) * (color - np.float32(1)), 0)
         view = self.image[:, *patch.window.slices]
-        np.multiply(view, colour, out=view, where=mask)
+        np.multiply(view, color, out=view, where=mask)
 
     def pixels(self) -> ByteArray:
         """The picture as bytes, height x width x 3."""
@@ -165,7 +201,7 @@ class Canvas:
         thickness = self.difficulty.line_thickness
         if thickness is not None:
             strokes = [replace(s, width=thickness, exact=True) if s.width else s for s in strokes]
-        return rasterise(strokes, self.view.size)
+        return rasterize(strokes, self.view.size)
 
     def _fill(
         self, patch: Patch, texture: Texture, segment: int, anchored: bool, backdrop: bool
@@ -183,3 +219,62 @@ class Canvas:
     def _mark(self) -> None:
         if self._tape is not None:
             self._tape.mark()
+
+
+Foot = tuple[float, float]
+ThingPainter = Callable[[Canvas, np.random.Generator, Foot, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A thing to be painted: how, where it stands, and its scale."""
+
+    paint: ThingPainter
+    foot: Foot
+    scale: float
+
+
+class Throng:
+    """Paints ``count`` things that are added from far to near, and by the dial others among them.
+
+    ``stray`` places one of those others with the canvas's spare generator; with a dial below 1,
+    things chosen at random are left out instead.
+    """
+
+    def __init__(
+        self, canvas: Canvas, count: int, stray: Callable[[np.random.Generator], Placed]
+    ) -> None:
+        self._canvas = canvas
+        self._strays: list[Placed] = []
+        self._left_out: frozenset[int] = frozenset()
+        self._added = 0
+        spare, wanted = canvas.spare, round(count * canvas.difficulty.occlusion)
+        if spare is None:
+            return
+        if wanted > count:
+            strays = [stray(spare) for _ in range(wanted - count)]
+            self._strays = sorted(strays, key=lambda placed: placed.foot[1])
+        else:
+            left_out = spare.choice(count, size=count - wanted, replace=False)
+            self._left_out = frozenset(left_out.tolist())
+
+    def add(self, rng: np.random.Generator, placed: Placed) -> None:
+        """Paint the strays that are farther away, then this thing."""
+        self._paint_strays(placed.foot[1])
+        if self._added in self._left_out:
+            with self._canvas.hiding():
+                placed.paint(self._canvas, rng, placed.foot, placed.scale)
+        else:
+            placed.paint(self._canvas, rng, placed.foot, placed.scale)
+        self._added += 1
+
+    def finish(self) -> None:
+        """Paint the strays that are nearer than all others."""
+        self._paint_strays(math.inf)
+
+    def _paint_strays(self, nearest: float) -> None:
+        spare = self._canvas.spare
+        while spare is not None and self._strays and self._strays[0].foot[1] < nearest:
+            placed = self._strays.pop(0)
+            with self._canvas.untaped():
+                placed.paint(self._canvas, spare, placed.foot, placed.scale)

@@ -1,4 +1,4 @@
-"""What the synthetic scenes show: names, ids, colours and the class labels made from them.
+"""What the synthetic scenes show: names, ids, colors and the class labels made from them.
 
 Three numberings, as in COCO:
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from freqfusion.metrics.cityscapes_labels import LABEL_OF_NAME, CityscapesLabel
 
 VOID_LABEL = 255
 
@@ -106,3 +108,30 @@ def separated_metadata() -> dict[str, Any]:
         "stuff_dataset_id_to_contiguous_id": {0: 0} | stuff_ids,
         "thin_classes": [category.name for category in THIN_CATEGORIES],
     }
+
+
+STANDS_FOR = {
+    "disc": "person",
+    "star": "rider",
+    "box": "car",
+    "wheel": "bicycle",
+    "pole": "pole",
+    "wire": "pole",
+    "tree": "vegetation",
+    "sky": "sky",
+    "grass": "terrain",
+    "road": "road",
+    "water": "sidewalk",
+    "wall": "wall",
+    "fence": "fence",
+}
+"""Category of the scenes -> Cityscapes label.
+
+Poles, wires and trees are things here but stuff in Cityscapes. Cityscapes has no water; the
+sidewalk is the flat label that no other category uses.
+"""
+
+
+def cityscapes_label(category_name: str) -> CityscapesLabel:
+    """Return the Cityscapes label that stands for a category of the scenes."""
+    return LABEL_OF_NAME[STANDS_FOR[category_name]]

@@ -19,7 +19,7 @@ parts, exact along pixel edges (see ``polygons``), so their order does not matte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +27,34 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from freqfusion.data.synthetic.arguments import check_choice, check_index, check_size
-from freqfusion.data.synthetic.arrays import ByteArray, IdArray
-from freqfusion.data.synthetic.categories import CATEGORIES, VOID_LABEL
-from freqfusion.data.synthetic.cityscapes_labels import (
-    CITYSCAPES_LABELS,
-    UNLABELED_ID,
-    CityscapesLabel,
-    cityscapes_label,
+from freqfusion.data.synthetic.categories import CATEGORIES, cityscapes_label
+from freqfusion.data.synthetic.masks import areas_and_boxes, crop_masks, mask_polygons
+from freqfusion.data.synthetic.noise import IdArray
+from freqfusion.data.synthetic.parallel import check_workers
+from freqfusion.data.synthetic.scenes import Scene
+from freqfusion.data.synthetic.settings import Difficulty
+from freqfusion.data.synthetic.writing import (
+    SceneJob,
+    check_scenes,
+    prepare_root,
+    write_json,
+    write_scenes,
 )
-from freqfusion.data.synthetic.difficulty import Difficulty, check_difficulty
-from freqfusion.data.synthetic.output import prepare_root, scene_note, write_json
-from freqfusion.data.synthetic.parallel import check_workers, run_in_order
-from freqfusion.data.synthetic.polygons import mask_polygons
-from freqfusion.data.synthetic.records import areas_and_boxes, crop_masks
-from freqfusion.data.synthetic.scenes import DETAILS, Scene, make_scene
-from freqfusion.data.synthetic.splits import SceneNumber, check_splits, scene_numbers
+from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS, TRAIN_ID_OF_ID
 from freqfusion.metrics.id_codec import id_to_rgb
 
 CITIES = {"train": "northtown", "val": "southtown", "tune": "westtown"}
 
+INSTANCE_BASE = 1000
+"""An instance has the value label * 1000 + number; anything below is a bare label."""
+
+_FOLDERS = (
+    "leftImg8bit/{split}/{city}",
+    "gtFine/{split}/{city}",
+    "gtFine/cityscapes_panoptic_{split}",
+)
 _LABEL_OF_ID = {category.id: cityscapes_label(category.name) for category in CATEGORIES}
-_TRAIN_ID_OF_ID = {label.id: label.train_id for label in CITYSCAPES_LABELS}
-
-
-@dataclass(frozen=True, slots=True)
-class _SceneJob:
-    root: Path
-    number: SceneNumber
-    size: tuple[int, int]
-    detail: str
-    difficulty: Difficulty
+_LABELS = {label.id: label for label in CITYSCAPES_LABELS}
 
 
 def write_cityscapes(
@@ -78,35 +75,31 @@ def write_cityscapes(
 
     Arguments and errors are those of ``write_coco``.
     """
-    seed, size = check_index("seed", seed), check_size(size)
-    splits = check_splits(num_train, num_val, num_tune)
+    scenes = check_scenes((num_train, num_val, num_tune), size, seed, detail, difficulty)
     processes = check_workers(workers)
-    check_choice("detail", detail, DETAILS)
-    dials = check_difficulty(Difficulty() if difficulty is None else difficulty)
-    note = scene_note("cityscapes", seed, size, splits, detail, dials)
-    folders = [
-        folder.format(split=split, city=CITIES[split])
-        for split in splits
-        for folder in (
-            "leftImg8bit/{split}/{city}",
-            "gtFine/{split}/{city}",
-            "gtFine/cityscapes_panoptic_{split}",
-        )
-    ]
-    owned = ["leftImg8bit", "gtFine"]
-    path = prepare_root(root, folders, note, owned=owned, overwrite=overwrite)
-    jobs = [_SceneJob(path, number, size, detail, dials) for number in scene_numbers(seed, splits)]
-    records = run_in_order(
-        _write_scene, jobs, workers=processes, title="Cityscapes scenes", progress=progress
+    path = prepare_root(
+        root,
+        [name.format(split=s, city=CITIES[s]) for s in scenes.splits for name in _FOLDERS],
+        scenes.note("cityscapes"),
+        owned=["leftImg8bit", "gtFine"],
+        overwrite=overwrite,
     )
-    for split in splits:
-        chosen = [r for job, r in zip(jobs, records, strict=True) if job.number.split == split]
-        _write_panoptic_json(path / "gtFine", split, chosen, size)
+    records = write_scenes(
+        _write_scene,
+        path,
+        scenes,
+        workers=processes,
+        title="Cityscapes scenes",
+        progress=progress,
+    )
+    for split, entries in records.items():
+        file = path / "gtFine" / f"cityscapes_panoptic_{split}.json"
+        write_json(file, panoptic_index(entries))
     return path
 
 
 def instance_values(scene: Scene) -> list[int]:
-    """For each segment its value in the instance map: label id * 1000 + number for an instance.
+    """Return each segment's value in the instance map: label id * 1000 + number for an instance.
 
     Stuff, and a crowd of things, have the bare label id.
     """
@@ -115,39 +108,108 @@ def instance_values(scene: Scene) -> list[int]:
     for segment in scene.segments:
         label = _LABEL_OF_ID[segment.category_id]
         if label.has_instances and not segment.iscrowd:
-            values.append(label.id * 1000 + used.get(label.id, 0))
+            values.append(label.id * INSTANCE_BASE + used.get(label.id, 0))
             used[label.id] = used.get(label.id, 0) + 1
         else:
             values.append(label.id)
     return values
 
 
-def _write_scene(job: _SceneJob) -> dict[str, Any]:
-    """Paint one scene, write its files and return its panoptic annotation."""
-    number = job.number
-    key = number.seed, number.index, job.size
-    scene = make_scene(*key, detail=job.detail, difficulty=job.difficulty)
-    city = CITIES[number.split]
-    name = f"{city}_{number.position:06d}_000019"
-    image = job.root / "leftImg8bit" / number.split / city / f"{name}_leftImg8bit.png"
+def label_ids(values: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return the label id of each instance value."""
+    wide = values.astype(np.int64)
+    return np.where(wide >= INSTANCE_BASE, wide // INSTANCE_BASE, wide)
+
+
+def panoptic_segments(
+    values: NDArray[np.integer[Any]],
+) -> tuple[IdArray, list[dict[str, Any]]]:
+    """Return ids and segments of a map of instance values; 0 is what is not evaluated.
+
+    Ids are the values themselves. The bare label of a thing is a crowd of it.
+    """
+    counts = np.bincount(values.ravel())
+    present = np.flatnonzero(counts)
+    labels = dict(zip(present.tolist(), label_ids(present).tolist(), strict=True))
+    kept = [value for value, label in labels.items() if label in _LABELS]
+    number = np.zeros(len(counts), dtype=np.int32)
+    number[kept] = np.arange(1, len(kept) + 1)
+    numbers = number[values]
+    areas, boxes = areas_and_boxes(numbers, len(kept))
+    segments = [
+        {
+            "id": value,
+            "category_id": labels[value],
+            "area": area,
+            "bbox": box.xywh(),
+            "iscrowd": int(_LABELS[labels[value]].has_instances and value < INSTANCE_BASE),
+        }
+        for value, area, box in zip(kept, areas, boxes, strict=True)
+    ]
+    return np.array([0, *kept], dtype=np.int32)[numbers], segments
+
+
+def panoptic_entry(
+    values: NDArray[np.integer[Any]], name: str
+) -> tuple[IdArray, dict[str, Any], dict[str, Any]]:
+    """Return the panoptic ids of a map of instance values, and the two entries of its image."""
+    ids, segments = panoptic_segments(values)
+    height, width = values.shape
+    image = {
+        "id": name,
+        "width": width,
+        "height": height,
+        "file_name": f"{name}_gtFine_leftImg8bit.png",
+    }
+    annotation = {
+        "image_id": name,
+        "file_name": f"{name}_gtFine_panoptic.png",
+        "segments_info": segments,
+    }
+    return ids, image, annotation
+
+
+def panoptic_index(entries: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """Return the content of a split's panoptic JSON from (image, annotation) of each image."""
+    categories = [
+        {
+            "id": label.id,
+            "name": label.name,
+            "color": list(label.color),
+            "supercategory": label.group,
+            "isthing": int(label.has_instances),
+        }
+        for label in CITYSCAPES_LABELS
+    ]
+    return {
+        "images": [image for image, _ in entries],
+        "annotations": [annotation for _, annotation in entries],
+        "categories": categories,
+    }
+
+
+def _write_scene(job: SceneJob) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Paint one scene, write its files and return its entries of the panoptic JSON."""
+    split, scene = job.number.split, job.paint()
+    city = CITIES[split]
+    name = f"{city}_{job.number.position:06d}_000019"
+    image = job.root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"
     Image.fromarray(scene.image).save(image, compress_level=1)
-    values = np.array([UNLABELED_ID, *instance_values(scene)], dtype=np.int32)
-    labels = np.where(values >= 1000, values // 1000, values)
-    train_ids = [_TRAIN_ID_OF_ID.get(label, VOID_LABEL) for label in labels.tolist()]
-    truth = job.root / "gtFine" / number.split / city
+    values = np.array([0, *instance_values(scene)])
+    labels = label_ids(values)
     maps: dict[str, NDArray[Any]] = {
         "labelIds": labels.astype(np.uint8)[scene.panoptic],
-        "labelTrainIds": np.array(train_ids, dtype=np.uint8)[scene.panoptic],
+        "labelTrainIds": TRAIN_ID_OF_ID[labels][scene.panoptic],
         "instanceIds": values.astype(np.uint16)[scene.panoptic],
     }
+    folder = job.root / "gtFine" / split / city
     for kind, pixels in maps.items():
-        path = truth / f"{name}_gtFine_{kind}.png"
-        Image.fromarray(pixels).save(path, compress_level=4)
-    write_json(truth / f"{name}_gtFine_polygons.json", _polygon_file(scene))
-    colors, annotation = _panoptic(values[scene.panoptic], name)
-    folder = job.root / "gtFine" / f"cityscapes_panoptic_{number.split}"
-    Image.fromarray(colors).save(folder / annotation["file_name"], compress_level=4)
-    return annotation
+        Image.fromarray(pixels).save(folder / f"{name}_gtFine_{kind}.png", compress_level=4)
+    write_json(folder / f"{name}_gtFine_polygons.json", _polygon_file(scene))
+    ids, *entry = panoptic_entry(maps["instanceIds"], name)
+    file = job.root / "gtFine" / f"cityscapes_panoptic_{split}" / entry[1]["file_name"]
+    Image.fromarray(id_to_rgb(ids)).save(file, compress_level=4)
+    return entry[0], entry[1]
 
 
 def _polygon_file(scene: Scene) -> dict[str, Any]:
@@ -161,62 +223,3 @@ def _polygon_file(scene: Scene) -> dict[str, Any]:
             corners = [[x + box.left, y + box.top] for x, y in polygon]
             objects.append({"label": name, "polygon": corners})
     return {"imgHeight": height, "imgWidth": width, "objects": objects}
-
-
-def _panoptic(values: IdArray, name: str) -> tuple[ByteArray, dict[str, Any]]:
-    """The panoptic picture of a map of instance values, and its annotation."""
-    present = [value for value in np.unique(values).tolist() if value != UNLABELED_ID]
-    number = np.zeros(max(present) + 1, dtype=np.int32)
-    number[present] = np.arange(1, len(present) + 1)
-    areas, boxes = areas_and_boxes(number[values], len(present))
-    segments = []
-    for value, area, box in zip(present, areas, boxes, strict=True):
-        label = _label_of_value(value)
-        segments.append(
-            {
-                "id": value,
-                "category_id": label.id,
-                "area": area,
-                "bbox": box.xywh(),
-                "iscrowd": int(label.has_instances and value < 1000),
-            }
-        )
-    annotation = {
-        "image_id": name,
-        "file_name": f"{name}_gtFine_panoptic.png",
-        "segments_info": segments,
-    }
-    return id_to_rgb(values), annotation
-
-
-def _label_of_value(value: int) -> CityscapesLabel:
-    label_id = value // 1000 if value >= 1000 else value
-    return CITYSCAPES_LABELS[_TRAIN_ID_OF_ID[label_id]]
-
-
-def _write_panoptic_json(
-    folder: Path, split: str, annotations: list[dict[str, Any]], size: tuple[int, int]
-) -> None:
-    images = [
-        {
-            "id": annotation["image_id"],
-            "width": size[1],
-            "height": size[0],
-            "file_name": f"{annotation['image_id']}_gtFine_leftImg8bit.png",
-        }
-        for annotation in annotations
-    ]
-    categories = [
-        {
-            "id": label.id,
-            "name": label.name,
-            "color": list(label.color),
-            "supercategory": label.group,
-            "isthing": int(label.has_instances),
-        }
-        for label in CITYSCAPES_LABELS
-    ]
-    write_json(
-        folder / f"cityscapes_panoptic_{split}.json",
-        {"images": images, "annotations": annotations, "categories": categories},
-    )

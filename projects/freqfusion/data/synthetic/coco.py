@@ -29,24 +29,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from freqfusion.data.synthetic.arguments import check_choice, check_index, check_size
-from freqfusion.data.synthetic.arrays import BoolArray
-from freqfusion.data.synthetic.categories import LABEL_OF_ID, SEPARATED_LABEL_OF_ID
-from freqfusion.data.synthetic.coco_files import SceneRecord, write_annotations
-from freqfusion.data.synthetic.difficulty import Difficulty, check_difficulty
-from freqfusion.data.synthetic.output import prepare_root, scene_note
-from freqfusion.data.synthetic.parallel import check_workers, run_in_order
-from freqfusion.data.synthetic.polygons import mask_polygons
-from freqfusion.data.synthetic.records import (
+from freqfusion.data.synthetic.categories import CATEGORIES, LABEL_OF_ID, SEPARATED_LABEL_OF_ID
+from freqfusion.data.synthetic.masks import (
     Box,
     areas_and_boxes,
-    coloured_ids,
+    colored_ids,
     crop_masks,
+    mask_polygons,
+    run_lengths,
     whole_mask,
 )
-from freqfusion.data.synthetic.rle import encode
-from freqfusion.data.synthetic.scenes import DETAILS, Scene, Segment, make_scene
-from freqfusion.data.synthetic.splits import SPLITS, SceneNumber, check_splits, scene_numbers
+from freqfusion.data.synthetic.noise import BoolArray
+from freqfusion.data.synthetic.parallel import check_workers
+from freqfusion.data.synthetic.scenes import Scene, Segment
+from freqfusion.data.synthetic.settings import Difficulty, check_choice
+from freqfusion.data.synthetic.writing import (
+    SPLITS,
+    SceneJob,
+    check_scenes,
+    prepare_root,
+    write_json,
+    write_scenes,
+)
 from freqfusion.metrics.id_codec import id_to_rgb
 
 MASK_FORMATS = ("polygon", "rle")
@@ -54,13 +58,12 @@ _FOLDERS = ("{}", "panoptic_{}", "panoptic_stuff_{}", "panoptic_semseg_{}")
 
 
 @dataclass(frozen=True, slots=True)
-class _SceneJob:
-    root: Path
-    number: SceneNumber
-    size: tuple[int, int]
-    mask_format: str
-    detail: str
-    difficulty: Difficulty
+class SceneRecord:
+    """What the JSON files say about one scene."""
+
+    image: dict[str, Any]
+    instances: list[dict[str, Any]]
+    panoptic: dict[str, Any]
 
 
 def write_coco(
@@ -82,49 +85,47 @@ def write_coco(
 
     ``size`` is (height, width), ``detail`` and ``difficulty`` those of ``make_scene``; ``workers``
     None means one process a processor, and the files do not depend on it. A split of 0 scenes is
-    not written. ValueError for impossible arguments, or for a ``root`` that is not empty and that
-    ``overwrite`` does not allow to replace.
+    not written. ``mask_format`` "rle" needs pycocotools. ValueError for impossible arguments, or
+    for a ``root`` that is not empty and that ``overwrite`` does not allow to replace.
     """
-    seed, size = check_index("seed", seed), check_size(size)
-    splits = check_splits(num_train, num_val, num_tune)
+    scenes = check_scenes((num_train, num_val, num_tune), size, seed, detail, difficulty)
     processes = check_workers(workers)
-    check_choice("mask_format", mask_format, MASK_FORMATS)
-    check_choice("detail", detail, DETAILS)
-    dials = check_difficulty(Difficulty() if difficulty is None else difficulty)
-    note = scene_note("coco", seed, size, splits, detail, dials) | {"mask_format": mask_format}
-    folders = [name.format(split) for split in splits for name in _FOLDERS]
+    if check_choice("mask_format", mask_format, MASK_FORMATS) == "rle":
+        _coco_masks()
+    note = scenes.note("coco") | {"mask_format": mask_format}
+    folders = [name.format(split) for split in scenes.splits for name in _FOLDERS]
     owned = ["annotations", *(name.format(split) for split in SPLITS for name in _FOLDERS)]
     path = prepare_root(root, [*folders, "annotations"], note, owned=owned, overwrite=overwrite)
-    jobs = [
-        _SceneJob(path, number, size, mask_format, detail, dials)
-        for number in scene_numbers(seed, splits)
-    ]
-    records = run_in_order(
-        _write_scene, jobs, workers=processes, title="COCO scenes", progress=progress
+    records = write_scenes(
+        _write_scene,
+        path,
+        scenes,
+        workers=processes,
+        title="COCO scenes",
+        progress=progress,
+        mask_format=mask_format,
     )
-    for split in splits:
-        chosen = [r for job, r in zip(jobs, records, strict=True) if job.number.split == split]
-        write_annotations(path / "annotations", split, seed, chosen)
+    for split, chosen in records.items():
+        _write_annotations(path / "annotations", split, scenes.seed, chosen)
     return path
 
 
-def _write_scene(job: _SceneJob) -> SceneRecord:
-    """Paint one scene, write its four pictures and return its part of the JSON files."""
+def _write_scene(job: SceneJob) -> SceneRecord:
+    """Paint one scene, write its four images and return its part of the JSON files."""
     split, image_id = job.number.split, job.number.position + 1
-    key = job.number.seed, job.number.index, job.size
-    scene = make_scene(*key, detail=job.detail, difficulty=job.difficulty)
+    scene = job.paint()
     name = f"{image_id:012d}"
     Image.fromarray(scene.image).save(job.root / split / f"{name}.jpg", quality=95)
-    ids = coloured_ids(scene)
+    ids = colored_ids(scene)
     colors = id_to_rgb(np.array([0, *ids]))
     maps = {
         f"panoptic_{split}": colors[scene.panoptic],
-        f"panoptic_stuff_{split}": scene.relabelled(SEPARATED_LABEL_OF_ID),
-        f"panoptic_semseg_{split}": scene.relabelled(LABEL_OF_ID),
+        f"panoptic_stuff_{split}": scene.relabeled(SEPARATED_LABEL_OF_ID),
+        f"panoptic_semseg_{split}": scene.relabeled(LABEL_OF_ID),
     }
     for folder, pixels in maps.items():
         Image.fromarray(pixels).save(job.root / folder / f"{name}.png", compress_level=4)
-    height, width = job.size
+    height, width = job.scenes.size
     areas, boxes = areas_and_boxes(scene.panoptic, len(scene.segments))
     return SceneRecord(
         {"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height},
@@ -164,9 +165,10 @@ def _segmentation(
     segment: Segment, crop: BoolArray, box: Box, size: tuple[int, int], mask_format: str
 ) -> Any:
     if segment.iscrowd:
-        return encode(whole_mask(crop, box, size), compressed=False)
+        return {"size": list(size), "counts": run_lengths(whole_mask(crop, box, size))}
     if mask_format == "rle":
-        return encode(whole_mask(crop, box, size))
+        encoded = _coco_masks().encode(whole_mask(crop, box, size).astype(np.uint8, order="F"))
+        return {"size": list(size), "counts": encoded["counts"].decode("ascii")}
     return [
         [float(value) for x, y in polygon for value in (x + box.left, y + box.top)]
         for polygon in mask_polygons(crop)
@@ -185,4 +187,69 @@ def _segments_info(
             "iscrowd": int(segment.iscrowd),
         }
         for segment, panoptic_id, area, box in zip(scene.segments, ids, areas, boxes, strict=True)
+    ]
+
+
+def _coco_masks() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise RuntimeError(
+            "masks in COCO's compressed run-length encoding need pycocotools: pip install"
+            " pycocotools, or set mask_format to polygon"
+        ) from error
+    return mask
+
+
+def _write_annotations(folder: Path, split: str, seed: int, records: list[SceneRecord]) -> None:
+    """Write ``instances_<split>.json`` and ``panoptic_<split>.json``; ids count from 1 on."""
+    info = {
+        "description": f"Synthetic scenes, {split}, seed {seed}",
+        "url": "",
+        "version": "1.0",
+        "year": 2026,
+        "contributor": "freqfusion",
+        "date_created": "2026/01/01",
+    }
+    licenses = [
+        {
+            "id": 1,
+            "name": "Apache License 2.0",
+            "url": "https://www.apache.org/licenses/LICENSE-2.0",
+        }
+    ]
+    images = [record.image | {"license": 1} for record in records]
+    common = {"info": info, "licenses": licenses, "images": images}
+    instances = [
+        {"id": number} | annotation
+        for number, annotation in enumerate((a for r in records for a in r.instances), start=1)
+    ]
+    write_json(
+        folder / f"instances_{split}.json",
+        common | {"annotations": instances, "categories": _thing_entries()},
+    )
+    write_json(
+        folder / f"panoptic_{split}.json",
+        common | {"annotations": [r.panoptic for r in records], "categories": _all_entries()},
+    )
+
+
+def _thing_entries() -> list[dict[str, Any]]:
+    return [
+        {"id": c.id, "name": c.name, "supercategory": c.supercategory}
+        for c in CATEGORIES
+        if c.is_thing
+    ]
+
+
+def _all_entries() -> list[dict[str, Any]]:
+    return [
+        {
+            "id": c.id,
+            "name": c.name,
+            "supercategory": c.supercategory,
+            "isthing": int(c.is_thing),
+            "color": list(c.color),
+        }
+        for c in CATEGORIES
     ]

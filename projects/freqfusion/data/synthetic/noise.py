@@ -1,4 +1,4 @@
-"""Random fields and colours from which the textures are made.
+"""Random fields and colors from which the textures are made.
 
 Every function draws only from the generator it is given, so a scene is a function of its seed.
 Fields are float32, height x width.
@@ -10,9 +10,27 @@ import colorsys
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from freqfusion.data.synthetic.arrays import FloatArray
+BoolArray = NDArray[np.bool_]
+"""A mask, height x width."""
+
+ByteArray = NDArray[np.uint8]
+"""An RGB picture (height x width x 3) or a label map (height x width)."""
+
+FloatArray = NDArray[np.float32]
+"""A picture being painted (3 x height x width, 0..255), a color (3 x 1 x 1), or a noise field."""
+
+IdArray = NDArray[np.int32]
+"""A map of segment ids, height x width, 0 for void."""
+
+IntArray = NDArray[np.int64]
+"""Counts, indices and polygon corners."""
+
+PointArray = NDArray[np.float64]
+"""Corners of an outline, n x 2, (x, y) in pixels."""
+
 
 Range = tuple[float, float]
 
@@ -50,10 +68,10 @@ def profile_noise(rng: np.random.Generator, count: int, cell: float) -> FloatArr
     return line.astype(np.float32)
 
 
-def random_colour(
+def random_color(
     rng: np.random.Generator, hue: Range = (0, 1), saturation: Range = (0, 1), value: Range = (0, 1)
 ) -> FloatArray:
-    """A colour drawn evenly from ranges of hue (any real, taken modulo 1), saturation and value.
+    """A color drawn evenly from ranges of hue (any real, taken modulo 1), saturation and value.
 
     RGB, 0..255, 3 x 1 x 1, so that it multiplies with fields of height x width.
     """
@@ -64,7 +82,7 @@ def random_colour(
 
 
 def mix(first: FloatArray, second: FloatArray, amount: FloatArray) -> FloatArray:
-    """Blend two colours: ``first`` where ``amount`` is 0 or less, ``second`` where 1 or more."""
+    """Blend two colors: ``first`` where ``amount`` is 0 or less, ``second`` where 1 or more."""
     blend: FloatArray = (second - first) * np.clip(amount, 0, 1, dtype=np.float32)
     blend += first
     return blend

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from freqfusion.data.synthetic.arguments import check_index
+from freqfusion.data.synthetic.settings import check_index
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

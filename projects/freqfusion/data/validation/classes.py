@@ -1,13 +1,16 @@
-"""Class counts of a configuration against the metadata of its data sets; reads no file."""
+"""Check class counts of a configuration and whether files are there; no image is read."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
-from freqfusion.data.validation.catalog import metadata_of
-from freqfusion.data.validation.finding import Finding, error
+from freqfusion.data.validation.cityscapes_files import KINDS
+from freqfusion.data.validation.issues import DatasetIssue, error, remedy
 
 ROI = "MODEL.ROI_HEADS.NUM_CLASSES"
 RETINANET = "MODEL.RETINANET.NUM_CLASSES"
@@ -26,9 +29,34 @@ COUNTS: dict[str, tuple[tuple[str, str], ...]] = {
     "SemanticSegmentor": ((SEMANTIC, "stuff_classes"),),
     "PanopticDeepLab": ((SEMANTIC, "stuff_classes"),),
 }
+_FILES = {"json_file": "the instances", "panoptic_json": "the panoptic segments"}
+_FOLDERS = {
+    "image_root": "the images",
+    "image_dir": "the images",
+    "panoptic_root": "the panoptic PNGs",
+    "sem_seg_root": "the semantic labels",
+    "gt_dir": "the labels",
+}
+_ROOT = "; DETECTRON2_DATASETS names the folder of all data sets"
 
 
-def check_classes(cfg: Any, dataset_names: Sequence[str]) -> list[Finding]:
+def metadata_of(name: str) -> dict[str, Any]:
+    """Return a registered data set's metadata; ValueError, with similar names, for another."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    known = DatasetCatalog.list()
+    if name not in known:
+        similar = get_close_matches(name, known, n=3, cutoff=0.5)
+        advice = (
+            f"did you mean {' or '.join(similar)}?"
+            if similar
+            else "register it first (see freqfusion.data.registration)"
+        )
+        raise ValueError(f"no data set is registered as {name!r}; {advice}")
+    return dict(MetadataCatalog.get(name).as_dict())
+
+
+def check_classes(cfg: Any, dataset_names: Sequence[str]) -> list[DatasetIssue]:
     """Find class counts that do not fit, and data sets that do not fit one another.
 
     Args:
@@ -38,21 +66,21 @@ def check_classes(cfg: Any, dataset_names: Sequence[str]) -> list[Finding]:
     An architecture that is not known here has its counts left unchecked. Class names that the
     metadata lacks, as before an own JSON is loaded, are left unchecked too.
     """
-    findings = []
+    issues = []
     known: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(dataset_names):
         try:
             known[name] = metadata_of(name)
         except ValueError as reason:
-            findings.append(
+            issues.append(
                 error("unknown data set", "DATASETS", str(reason), "names of registered data sets")
             )
     for name, metadata in known.items():
         for use in _uses(cfg):
-            findings += _count_findings(name, metadata, use, is_trained_on(cfg, name))
-        findings += _mask_findings(cfg, name, metadata)
-        findings += _ignore_findings(cfg, name, metadata)
-    return findings + _name_findings(known)
+            issues += _count_issues(name, metadata, use, is_trained_on(cfg, name))
+        issues += _mask_issues(cfg, name, metadata)
+        issues += _ignore_issues(cfg, name, metadata)
+    return issues + _name_issues(known)
 
 
 def is_trained_on(cfg: Any, name: str) -> bool:
@@ -103,9 +131,9 @@ def _value(cfg: Any, key: str) -> Any:
     return cfg
 
 
-def _count_findings(
+def _count_issues(
     name: str, metadata: Mapping[str, Any], use: _Use, trained: bool
-) -> list[Finding]:
+) -> list[DatasetIssue]:
     names = metadata.get(use.classes)
     if names is None:
         if use.classes == "stuff_classes" and trained:
@@ -127,7 +155,7 @@ def _is_one_label_space(metadata: Mapping[str, Any]) -> bool:
     return labels is not None and len(set(labels.values())) < len(metadata["thing_classes"])
 
 
-def _mask_findings(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[Finding]:
+def _mask_issues(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[DatasetIssue]:
     """Cityscapes' instances come as pixels, which Detectron2 cannot read as polygons."""
     if metadata.get("evaluator_type") not in PIXEL_MASKS or not reads_polygons(cfg, name):
         return []
@@ -135,26 +163,26 @@ def _mask_findings(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[Fin
     return [error("mask format that is not read", "INPUT.MASK_FORMAT", found, "bitmask")]
 
 
-def _ignore_findings(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[Finding]:
+def _ignore_issues(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[DatasetIssue]:
     ignored = metadata.get("ignore_label")
     stuff = metadata.get("stuff_classes")
     if ignored is None or stuff is None or not any(u.key == SEMANTIC for u in _uses(cfg)):
         return []
-    findings = []
+    issues = []
     if 0 <= ignored < len(stuff):
         found = f"{name} ignores the label {ignored}, which is the class {stuff[ignored]!r}"
         wanted = f"an ignore_label outside of 0..{len(stuff) - 1}"
-        findings.append(error("ignored label that is a class", name, found, wanted))
+        issues.append(error("ignored label that is a class", name, found, wanted))
     value = _value(cfg, IGNORED)
     if value != ignored:
         found = f"is {value}, but {name} ignores the label {ignored}"
-        findings.append(error("ignored label that differs", IGNORED, found, str(ignored)))
-    return findings
+        issues.append(error("ignored label that differs", IGNORED, found, str(ignored)))
+    return issues
 
 
-def _name_findings(known: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def _name_issues(known: Mapping[str, Mapping[str, Any]]) -> list[DatasetIssue]:
     """Data sets of one configuration must have the same classes in the same order."""
-    findings = []
+    issues = []
     for key in ("thing_classes", "stuff_classes"):
         lists = {name: list(m[key]) for name, m in known.items() if m.get(key) is not None}
         first = next(iter(lists), "")
@@ -163,10 +191,10 @@ def _name_findings(known: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
                 continue
             position = _first_difference(classes, lists[first])
             found = f"its {key} differ from those of {first} from number {position} on"
-            findings.append(
+            issues.append(
                 error("classes that differ between data sets", name, found, "the same names")
             )
-    return findings
+    return issues
 
 
 def _first_difference(one: Sequence[str], other: Sequence[str]) -> int:
@@ -174,3 +202,54 @@ def _first_difference(one: Sequence[str], other: Sequence[str]) -> int:
         if left != right:
             return position
     return min(len(one), len(other))
+
+
+def check_files_exist(dataset_names: Sequence[str]) -> list[DatasetIssue]:
+    """Find annotation files and folders that are missing or empty; quick.
+
+    Raises:
+        ValueError: for a name that is not registered.
+    """
+    issues = []
+    for name in dict.fromkeys(dataset_names):
+        issues += missing_files(metadata_of(name))
+    return list(dict.fromkeys(issues))
+
+
+def missing_files(metadata: Mapping[str, Any]) -> list[DatasetIssue]:
+    """Return what is missing of one data set, from its metadata."""
+    name = metadata.get("name", "the data set")
+    issues = []
+    for key, what in _FILES.items():
+        path = metadata.get(key)
+        if path and not os.path.isfile(path):
+            expected = f"{what} of {name}{remedy(path)}{_ROOT}"
+            issues.append(error("missing file", path, "is not there", expected))
+    for key, what in _FOLDERS.items():
+        path = metadata.get(key)
+        if not path:
+            continue
+        expected = f"{what} of {name}{remedy(path)}{_ROOT}"
+        if not os.path.isdir(path):
+            issues.append(error("missing folder", path, "is not there", expected))
+        elif _is_empty(path):
+            issues.append(error("empty folder", path, "holds nothing", expected))
+    return issues + _missing_train_ids(metadata)
+
+
+def _is_empty(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
+
+
+def _missing_train_ids(metadata: Mapping[str, Any]) -> list[DatasetIssue]:
+    """Cityscapes' train ids do not come with the download: ask for one of them."""
+    kinds = KINDS.get(metadata.get("evaluator_type", ""), ())
+    folder = metadata.get("gt_dir")
+    if "labelTrainIds" not in kinds or not folder or not os.path.isdir(folder):
+        return []
+    if next(Path(folder).glob("*/*_labelTrainIds.png"), None) is not None:
+        return []
+    pattern = os.path.join(folder, "*", "*_labelTrainIds.png")
+    expected = f"the semantic labels{remedy(pattern)}"
+    return [error("missing file", pattern, "there is no such file", expected)]

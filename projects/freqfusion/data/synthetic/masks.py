@@ -1,12 +1,10 @@
-"""Exact polygons of a mask: outlines that follow the pixel edges.
+"""What annotation files say of segments: exact areas, boxes, polygons, runs, panoptic ids.
 
-COCO's polygons cannot say "hole", so a hole is joined to the outline around it by a slit of no
-width: the path goes along the slit, around the hole and back. Corners have whole coordinates (the
-upper left pixel covers 0..1 x 0..1), and ``pycocotools`` draws such a polygon back to exactly the
-same mask, however thin or holed it is.
-
-Two pixels that touch only at a corner count as connected, so a thin slanted line is one polygon,
-not a hundred.
+Polygons follow the pixel edges. COCO's polygons cannot say "hole", so a hole is joined to the
+outline around it by a slit of no width: the path goes along the slit, around the hole and back.
+Corners have whole coordinates (the upper left pixel covers 0..1 x 0..1), and ``pycocotools`` draws
+such a polygon back to exactly the same mask, however thin or holed it is. Two pixels that touch
+only at a corner count as connected, so a thin slanted line is one polygon, not a hundred.
 """
 
 from __future__ import annotations
@@ -17,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freqfusion.data.synthetic.arrays import BoolArray, IntArray
+from freqfusion.data.synthetic.categories import CATEGORIES
+from freqfusion.data.synthetic.noise import BoolArray, IdArray, IntArray
+from freqfusion.data.synthetic.scenes import Scene, Segment
 
 Point = tuple[int, int]
 
@@ -26,7 +26,7 @@ Point = tuple[int, int]
 class _Corners:
     """Corners of all outlines of a mask, in reading order; where two outlines touch, twice.
 
-    Each corner has one level edge, to ``level[i]`` (always its neighbour in reading order), and
+    Each corner has one level edge, to ``level[i]`` (always its neighbor in reading order), and
     one upright edge, to ``upright[i]``; ``edge[i]`` numbers the upright edges from left to right,
     top to bottom.
     """
@@ -52,12 +52,6 @@ def mask_polygons(mask: BoolArray) -> list[list[Point]]:
     for hole, (edge, row) in reversed(list(zip(holes, slits, strict=True))):
         inner[edge].append((row, _walk(hole, corners, inner)))
     return [_walk(loop, corners, inner) for loop in outer]
-
-
-def polygon_area(polygon: list[Point]) -> float:
-    """Area inside a closed polygon (shoelace formula)."""
-    x, y = np.array(polygon, dtype=np.float64).T
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
 def _find_corners(mask: BoolArray) -> _Corners:
@@ -158,3 +152,74 @@ def _steps(
                 yield from hole
                 yield hole[0]
                 yield x[corner], row
+
+
+_COLOR_OF_ID = {category.id: category.color for category in CATEGORIES}
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The pixels from (left, top) on that a segment spans."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def xywh(self) -> list[int]:
+        """COCO's order: x, y, width, height."""
+        return [self.left, self.top, self.width, self.height]
+
+
+def areas_and_boxes(ids: IdArray, count: int) -> tuple[list[int], list[Box]]:
+    """Pixel counts and tight boxes of ids 1..``count``, each of which occurs in the map."""
+    height, width = ids.shape
+    rows = _extent(ids * height + np.arange(height, dtype=np.int32)[:, None], count, height)
+    columns = _extent(ids * width + np.arange(width, dtype=np.int32), count, width)
+    areas = np.bincount(ids.ravel(), minlength=count + 1)
+    boxes = [
+        Box(left, top, right - left, bottom - top)
+        for (top, bottom), (left, right) in zip(rows.tolist(), columns.tolist(), strict=True)
+    ]
+    return areas[1:].tolist(), boxes
+
+
+def crop_masks(scene: Scene, boxes: list[Box]) -> Iterator[tuple[Segment, Box, BoolArray]]:
+    """Each segment with its box and its mask within the box."""
+    for segment, box in zip(scene.segments, boxes, strict=True):
+        crop = scene.panoptic[box.top : box.top + box.height, box.left : box.left + box.width]
+        yield segment, box, crop == segment.id
+
+
+def whole_mask(crop: BoolArray, box: Box, size: tuple[int, int]) -> BoolArray:
+    """A mask of the whole image from the one within its box."""
+    mask = np.zeros(size, dtype=np.bool_)
+    mask[box.top : box.top + box.height, box.left : box.left + box.width] = crop
+    return mask
+
+
+def colored_ids(scene: Scene) -> list[int]:
+    """An id for each segment: its category's color as R + 256 G + 65536 B, plus 0, 1, ..."""
+    used: dict[int, int] = {}
+    ids = []
+    for segment in scene.segments:
+        red, green, blue = _COLOR_OF_ID[segment.category_id]
+        nth = used.get(segment.category_id, 0)
+        used[segment.category_id] = nth + 1
+        ids.append(red + 256 * green + 65536 * blue + nth)
+    return ids
+
+
+def _extent(keys: IdArray, count: int, length: int) -> IntArray:
+    """First occupied position and the one after the last (count x 2); keys are id * length + it."""
+    occupied = np.bincount(keys.ravel(), minlength=(count + 1) * length)
+    taken = occupied.reshape(count + 1, length)[1:] > 0
+    return np.stack([taken.argmax(axis=1), length - taken[:, ::-1].argmax(axis=1)], axis=1)
+
+
+def run_lengths(mask: BoolArray) -> list[int]:
+    """Return the lengths of the runs down a mask's columns, background first, as in COCO's RLE."""
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    start = [0, 0] if flat.size and flat[0] else [0]
+    return [int(length) for length in np.diff(np.concatenate([start, changes, [flat.size]]))]

@@ -1,0 +1,320 @@
+"""Check images and their ground truth: what mapper, evaluation and ``check_dataset`` share.
+
+A function ``check_*`` raises ``DatasetIssueError`` for an image that cannot be used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from freqfusion.data.reading import (
+    DEEP_MODES,
+    PANOPTIC_MODES,
+    UNREADABLE,
+    ImageFile,
+    in_words,
+    read_file,
+    read_label_png,
+    read_panoptic_png,
+)
+from freqfusion.data.synthetic.masks import areas_and_boxes
+from freqfusion.data.validation.annotations import Size, annotation_issues
+from freqfusion.data.validation.issues import (
+    DatasetIssue,
+    DatasetIssueError,
+    collect,
+    error,
+    format_size,
+    note,
+    remedy,
+    repeated,
+    shorten,
+    unusable,
+)
+from freqfusion.metrics.id_codec import rgb_to_id
+
+LABEL_MODES = ("L", "P", "I", "I;16")
+SEGMENT_BOX_SLACK = 1
+ABSENT_SEGMENT = "id that is not in the PNG"
+# Converted to RGB without loss of what the image shows.
+_PLAIN_MODES = ("RGB", "L")
+
+
+def check_file(path: str, named_by: str) -> ImageFile:
+    """Read an image whole."""
+    if not os.path.isfile(path):
+        expected = f"an image, since {named_by} needs it{remedy(path)}"
+        raise unusable("missing file", path, "is not there", expected)
+    try:
+        return read_file(path)
+    except UNREADABLE as reason:
+        found = f"cannot be read ({in_words(reason)})"
+        raise unusable("unreadable image", path, found, f"a whole image{remedy(path)}") from reason
+
+
+def image_mode_issues(image: ImageFile) -> list[DatasetIssue]:
+    """Return what an image's mode means for reading it as RGB."""
+    kind, found = "image of a wrong mode", f"has the mode {image.mode}"
+    if image.mode in _PLAIN_MODES:
+        return []
+    if image.mode in DEEP_MODES:
+        found += ", which is cut off at 255 when it is read as RGB"
+        return [error(kind, image.path, found, "8 bit RGB or grey")]
+    return [note(kind, image.path, f"{found} and will be converted", "8 bit RGB or grey")]
+
+
+def check_mode(image: ImageFile, allowed: Collection[str], what: str) -> None:
+    """Refuse a map of another mode than those allowed."""
+    if image.mode not in allowed:
+        expected = f"{what} (mode {' or '.join(allowed)})"
+        raise unusable("image of a wrong mode", image.path, f"has the mode {image.mode}", expected)
+
+
+def check_size(file: object, size: Sequence[int], other: Sequence[int] | None, owner: str) -> None:
+    """Refuse a ``file`` whose ``size`` is not that of ``owner``; None is unknown and fits."""
+    if other is not None and tuple(size) != tuple(other):
+        expected = f"{format_size((other[0], other[1]))} as {owner}"
+        raise unusable("size mismatch", file, f"is {format_size((size[0], size[1]))}", expected)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRange:
+    """Labels that are allowed: 0..``count`` - 1 and ``ignored``."""
+
+    count: int
+    ignored: int | None
+
+    def __str__(self) -> str:
+        also = "" if self.ignored is None else f", or {self.ignored} (ignored)"
+        return f"0..{self.count - 1}{also}"
+
+
+def label_range(metadata: Mapping[str, Any]) -> LabelRange | None:
+    """Return what the metadata allows; None if it names no classes."""
+    classes = metadata.get("stuff_classes")
+    return None if classes is None else LabelRange(len(classes), metadata.get("ignore_label"))
+
+
+def labels_in(pixels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the labels that occur, in order."""
+    if pixels.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(pixels.ravel(), minlength=256))
+    return np.unique(pixels).astype(np.int64)
+
+
+def check_labels(path: str, pixels: NDArray[Any], allowed: LabelRange | None) -> None:
+    """Refuse a map with other labels than those allowed; None allows any."""
+    if allowed is None:
+        return
+    found = labels_in(pixels).tolist()
+    wrong = [n for n in found if not 0 <= n < allowed.count and n != allowed.ignored]
+    if wrong:
+        counts = shorten(f"{n} ({int((pixels == n).sum())} pixels)" for n in wrong)
+        raise unusable("label outside of the range", path, f"has the label {counts}", str(allowed))
+
+
+def number_segments(
+    ids: NDArray[np.int32], known: Sequence[int]
+) -> tuple[NDArray[np.int32], list[int]]:
+    """Return each pixel's position 1.. in ``known``, 0 for others, and the others but void (0)."""
+    if not known:
+        return np.zeros_like(ids), [value for value in np.unique(ids).tolist() if value]
+    order = np.array(known, dtype=np.int32)
+    position = np.minimum(np.searchsorted(order, ids), len(known) - 1)
+    fits = order[position] == ids
+    others = [value for value in np.unique(ids[~fits]).tolist() if value]
+    return np.where(fits, position + 1, 0).astype(np.int32), others
+
+
+def segment_issues(
+    ids: NDArray[np.int32], segments: Sequence[Mapping[str, Any]], path: str, file: str
+) -> list[DatasetIssue]:
+    """Return which ids a map (0 void) and the segments that ``file`` names have only one of."""
+    known = sorted({int(segment["id"]) for segment in segments} - {0})
+    numbers, unknown = number_segments(ids, known)
+    issues = []
+    if unknown:
+        found = f"has the ids {shorten(unknown)}, which {file} does not tell of"
+        expected = "an entry of segments_info for each"
+        issues.append(error("id that is not in the JSON", path, found, expected))
+    counts = np.bincount(numbers.ravel(), minlength=len(known) + 1)
+    present = {number for number, count in zip(known, counts[1:], strict=True) if count}
+    for segment in segments:
+        if segment["id"] not in present:
+            found = f"has no pixel of the segment {segment['id']}"
+            issues.append(error(ABSENT_SEGMENT, path, found, f"some, since {file} tells of it"))
+    return issues
+
+
+def check_segments(
+    path: str, ids: NDArray[np.int32], segments: Sequence[Mapping[str, Any]]
+) -> list[DatasetIssue]:
+    """Return issues on segments without a pixel; refuse pixels without a segment, and ids twice."""
+    issues = repeated(path, "segment id", [int(segment["id"]) for segment in segments])
+    issues += segment_issues(ids, segments, path, "segments_info")
+    for issue in issues:
+        if issue.kind != ABSENT_SEGMENT:
+            raise DatasetIssueError(issue)
+    return issues
+
+
+class GroundTruth(Protocol):
+    """The ground truth of one image; picklable, since it is checked in another process."""
+
+    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
+        """Append issues (the image is None if unreadable) and return the classes that occur."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceGroundTruth:
+    """The annotations of one image; ``size`` is what the JSON says of the image."""
+
+    file: str
+    size: Size | None
+    annotations: tuple[dict[str, Any], ...]
+
+    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
+        """Compare boxes, areas and masks with one another and with the image."""
+        if image is not None and self.size is None:
+            found = f"the image entry of {image.path} has no width and height"
+            issues.append(error("malformed entry", self.file, found, "whole numbers of pixels"))
+        elif image is not None:
+            with collect(issues):
+                check_size(image.path, image.size, self.size, f"{self.file} says")
+        # What the JSON says comes first, so that a wrong image is not reported for each box too.
+        size = self.size or (image.size if image else None)
+        for annotation in self.annotations:
+            issues += annotation_issues(annotation, size, self.file)
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class PanopticGroundTruth:
+    """One panoptic PNG with its annotation; ``size`` is what the JSON says of the image."""
+
+    file: str
+    path: str
+    size: Size | None
+    annotation: dict[str, Any]
+
+    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
+        """Compare ids, areas and boxes of the PNG with the JSON, and its size with the image."""
+        with collect(issues):
+            png = check_file(self.path, self.file)
+            check_mode(png, PANOPTIC_MODES, "ids as 8 bit colors")
+            mismatches: list[DatasetIssue] = []
+            with collect(mismatches):
+                check_size(self.path, png.size, self.size, f"{self.file} says")
+            if image is not None:
+                with collect(mismatches):
+                    check_size(self.path, png.size, image.size, f"its image {image.path}")
+            if mismatches:
+                issues += mismatches
+                return ()
+            ids = rgb_to_id(png.pixels) if png.mode == "RGB" else read_panoptic_png(self.path)
+            issues += segment_issues(ids, self.annotation["segments_info"], self.path, self.file)
+            issues += self._extent_issues(ids)
+        return ()
+
+    def _extent_issues(self, ids: NDArray[np.int32]) -> Iterator[DatasetIssue]:
+        """Yield an error for each area and box that is not that of the pixels."""
+        segments = self.annotation["segments_info"]
+        known = sorted({segment["id"] for segment in segments} - {0})
+        numbers, _ = number_segments(ids, known)
+        areas, boxes = areas_and_boxes(numbers, len(known))
+        measured = dict(zip(known, zip(areas, boxes, strict=True), strict=True))
+        for segment in segments:
+            area, box = measured.get(segment["id"], (0, None))
+            if not area or box is None:
+                continue
+            who, values = f"segment {segment['id']} of {self.path}", segment["bbox"]
+            if segment["area"] != area:
+                found = f"{who} has the area {segment['area']}"
+                yield error("wrong area", self.file, found, f"{area}, its number of pixels")
+            if len(values) != 4 or not all(
+                abs(value - wanted) <= SEGMENT_BOX_SLACK
+                for value, wanted in zip(values, box.xywh(), strict=True)
+            ):
+                found = f"{who} has the bbox {values}"
+                yield error("wrong bbox", self.file, found, f"{box.xywh()} (x, y, width, height)")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelGroundTruth:
+    """One label PNG; ``labels`` None allows any."""
+
+    path: str
+    labels: LabelRange | None
+
+    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
+        """Look for labels that are not allowed, and another size than the image's."""
+        seen: list[int] = []
+        with collect(issues):
+            png = check_file(self.path, f"the image {image.path}" if image else "its image")
+            check_mode(png, LABEL_MODES, "one number a pixel")
+            with collect(issues):
+                check_labels(self.path, png.pixels, self.labels)
+            if image is not None:
+                with collect(issues):
+                    check_size(self.path, png.size, image.size, f"its image {image.path}")
+            seen += labels_in(png.pixels).tolist()
+        return seen
+
+
+class GroundTruthCheck:
+    """Refuses an image that is to be evaluated, before the model runs: all evaluators or none.
+
+    Args:
+        labels: What label maps may hold; None leaves labels unchecked.
+        segments: Panoptic PNG and ``segments_info`` of each image id.
+    """
+
+    def __init__(
+        self,
+        labels: LabelRange | None,
+        segments: Mapping[Any, tuple[str, Sequence[Mapping[str, Any]]]],
+    ) -> None:
+        self.labels, self.segments = labels, segments
+
+    def __call__(self, image: Mapping[str, Any]) -> None:
+        """Look at the ground truth of one image; its dict has its height and width."""
+        size = image["height"], image["width"]
+        if "sem_seg_file_name" in image:
+            path = str(image["sem_seg_file_name"])
+            labels = read_label_png(path)
+            check_size(path, labels.shape[:2], size, "its image")
+            check_labels(path, labels, self.labels)
+        if image.get("image_id") in self.segments:
+            path, segments = self.segments[image["image_id"]]
+            ids = read_panoptic_png(path)
+            check_size(path, ids.shape, size, "its image")
+            absent = check_segments(path, ids, segments)
+            if absent:
+                raise DatasetIssueError(absent[0])
+
+
+def build_ground_truth_check(name: str) -> Callable[[Mapping[str, Any]], None]:
+    """Return the check of a registered data set, by its metadata."""
+    from detectron2.data import MetadataCatalog
+
+    from freqfusion.data.coco import read_json
+
+    metadata = MetadataCatalog.get(name)
+    segments = {}
+    if metadata.get("panoptic_json") and metadata.get("panoptic_root"):
+        segments = {
+            entry["image_id"]: (
+                str(Path(metadata.panoptic_root) / entry["file_name"]),
+                entry["segments_info"],
+            )
+            for entry in read_json(metadata.panoptic_json)["annotations"]
+        }
+    return GroundTruthCheck(label_range(metadata), segments)
