@@ -25,7 +25,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     "layers",
     "metrics",
-    "safety",
+    "files",
     "analysis",
     "drawing",
     "config",
@@ -41,7 +41,7 @@ PROMISES = {
     "metrics": ({"numpy"}, {"metrics"}),
     "analysis": ({"torch", "numpy", "matplotlib"}, {"analysis", "layers", "metrics"}),
     "drawing": ({"numpy", "PIL"}, {"drawing", "metrics"}),
-    "safety": ({"torch", "numpy", "safetensors", "yaml"}, {"safety"}),
+    "files.py": ({"torch", "numpy", "safetensors", "yaml"}, set()),
     "data/synthetic": ({"numpy", "PIL", "tqdm"}, {"data", "metrics"}),
 }
 # The one place that may import Triton besides, which comes with torch on Linux: kernels for GPUs,

@@ -5,15 +5,24 @@ research code trained in mmdetection (backbone and neck), ResNets of torchvision
 their original release and timm, and InternImages, alone or in a segmentor.
 ``--to mask2former`` leads back to Mask2Former's names. Every name must have a rule; the tool prints
 what was mapped and dropped, and the configuration keys that the weights tell. ``--keep-names``
-brings weights from one format into another.
+brings weights from one format into another. ``IN --list`` shows names and shapes.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from freqfusion.safety.conventions import AUTHOR, HEURISTICS, module_versions, read_for_detectron2
+from torch import Tensor
+
+from freqfusion.files import (
+    AUTHOR,
+    HEURISTICS,
+    module_versions,
+    read_checkpoint,
+    read_for_detectron2,
+)
 from freqfusion.tools._convert import internimage, mask2former, swin
 from freqfusion.tools._convert.files import AUTHOR as WRITER
 from freqfusion.tools._convert.files import check_output, read, write
@@ -41,8 +50,14 @@ _NOTES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Convert one file; returns the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.output is None and not options.list:
+        parser.error("the following arguments are required: OUTPUT")
     try:
+        if options.list:
+            print(*_listed(read_checkpoint(options.input, mmap=True)), sep="\n")
+            return 0
         check_output(options.output, source=options.input, overwrite=options.overwrite)
         if options.keep_names:
             print(_rewrite(options))
@@ -67,6 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line)
     print(f"weights: {options.output}")
     return 0
+
+
+def _listed(content: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Yield a line for each tensor of a checkpoint, those in dicts with the names of these."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _listed(value, f"{prefix}{name}: ")
+        elif isinstance(value, Tensor):
+            shape = " x ".join(map(str, value.shape)) or "1"
+            yield f"{prefix}{name}  {shape}  {str(value.dtype).removeprefix('torch.')}"
 
 
 def _rewrite(options: argparse.Namespace) -> str:
@@ -198,7 +223,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="file of torch.save, *.pkl or *.safetensors")
-    add("output", type=Path, metavar="OUTPUT", help="file to write, *.pth or *.safetensors")
+    add(
+        "output",
+        type=Path,
+        nargs="?",
+        metavar="OUTPUT",
+        help="file to write, *.pth or *.safetensors",
+    )
+    add("--list", action="store_true", help="show names, shapes and types of INPUT, write nothing")
     add("--from", dest="source", choices=SOURCES, default="auto", help="where it comes from")
     add("--to", dest="target", choices=TARGETS, default=TARGETS[0], help="whose names it gets")
     prefixes = f"{PREFIX} for a ResNet, {swin.PREFIX} for other backbones"

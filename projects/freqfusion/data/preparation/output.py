@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from freqfusion.data.validation.pictures import UNREADABLE
+from freqfusion.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ class Options:
 
 def save_png(path: Path, pixels: NDArray[Any]) -> None:
     """Write a PNG; an interruption leaves the file absent or as it was."""
-    _replace(path, lambda partial: Image.fromarray(pixels).save(partial, "PNG", compress_level=4))
+    picture = Image.fromarray(pixels)
+    write_whole(path, lambda partial: picture.save(partial, "PNG", compress_level=4))
 
 
 def save_json(path: Path, content: Any) -> None:
     """Write JSON on one line; an interruption leaves the file absent or as it was."""
-    text = json.dumps(content, separators=(",", ":")) + "\n"
-    _replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_whole(path, json.dumps(content, separators=(",", ":")) + "\n")
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
@@ -74,14 +74,3 @@ def require_folder(path: Path, advice: str) -> Path:
 def missing(targets: Sequence[Path], overwrite: bool) -> list[int]:
     """Positions of the files that are to be written."""
     return [n for n, target in enumerate(targets) if overwrite or not target.is_file()]
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # No picture's suffix, so that nothing takes what an interruption left for a finished file.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from freqfusion.safety.yaml_files import parse_yaml, read_text
+from freqfusion.files import parse_yaml, read_yaml_text
 
 DATA_ARGUMENTS = (
     "detail", "size", "num_train", "num_val", "num_tune", "seed", "line_thickness", "object_size",
@@ -92,7 +92,7 @@ def read_matrix(path: Path) -> Matrix:
         ValueError: for what is unknown, missing or of another kind, with what there is.
         OSError: if the file cannot be read.
     """
-    tree = _mapping(parse_yaml(read_text(path), str(path)), str(path))
+    tree = _mapping(parse_yaml(read_yaml_text(path), str(path)), str(path))
     known(tree, _PARTS, f"{path}: unknown part")
     methods = {
         name: _method(str(name), part, f"{path}, method {name}")

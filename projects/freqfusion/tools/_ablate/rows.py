@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from freqfusion.tools._whole_file import write_whole
+from freqfusion.files import write_whole
 
 SCHEMA = 1
 LEARNING_RATES = "learning-rates.json"

@@ -1,7 +1,6 @@
 """Read checkpoints without running code from them, and write Detectron2's."""
 
-import os
-from collections import OrderedDict
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freqfusion.safety import read_checkpoint, write_safetensors
-from freqfusion.safety.conventions import HEURISTICS
+from freqfusion.files import (
+    HEURISTICS,
+    INSTALL,
+    VERSIONS,
+    read_checkpoint,
+    with_versions,
+    write_whole,
+)
 from freqfusion.tools._convert.rules import State
 
 AUTHOR = "freqfusion.convert_checkpoint"
@@ -21,7 +26,7 @@ _INSIDE, _KNOWN = "model", ("sem_seg_head.", "patch_embed.")
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, see ``freqfusion.safety.read_checkpoint``.
+    """The state dict in a checkpoint, see ``freqfusion.files.read_checkpoint``.
 
     It may be bare, under ``"state_dict"``, or, for a Mask2Former, a Swin and an InternImage, under
     ``"model"``.
@@ -90,20 +95,45 @@ def write(
         author: Whose names the weights have.
         heuristics: Whether Detectron2 is to guess which of its names are meant.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+
+    def save(partial: Path) -> None:
         if path.suffix == ".safetensors":
             write_safetensors(
-                unfinished, state, author=author, versions=versions, heuristics=heuristics
+                partial, state, author=author, versions=versions, heuristics=heuristics
             )
         else:
-            weights = OrderedDict(state)
-            if versions:
-                # Where ``Module.state_dict`` and ``load_state_dict`` keep them.
-                noted = {name: {"version": number} for name, number in versions.items()}
-                vars(weights)["_metadata"] = noted
-            torch.save({"model": weights, "__author__": author, HEURISTICS: heuristics}, unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+            weights = with_versions(state, versions or {})
+            torch.save({"model": weights, "__author__": author, HEURISTICS: heuristics}, partial)
+
+    write_whole(path, save)
+
+
+def write_safetensors(
+    path: Path,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    author: str,
+    versions: Mapping[str, int] | None = None,
+    heuristics: bool = False,
+) -> None:
+    """Write weights; tensors that share memory are written one by one.
+
+    Args:
+        path: The file.
+        weights: By their names.
+        author: Who wrote it.
+        versions: Of modules, by their names; a module may treat weights without one as old.
+        heuristics: Whether Detectron2 is to guess which of its names are meant.
+
+    Raises:
+        ValueError: if the package is not installed.
+    """
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise ValueError(f"{path} needs the package safetensors: {INSTALL}") from error
+    notes = {"format": "pt", "author": author, HEURISTICS: str(heuristics)}
+    if versions:
+        notes[VERSIONS] = json.dumps(dict(versions))
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    save_file(own, path, metadata=notes)

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from freqfusion.files import write_whole
 from freqfusion.tools._model_zoo.catalogue import Recipe
-from freqfusion.tools._whole_file import write_whole
 
 SCHEMA = 1
 FILE = Path("results/model-zoo.json")
