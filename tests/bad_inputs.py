@@ -299,6 +299,12 @@ CASES = [
     Case(
         "polygon outside", polygon(60, 60, 70, 60, 70, 70), "noted", "no polygon within the image"
     ),
+    Case(
+        "more points than anyone draws",
+        polygon(1, 1, *(9, 9, 9, 1) * 50_000),
+        "refused",
+        "object 0 has 100001 points in its polygons, and at most 100000 are read",
+    ),
     Case("odd polygon", polygon(1, 1, 9, 1, 9, 9, 5), "accepted", "annotation 1", lost=1),
     Case(
         "RLE of another size",

@@ -16,6 +16,7 @@ from freqfusion.data.registration import register_datasets
 from freqfusion.engine import Trainer
 from freqfusion.engine.command_line import explain_errors
 from freqfusion.engine.data_parallel import unwrapped
+from freqfusion.engine.output_folder import locked_folder
 from freqfusion.engine.sharding import whole
 
 ONE_IMAGE = "one_panoptic_image"
@@ -101,6 +102,12 @@ def leave_what_aborts(folder, may_speak):
     """Leave what aborts a finalization, and write a file when Python's exit handlers run."""
     sys.left_behind = Aborts()
     atexit.register(Path(folder, str(comm.get_rank())).touch)
+
+
+def enter(folder, may_speak):
+    """Keep other runs out of a folder, as a run does when it begins."""
+    with explain_errors(debug=False, may_speak=may_speak), locked_folder(folder):
+        pass
 
 
 def fail(how, may_speak):

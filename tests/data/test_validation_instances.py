@@ -206,6 +206,11 @@ BROKEN_INSTANCES = {
         {("degenerate polygon", INSTANCES)},
         "polygon 0 of annotation 1 has 2 points; expected: 3 or more points around an area",
     ),
+    "polygon of too many points": (
+        instance(lambda a: a.update(segmentation=[[1.0, 1.0, *(9.0, 9.0, 9.0, 1.0) * 50_000]])),
+        {("degenerate polygon", INSTANCES)},
+        "annotation 1 has 100001 points in its polygons; expected: at most 100000",
+    ),
     "polygon without area": (
         instance(lambda a: a["segmentation"].append([1.0, 1.0, 5.0, 5.0, 9.0, 9.0])),
         {("degenerate polygon", INSTANCES)},

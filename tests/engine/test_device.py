@@ -37,6 +37,13 @@ def test_mixed_precision_stays_with_a_gpu(monkeypatch):
     assert (cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED) == ("cuda", True)
 
 
+@pytest.mark.parametrize("name", ["cdua", "cudaa", "vulkan", ""])
+def test_device_that_is_not_there(name):
+    """Of these torch knows "vulkan" only, for which it has to be built."""
+    with pytest.raises(ValueError, match=f"MODEL.DEVICE {name} is no device that torch can use"):
+        fit_device(load_config("", ["MODEL.DEVICE", name]))
+
+
 class Messages(logging.Handler):
     """Keeps warnings; hung onto the logger, since Detectron2 stops them on their way up."""
 

@@ -75,6 +75,13 @@ def test_sound_configuration_passes_and_is_left_as_it_is(small_cfg):
             "the model cannot be built: timm has no model 'resnet1'",
         ),
         ({"MODEL__WEIGHTS": "none/r18.pth"}, "MODEL.WEIGHTS names none/r18.pth, which does not ex"),
+        ({"MODEL__WEIGHTS": "file:///a.pth"}, "WEIGHTS: file:///a.pth is no address of weights"),
+        ({"MODEL__WEIGHTS": "s3://a/b.pth"}, "for a file on this machine write its path"),
+        (
+            {"MODEL__WEIGHTS": "catalog://ImageNetPretrained/x"},
+            "WEIGHTS: catalog://ImageNetPretrained/x cannot be fetched: KeyError ('x')",
+        ),
+        ({"MODEL__WEIGHTS": "catalog://x"}, "model not present in the catalog: x"),
         (
             {"DATASETS__TRAIN": ("synthetic_panoptic_train_seperated",)},
             "DATASETS.TRAIN names synthetic_panoptic_train_seperated, which is not registered; did"

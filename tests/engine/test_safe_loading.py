@@ -169,6 +169,12 @@ def test_checkpoint_that_is_gone(tmp_path):
         checkpointer.resume_or_load("", resume=True)
 
 
+@pytest.mark.parametrize("address", ["file:///a.pth", "s3://a/b.pth", "catalog://a"])
+def test_addresses_that_lead_nowhere(address):
+    with pytest.raises(ValueError, match=f"^{address} (is no address|cannot be fetched)"):
+        SafeCheckpointer(Small()).load(address)
+
+
 def test_options_behind_a_file(tmp_path):
     """Detectron2's way to have names guessed."""
     torch.save({"module": torch.ones(6)}, tmp_path / "x.pth")

@@ -185,6 +185,18 @@ def test_messages(arguments, message, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.detectron2
+def test_weights_of_another_model(tmp_path, capsys):
+    import torch
+
+    weights, image = tmp_path / "other.pth", tmp_path / "a.png"
+    torch.save({"x.weight": torch.ones(3)}, weights)
+    Image.new("RGB", (32, 32)).save(image)
+    arguments = ["--config-file", CONFIG, "--input", str(image), "--weights", str(weights)]
+    assert visualize.main([*arguments, "--output", str(tmp_path / "out")]) == 2
+    assert f"no parameter of the model is in {weights}" in capsys.readouterr().err
+
+
+@pytest.mark.detectron2
 def test_unknown_configuration_key(tmp_path, capsys):
     out = ["--output", str(tmp_path / "out")]
     arguments = ["--config-file", CONFIG, "--input", "x.jpg", *out]

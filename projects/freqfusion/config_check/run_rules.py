@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from detectron2.config import CfgNode
@@ -115,6 +116,9 @@ def solver_rules(cfg: CfgNode) -> Iterator[str]:
             yield (
                 f"SOLVER.CHECKPOINT.{name} must be 0 ({none}) or more; got {node.CHECKPOINT[name]}"
             )
+    for name in ("BASE_LR", "WEIGHT_DECAY"):
+        if not 0 <= node[name] < math.inf:
+            yield f"SOLVER.{name} must be a finite number from 0 on; got {node[name]}"
     for name in ("MAX_ITER", "CHECKPOINT_PERIOD"):
         if node[name] < 1:
             yield f"SOLVER.{name} must be at least 1; got {node[name]}"

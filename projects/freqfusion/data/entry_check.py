@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode
 
-from freqfusion.data.validation.shapes import finite_numbers, runs_of
+from freqfusion.data.validation.shapes import (
+    MOST_POINTS,
+    finite_numbers,
+    number_of_points,
+    runs_of,
+)
 
 # Of the longer side of the image: farther outside, drawing a polygon takes forever.
 _REACH = 10
@@ -94,6 +99,12 @@ def _polygon_notes(polygons: Sequence[Any], size: Sequence[int | None]) -> Itera
     reach = _REACH * max((side for side in size if side), default=0) or np.inf
     if not polygons:
         raise ValueError("has a segmentation without a polygon")
+    points = number_of_points(polygons)
+    if points > MOST_POINTS:
+        raise ValueError(
+            f"has {points} points in its polygons, and at most {MOST_POINTS} are read: take fewer,"
+            " or a run-length mask"
+        )
     corners = []
     for number, polygon in enumerate(polygons):
         values = finite_numbers(polygon)

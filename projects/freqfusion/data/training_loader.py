@@ -162,7 +162,8 @@ def _outlive_signals(_: int) -> None:
 
     Only that process ends this one, by SIGTERM too; hence a look at who sent the signal.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
@@ -15,7 +15,12 @@ from detectron2.utils import comm
 from torch import nn
 
 from freqfusion.data.tally import BadSampleError
-from freqfusion.engine.checkpoint import Interrupted, LastSaveFailedError, RunCheckpointer
+from freqfusion.engine.checkpoint import (
+    INTERRUPTED,
+    Interrupted,
+    LastSaveFailedError,
+    RunCheckpointer,
+)
 from freqfusion.engine.launch import (
     Finding,
     Meeting,
@@ -51,6 +56,11 @@ def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
         help="start over in an OUTPUT_DIR that has a run already, whose files are deleted",
     )
     parser.add_argument(
+        "--allow-random-weights",
+        action="store_true",
+        help="let --eval-only evaluate a model whose weights are in no file, or not all of them",
+    )
+    parser.add_argument(
         "--debug",
         action="store_true",
         help="show where an error of the configuration or of the data was found",
@@ -64,6 +74,15 @@ def main(options: argparse.Namespace) -> int:
     The processes are those that ``torchrun`` or SLURM has started, or those that ``--num-gpus`` or
     ``--num-processes`` asks for.
     """
+    try:
+        return _main(options)
+    except KeyboardInterrupt:
+        if _is_first():
+            _say("interrupted")
+        return INTERRUPTED
+
+
+def _main(options: argparse.Namespace) -> int:
     with explain_errors(debug=options.debug, may_speak=_is_first):
         place = place_in_environment(os.environ)
         if place:
@@ -142,11 +161,23 @@ def explain_errors(
 
 def run(arguments: argparse.Namespace, may_speak: Callable[[], bool] = lambda: True) -> Any:
     """Train or evaluate in one process; the configuration has been checked."""
+    try:
+        with ExitStack() as hold:
+            return _run(arguments, may_speak, hold)
+    except KeyboardInterrupt:
+        if comm.is_main_process():
+            goes_on = "the same command with --resume goes on from the last checkpoint, if any"
+            _say("interrupted" if arguments.eval_only else f"interrupted; {goes_on}")
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _run(arguments: argparse.Namespace, may_speak: Callable[[], bool], hold: ExitStack) -> Any:
     with explain_errors(debug=arguments.debug, may_speak=may_speak):
-        cfg = setup(arguments, checked=True)
+        cfg = setup(arguments, checked=True, hold=hold)
     if arguments.eval_only:
+        every = not getattr(arguments, "allow_random_weights", False)
         with explain_errors(debug=arguments.debug, may_speak=may_speak):
-            given = load_for_evaluation(cfg, resume=arguments.resume)
+            given = load_for_evaluation(cfg, resume=arguments.resume, every=every)
         with explain_errors(debug=arguments.debug, may_speak=may_speak, kinds=(BadSampleError,)):
             return evaluate_given(cfg, given, config_file=arguments.config_file)
     with explain_errors(debug=arguments.debug, may_speak=may_speak):
@@ -158,8 +189,10 @@ def run(arguments: argparse.Namespace, may_speak: Callable[[], bool] = lambda: T
     except (Interrupted, LastSaveFailedError) as end:
         if comm.is_main_process():
             _say(end)
-        if isinstance(end, LastSaveFailedError):
-            raise SystemExit(USER_ERROR) from None
+        comm.synchronize()  # the first process that ends with a code ends the others
+        code = end.code if isinstance(end, Interrupted) else USER_ERROR
+        if code:
+            raise SystemExit(code) from None
         return None
 
 
@@ -176,11 +209,12 @@ def evaluate(cfg: CfgNode, *, resume: bool = False, config_file: str = "") -> An
     return evaluate_given(cfg, load_for_evaluation(cfg, resume=resume), config_file=config_file)
 
 
-def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> Given:
+def load_for_evaluation(cfg: CfgNode, *, resume: bool = False, every: bool = False) -> Given:
     """The model with ``MODEL.WEIGHTS``, or with ``resume`` those of the last checkpoint.
 
     Raises:
-        ValueError: for weights that are refused or damaged.
+        ValueError: for weights that are refused or damaged, and where ``every`` parameter must be
+            in the file and one is not.
         OSError: for weights that are not there.
     """
     model = Trainer.build_model(cfg)
@@ -188,6 +222,8 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False) -> Given:
     resumes = resume and checkpointer.has_checkpoint()
     weights = checkpointer.get_checkpoint_file() if resumes else cfg.MODEL.WEIGHTS
     checkpoint = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    if every:
+        checkpointer.check_loaded(weights, every=True)
     # Checkpoints have the number of their last iteration, from 0; other weights have none.
     return Given(model, weights, checkpoint.get("iteration"))
 

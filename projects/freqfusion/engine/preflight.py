@@ -10,9 +10,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from freqfusion.config_check import check_config, did_you_mean
-from freqfusion.engine.checkpoint import has_checkpoint
+from freqfusion.engine.checkpoint import has_checkpoint, local_weights
 from freqfusion.engine.model_check import check_model
 from freqfusion.files import check_checkpoint
+
+# Addresses that are left to the run, since a download may take long.
+_DOWNLOADED = ("https://", "http://", "ftp://", "detectron2://")
 
 
 def preflight(
@@ -72,13 +75,14 @@ def _gpu_norms(node: CfgNode, prefix: str) -> Iterator[str]:
 def _check_weights(cfg: CfgNode, resume: bool) -> Iterator[str]:
     """Whether the weights are there and can be read, as far as that shows without reading them."""
     path = cfg.MODEL.WEIGHTS
-    if not path or (resume and has_checkpoint(cfg.OUTPUT_DIR)) or "://" in path:
-        return
-    if not os.path.exists(path):
-        yield f"MODEL.WEIGHTS names {path}, which does not exist"
+    if not path or (resume and has_checkpoint(cfg.OUTPUT_DIR)) or path.startswith(_DOWNLOADED):
         return
     try:
-        check_checkpoint(path)
+        local = local_weights(path)
+        if os.path.exists(local):
+            check_checkpoint(local)
+        else:
+            yield f"MODEL.WEIGHTS names {path}, which does not exist"
     except (ValueError, OSError) as error:
         yield f"MODEL.WEIGHTS: {error}"
 

@@ -95,7 +95,7 @@ class ResumableTrainer(DefaultTrainer):
             self.tally.load_state_dict(own["tally"])
 
     def train(self) -> Any:
-        """Train; SIGTERM and SIGUSR1 save and end the run at the end of a step.
+        """Train; SIGTERM, SIGUSR1 and SIGINT save and end the run at the end of a step.
 
         Raises:
             Interrupted: after a signal.

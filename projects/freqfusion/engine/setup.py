@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -18,22 +19,27 @@ from freqfusion.data.registration import register_datasets
 from freqfusion.engine.config_file import read_config_file
 from freqfusion.engine.config_merge import merge_file, merge_overrides
 from freqfusion.engine.launch.request import processes_here
-from freqfusion.engine.output_folder import check_output_folder, remove_run
+from freqfusion.engine.output_folder import check_output_folder, locked_folder, remove_run
 from freqfusion.engine.preflight import preflight
 
 logger = logging.getLogger(__name__)
 
 
-def setup(arguments: argparse.Namespace, *, checked: bool = False) -> CfgNode:
+def setup(
+    arguments: argparse.Namespace, *, checked: bool = False, hold: ExitStack | None = None
+) -> CfgNode:
     """The frozen configuration of Detectron2's command line, with logging set up.
 
     ValueError for what the user can mend, before anything is built or written: see ``load_config``
-    and ``preflight``, which is left out where the configuration is ``checked`` already.
+    and ``preflight``, which is left out where the configuration is ``checked`` already. ``hold``
+    keeps other runs out of the output folder until it is closed.
     """
     asked, cfg = _read(arguments)
     if not checked:
         _preflight(cfg, arguments, comm.get_world_size())
         check_output_folder(cfg.OUTPUT_DIR, arguments)
+    if hold is not None:
+        hold.enter_context(locked_folder(cfg.OUTPUT_DIR))
     if getattr(arguments, "overwrite", False) and not arguments.eval_only:
         if comm.is_main_process():
             remove_run(cfg.OUTPUT_DIR)
@@ -65,6 +71,12 @@ def check(arguments: argparse.Namespace, world_size: int | None = None) -> tuple
     here = 1 if world_size else processes_here(arguments, cfg.MODEL.DEVICE)
     _preflight(cfg, arguments, world_size or here * arguments.num_machines)
     check_output_folder(cfg.OUTPUT_DIR, arguments)
+    random = getattr(arguments, "allow_random_weights", False) or arguments.resume
+    if arguments.eval_only and not (cfg.MODEL.WEIGHTS or random):
+        raise ValueError(
+            "there are no weights to evaluate: give MODEL.WEIGHTS FILE, or --resume for the last"
+            " checkpoint of OUTPUT_DIR; --allow-random-weights evaluates the model as it is built"
+        )
     return str(cfg.MODEL.DEVICE), here
 
 
@@ -86,14 +98,27 @@ def load_config(
 def fit_device(cfg: CfgNode) -> bool:
     """Move to the CPU where the configuration names a GPU and there is none; say whether it did.
 
-    Mixed precision in float16 needs the GPU and is switched off with it.
+    Mixed precision in float16 needs the GPU and is switched off with it. ValueError for a device
+    that torch does not know or that this machine does not have.
     """
+    check_device(cfg.MODEL.DEVICE)
     if not cfg.MODEL.DEVICE.startswith("cuda") or torch.cuda.is_available():
         return False
     cfg.MODEL.DEVICE = "cpu"
     if cfg.SOLVER.AMP.DTYPE == "float16":
         cfg.SOLVER.AMP.ENABLED = False
     return True
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError unless torch knows a device, and can use it where it is no GPU of CUDA."""
+    try:
+        if torch.device(name).type != "cuda":  # which is not to be set up in this process
+            torch.empty(0, device=name)
+    except Exception as error:
+        raise ValueError(
+            f"MODEL.DEVICE {name} is no device that torch can use here: set cuda, or cpu"
+        ) from error
 
 
 def _read(arguments: argparse.Namespace) -> tuple[CfgNode, CfgNode]:

@@ -65,7 +65,8 @@ def build_model(cfg: Any, *, needs_weights: bool = True) -> Any:
     """The model of a configuration with the weights of ``MODEL.WEIGHTS``, in evaluation mode.
 
     Raises:
-        ValueError: if there are no weights though they are needed, or no such file.
+        ValueError: if there are no weights though they are needed, no such file, or no parameter of
+            the model in it.
     """
     from detectron2.modeling import build_model
 
@@ -75,7 +76,9 @@ def build_model(cfg: Any, *, needs_weights: bool = True) -> Any:
         check_weights(cfg.MODEL.WEIGHTS)
     model = build_model(cfg.clone()).eval()
     if cfg.MODEL.WEIGHTS:
-        SafeCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        checkpointer = SafeCheckpointer(model)
+        checkpointer.load(cfg.MODEL.WEIGHTS)
+        checkpointer.check_loaded(cfg.MODEL.WEIGHTS, every=False)
     return model
 
 

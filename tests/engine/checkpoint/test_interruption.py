@@ -35,7 +35,7 @@ class Asked(Killing):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_signal_saves_and_ends_and_a_resumed_run_is_exact(semantic_cfg, tmp_path, number):
     """It comes where an evaluation is due, which the resumed run makes up for."""
     before = signal.getsignal(number)
@@ -217,7 +217,7 @@ def test_killed_at_random_moments(tmp_path, datasets, starter, wanted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
 @pytest.mark.parametrize("starter", STARTERS)
 def test_signal_to_all_processes_of_a_run(tmp_path, datasets, starter, name):
     """Loading workers too, as a machine does that goes; torchrun hands it on itself."""
@@ -227,7 +227,7 @@ def test_signal_to_all_processes_of_a_run(tmp_path, datasets, starter, name):
     said = run.communicate()[1]
     assert said.count(f"ended by {name} after") == 1, said
     if starter != "torchrun":
-        assert run.returncode == 0
+        assert run.returncode == (130 if name == "SIGINT" else 0)
         # Python's own tracker of resources, beside spawned processes, ends by SIGUSR1 with a trace.
         assert "Traceback" not in said or (starter, name) == ("two processes", "SIGUSR1")
     last = saved(tmp_path / "run")

@@ -12,11 +12,12 @@ import torch
 from same_numbers import check_same, check_same_steps
 from torch.multiprocessing import ProcessRaisedException
 from toy_configs import change
-from worker_runs import LABELLED, ONE_IMAGE, fail, leave_what_aborts, record_runs, register
+from worker_runs import LABELLED, ONE_IMAGE, enter, fail, leave_what_aborts, record_runs, register
 
 from freqfusion.data.synthetic.parallel import default_workers
 from freqfusion.engine.launch import Place, start_processes
 from freqfusion.engine.launch.processes import _share_cores
+from freqfusion.engine.output_folder import locked_folder
 
 ROOT = Path(__file__).parents[3]
 CONFIG = "configs/synthetic/semantic-segmentation/sfm_semantic_fpn_r18.yaml"
@@ -129,6 +130,14 @@ def test_processes_end_without_finalizing_python(tmp_path):
     """Meanwhile a thread of gloo that releases its last tensor aborts the process."""
     assert start_processes(leave_what_aborts, tmp_path, count=2, device="cpu") == 0
     assert {file.name for file in tmp_path.iterdir()} == {"0", "1"}
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_run_stay_out_of_the_folder_of_another(tmp_path, capfd):
+    with locked_folder(str(tmp_path)):
+        assert start_processes(enter, str(tmp_path), count=2, device="cpu") == 2
+    assert capfd.readouterr().err.count(f"is in use by process {os.getpid()} on") == 1
+    assert start_processes(enter, str(tmp_path), count=2, device="cpu") == 0
 
 
 @pytest.mark.slow

@@ -25,8 +25,10 @@ from freqfusion.data.validation.index import (
 )
 from freqfusion.data.validation.pictures import Picture, Size, size_findings
 from freqfusion.data.validation.shapes import (
+    MOST_POINTS,
     Shape,
     finite_numbers,
+    number_of_points,
     polygon_area,
     polygon_shape,
     run_shape,
@@ -180,6 +182,10 @@ def _check_polygons(polygons: Any, who: str, file: str) -> tuple[list[Finding], 
     if not isinstance(polygons, list) or not polygons:
         found = f"{who} has the segmentation {polygons!r:.60}"
         return [error("malformed entry", file, found, "polygons or a run-length mask")], None
+    points = number_of_points(polygons)
+    if points > MOST_POINTS:
+        found = f"{who} has {points} points in its polygons"
+        return [error("degenerate polygon", file, found, f"at most {MOST_POINTS}")], None
     for number, polygon in enumerate(polygons):
         values = finite_numbers(polygon)
         reason = None

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from freqfusion.data.synthetic.rle import decompress
 
+# Of all polygons of an object, many times what anyone draws: millions fill the memory in training.
+MOST_POINTS = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -42,6 +45,11 @@ def polygon_shape(polygons: Sequence[NDArray[np.float64]]) -> Shape:
     left, top = corners.min(axis=0).tolist()
     right, bottom = corners.max(axis=0).tolist()
     return Shape(max(areas) - slack, sum(areas) + slack, (left, top, right, bottom))
+
+
+def number_of_points(polygons: Sequence[Any]) -> int:
+    """Count the points of all polygons, without a look at what they are."""
+    return sum(len(polygon) // 2 for polygon in polygons if hasattr(polygon, "__len__"))
 
 
 def _closed(points: NDArray[np.float64]) -> NDArray[np.float64]:

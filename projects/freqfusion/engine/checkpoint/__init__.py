@@ -2,13 +2,15 @@
 
 from freqfusion.engine.checkpoint.files import SaveError, replace_file
 from freqfusion.engine.checkpoint.interruption import (
+    ASKING,
+    INTERRUPTED,
     Asked,
     Interrupted,
     LastSaveFailedError,
     signals_noted,
 )
 from freqfusion.engine.checkpoint.process_state import process_state, restore_process
-from freqfusion.engine.checkpoint.reading import SafeCheckpointer
+from freqfusion.engine.checkpoint.reading import SafeCheckpointer, local_weights
 from freqfusion.engine.checkpoint.run_checkpointer import (
     RunCheckpointer,
     has_checkpoint,
@@ -17,6 +19,8 @@ from freqfusion.engine.checkpoint.run_checkpointer import (
 from freqfusion.engine.checkpoint.saving import Saving
 
 __all__ = [
+    "ASKING",
+    "INTERRUPTED",
     "Asked",
     "Interrupted",
     "LastSaveFailedError",
@@ -25,6 +29,7 @@ __all__ = [
     "SaveError",
     "Saving",
     "has_checkpoint",
+    "local_weights",
     "process_state",
     "remove_leftovers",
     "replace_file",

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ASKING = (signal.SIGTERM, signal.SIGUSR1)
+from detectron2.utils import comm
+
+ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+INTERRUPTED = 128 + signal.SIGINT  # exit code, as shells have it
+# Ctrl-C reaches a process from the terminal, and from the process that started it.
+_ONE_KEYSTROKE = 1.0  # seconds
+_ONCE_MORE = b"\nending after this step; Ctrl-C once more ends at once, without saving\n"
 
 
 class Interrupted(BaseException):
     """A run was asked to end, and has saved; its text says how to go on.
 
     No Exception, because nothing went wrong: nothing is to be logged as an error.
+
+    Args:
+        text: Says how to go on.
+        by: Name of the signal.
     """
+
+    def __init__(self, text: str, by: str) -> None:
+        super().__init__(text)
+        self.code = INTERRUPTED if by == "SIGINT" else 0
 
 
 class LastSaveFailedError(BaseException):
@@ -26,19 +42,30 @@ class Asked:
     """Which signal has come, if any."""
 
     name = ""
+    since = 0.0
 
 
 @contextmanager
 def signals_noted(asked: Asked) -> Iterator[None]:
-    """Meanwhile SIGTERM and SIGUSR1 are noted; in the main thread, elsewhere they do as before."""
+    """Meanwhile signals are noted; in the main thread, elsewhere they do as before.
+
+    A second SIGINT is a KeyboardInterrupt.
+    """
 
     def note(number: int, _: FrameType | None) -> None:
-        asked.name = signal.Signals(number).name
+        name, now = signal.Signals(number).name, time.monotonic()
+        if asked.name == "SIGINT":  # torchrun sends SIGTERM after it
+            if name == "SIGINT" and now - asked.since > _ONE_KEYSTROKE:
+                raise KeyboardInterrupt
+            return
+        if name == "SIGINT" and comm.is_main_process():
+            os.write(2, _ONCE_MORE)
+        asked.name, asked.since = name, now
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = [(number, signal.signal(number, note)) for number in _ASKING]
+    before = [(number, signal.signal(number, note)) for number in ASKING]
     try:
         yield
     finally:

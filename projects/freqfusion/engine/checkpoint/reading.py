@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
 
 from freqfusion.engine.checkpoint import imagenet  # noqa: F401, registers its addresses
 from freqfusion.files import AUTHOR, HEURISTICS, read_for_detectron2
@@ -27,11 +28,12 @@ class SafeCheckpointer(DetectionCheckpointer):
     refused or damaged, FileNotFoundError for what is not there.
     """
 
+    _left: list[str] | None = None  # parameters that the loaded file does not have
+
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As Detectron2's; a load that failed leaves nothing behind that would stop the next."""
         try:
-            # Behind a question mark are options, as in addresses.
-            if path and "://" not in path and not os.path.isfile(path.partition("?")[0]):
+            if path and not os.path.isfile(local_weights(path)):
                 raise FileNotFoundError(f"there is no checkpoint {path}")
             content: dict[str, Any] = super().load(path, *args, **kwargs)
         finally:
@@ -42,6 +44,32 @@ class SafeCheckpointer(DetectionCheckpointer):
         """The checkpoint that ``last_checkpoint`` names, "" without one; raises as ``noted``."""
         path = noted(self.save_dir)
         return "" if path is None else str(path)
+
+    def check_loaded(self, weights: str, *, every: bool) -> None:
+        """Raise ValueError where parameters are still random: any of them (``every``), or all."""
+        names = [name for name, _ in self.model.named_parameters()]
+        left = names if self._left is None else self._left
+        if len(left) == len(names):
+            raise ValueError(
+                f"no parameter of the model is in {weights or 'a file, since none is named'}: give"
+                " the weights of this model as MODEL.WEIGHTS FILE"
+            )
+        if left and every:
+            raise ValueError(
+                f"{len(left)} of {len(names)} parameters of the model are not in {weights}, such as"
+                f" {left[0]}: give all weights of this model as MODEL.WEIGHTS FILE, or"
+                " --allow-random-weights to leave them random"
+            )
+
+    def _load_model(self, checkpoint: Any) -> Any:
+        found = super()._load_model(checkpoint)
+        missing = set(found.missing_keys)
+        # A parameter may have several names, of which a file needs one.
+        named = list(self.model.named_parameters(remove_duplicate=False))
+        loaded = {id(parameter) for name, parameter in named if name not in missing}
+        own = self.model.named_parameters()
+        self._left = [name for name, parameter in own if id(parameter) not in loaded]
+        return found
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         content = read_for_detectron2(filename)
@@ -54,6 +82,28 @@ class SafeCheckpointer(DetectionCheckpointer):
         if query:
             raise ValueError(f"{filename}: {', '.join(query)} is not known behind a question mark")
         return content
+
+
+def local_weights(path: str) -> str:
+    """Return the file of weights, which may not be there; fetch it where ``path`` is an address.
+
+    Raises:
+        ValueError: for an address that is of no known kind, or at which nothing can be fetched.
+    """
+    # Behind a question mark are options.
+    path = path.partition("?")[0]
+    if "://" not in path:
+        return path
+    try:
+        local: str = PathManager.get_local_path(path)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be fetched: {type(error).__name__} ({error})") from error
+    if not os.path.isfile(local):
+        raise ValueError(
+            f"{path} is no address of weights (https://, detectron2://, imagenet://); for a file"
+            " on this machine write its path"
+        )
+    return local
 
 
 def noted(folder: str | os.PathLike[str]) -> Path | None:

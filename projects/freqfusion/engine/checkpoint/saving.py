@@ -65,7 +65,8 @@ class Saving(HookBase):
             folder = self._checkpointer.save_dir
             raise Interrupted(
                 f"ended by {signal} after {done} of {self.trainer.max_iter} iterations, which are"
-                f" saved in {folder}; the same command with --resume goes on"
+                f" saved in {folder}; the same command with --resume goes on",
+                signal,
             )
 
     def _agreed(self) -> tuple[str, bool]:

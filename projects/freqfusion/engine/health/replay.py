@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import yaml
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
@@ -14,6 +13,7 @@ import freqfusion.modeling  # noqa: F401 - registers what a configuration can na
 from freqfusion.config import get_freqfusion_cfg
 from freqfusion.engine.health.dump import Dump, read_dump
 from freqfusion.engine.health.examination import Finding, examine
+from freqfusion.files import parse_yaml
 
 
 def replay(path: str, *, device: str | None = None) -> tuple[Dump, Finding]:
@@ -31,8 +31,8 @@ def replay(path: str, *, device: str | None = None) -> tuple[Dump, Finding]:
     dump = read_dump(path)
     cfg = get_freqfusion_cfg()
     try:
-        cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(dump.config)))
-    except (KeyError, ValueError, yaml.YAMLError) as error:
+        cfg.merge_from_other_cfg(CfgNode(parse_yaml(dump.config, path)))
+    except (KeyError, ValueError) as error:
         raise ValueError(f"the configuration in {path} is not of this version: {error}") from error
     cfg.MODEL.DEVICE = device or cfg.MODEL.DEVICE
     fit_device(cfg)

@@ -23,6 +23,7 @@ from torch.multiprocessing.spawn import (
 from torch.multiprocessing.spawn import start_processes as spawn
 
 from freqfusion.data.synthetic.parallel import default_workers
+from freqfusion.engine.checkpoint import ASKING, INTERRUPTED
 from freqfusion.engine.launch.environment import SLURM
 from freqfusion.engine.launch.meeting import TIMEOUT, Meeting
 from freqfusion.engine.launch.place import Place
@@ -44,8 +45,8 @@ def start_processes(
 ) -> int:
     """Run ``work`` in ``count`` new processes here, or in this one where it is the only one.
 
-    When one fails all are ended. Returns ``user_error`` where one ended with this exit code, else
-    0; any other failure is an exception with the trace of the process.
+    When one fails all are ended. Returns ``user_error`` or that of SIGINT where one ended with this
+    exit code, else 0; any other failure is an exception with the trace of the process.
 
     Args:
         work: Importable by its name.
@@ -66,34 +67,37 @@ def start_processes(
         for number in range(count)
     ]
     context: Any = spawn(_process, args=(places, work, given, device), nprocs=count, join=False)
-    try:
-        with _signals_handed_on(context.processes):
+    with _signals_handed_on(context.processes) as come:
+        try:
             while not context.join():
                 pass
-    except (ProcessExitedException, ProcessRaisedException):
-        # One that lost its connection to that with the user's error may have ended before it.
-        if any(process.exitcode == user_error for process in context.processes):
-            return user_error
-        raise
-    return 0
+        except (ProcessExitedException, ProcessRaisedException):
+            # One that lost its connection to that with the user's error may have ended before it.
+            codes = {process.exitcode for process in context.processes}
+            known = [code for code in (user_error, INTERRUPTED) if code in codes]
+            if not known and signal.SIGINT not in come:
+                raise
+            return known[0] if known else INTERRUPTED
+    return INTERRUPTED if signal.SIGINT in come else 0
 
 
 @contextmanager
-def _signals_handed_on(processes: Sequence[Any]) -> Iterator[None]:
-    """Meanwhile SIGTERM and SIGUSR1, by which a machine asks to end, go to the processes."""
+def _signals_handed_on(processes: Sequence[Any]) -> Iterator[set[int]]:
+    """Meanwhile signals that ask to end go to the processes; yields those that have come."""
+    come: set[int] = set()
 
     def hand_on(number: int, _: Any) -> None:
+        come.add(number)
         for process in processes:
             if process.is_alive():
                 os.kill(process.pid, number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield come
         return
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
-    before = [(number, signal.signal(number, hand_on)) for number in numbers]
+    before = [(number, signal.signal(number, hand_on)) for number in ASKING]
     try:
-        yield
+        yield come
     finally:
         for number, handler in before:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
