@@ -30,7 +30,7 @@ from freqfusion.files import (
     write_whole,
 )
 from freqfusion.tools import convert_checkpoint
-from freqfusion.tools._convert.files import read, write_safetensors
+from freqfusion.tools.convert_checkpoint import read, write_safetensors
 
 
 @pytest.fixture
