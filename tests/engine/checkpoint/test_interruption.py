@@ -103,7 +103,7 @@ def test_resume_without_a_checkpoint_begins(semantic_cfg, caplog):
 
 
 TORCHRUN = "-m torch.distributed.run --rdzv-backend c10d --rdzv-endpoint localhost:0"
-TORCHRUN += " --signals-to-handle SIGTERM,SIGUSR1"
+TORCHRUN += " --signals-to-handle SIGTERM,SIGINT,SIGUSR1"
 STARTERS = {
     "alone": (),
     "two processes": ("train_net.py", "--num-processes", "2"),
