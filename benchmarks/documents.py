@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from freqfusion.tools._whole_file import write_whole
+from freqfusion.files import write_whole
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SCHEMA = 1

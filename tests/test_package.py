@@ -25,7 +25,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     "layers",
     "metrics",
-    "safety",
+    "files",
     "analysis",
     "drawing",
     "config",
@@ -41,8 +41,8 @@ PROMISES = {
     "metrics": ({"numpy"}, {"metrics"}),
     "analysis": ({"torch", "numpy", "matplotlib"}, {"analysis", "layers", "metrics"}),
     "drawing": ({"numpy", "PIL"}, {"drawing", "metrics"}),
-    "safety": ({"torch", "numpy", "safetensors", "yaml"}, {"safety"}),
     "data/synthetic": ({"numpy", "PIL", "tqdm", "pycocotools"}, {"data", "metrics"}),
+    "files.py": ({"torch", "numpy", "safetensors", "yaml"}, set()),
 }
 # The one place that may import Triton besides, which comes with torch on Linux: kernels for GPUs,
 # loaded when a tensor on a GPU asks for them.

@@ -22,10 +22,10 @@ _SUBPACKAGES = (
     "drawing",
     "engine",
     "evaluation",
+    "files",
     "layers",
     "metrics",
     "modeling",
-    "safety",
     "tools",
 )
 _DETECTRON2_NAMES = ("add_freqfusion_config", "get_freqfusion_cfg")

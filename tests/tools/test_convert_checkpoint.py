@@ -5,11 +5,9 @@ import torch
 from golden_data import cases, reference_keys
 
 from freqfusion.tools import convert_checkpoint
-from freqfusion.tools._convert.mmdet import convert_detector
-from freqfusion.tools._convert.neck import convert_neck
-from freqfusion.tools._convert.resnet import convert_resnet
+from freqfusion.tools._convert.fusion import convert_neck, neck_settings
+from freqfusion.tools._convert.resnet import convert_detector, convert_resnet
 from freqfusion.tools._convert.rules import Rule, convert
-from freqfusion.tools._convert.settings import neck_settings
 
 STAGES = ["res2", "res3", "res4", "res5"]
 

@@ -13,8 +13,12 @@ from mask2former_models import seeded_model, things_registered
 from freqfusion import get_freqfusion_cfg
 from freqfusion.modeling import SwinTransformer
 from freqfusion.tools import convert_checkpoint
-from freqfusion.tools._convert.mask2former import convert_published, publish, windows
-from freqfusion.tools._convert.mask2former_settings import mask2former_settings
+from freqfusion.tools._convert.mask2former import (
+    convert_published,
+    mask2former_settings,
+    publish,
+    windows,
+)
 from freqfusion.tools._convert.model_check import check_against_model
 
 PIXEL, QUERIES = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor.query_feat."

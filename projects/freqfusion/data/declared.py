@@ -31,7 +31,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from freqfusion.safety.yaml_files import parse_yaml, read_text
+from freqfusion.files import parse_yaml, read_yaml_text
 
 _TOP = ("name", "root", "ignore_label", "classes", "splits")
 _CLASS = ("id", "name", "thing", "color")
@@ -78,7 +78,7 @@ def read_declaration(path: str | Path) -> Declaration:
     """Read and check a declaration; each ValueError names the file and what to change."""
     file = Path(path)
     try:
-        text = read_text(file)
+        text = read_yaml_text(file)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the data set declaration {file}: {error}") from error
     content = parse_yaml(text, str(file))

@@ -9,7 +9,6 @@ should be. A file is there completely or not at all.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from PIL import Image
 from freqfusion.data.reading import UNREADABLE
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
 from freqfusion.data.synthetic.parallel import check_workers, run_in_order
+from freqfusion.files import write_whole
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 from freqfusion.metrics.id_codec import id_to_rgb, rgb_to_id
 
@@ -268,24 +268,13 @@ def stuff_map(ids: NDArray[np.integer[Any]], labels: Mapping[int, int]) -> NDArr
 
 def save_png(path: Path, pixels: NDArray[Any]) -> None:
     """Write a PNG; an interruption leaves the file absent or as it was."""
-    _replace(path, lambda partial: Image.fromarray(pixels).save(partial, "PNG", compress_level=4))
+    image = Image.fromarray(pixels)
+    write_whole(path, lambda partial: image.save(partial, "PNG", compress_level=4))
 
 
 def save_json(path: Path, content: Any) -> None:
     """Write JSON on one line; an interruption leaves the file absent or as it was."""
-    text = json.dumps(content, separators=(",", ":")) + "\n"
-    _replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # No image's suffix, so that nothing takes what an interruption left for a finished file.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, json.dumps(content, separators=(",", ":")) + "\n")
 
 
 def _write_stuff_map(job: _Job) -> None:

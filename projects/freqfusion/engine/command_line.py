@@ -34,8 +34,8 @@ from freqfusion.engine.results import write_results
 from freqfusion.engine.setup import check, setup
 from freqfusion.engine.testing import skipped_in
 from freqfusion.engine.trainer import Trainer
+from freqfusion.files import add_unsafe_config
 from freqfusion.modeling.tta import with_augmentation
-from freqfusion.safety.arguments import add_unsafe_config
 
 USER_ERROR = 2
 

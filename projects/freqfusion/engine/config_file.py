@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 from yaml import MappingNode, ScalarNode
 
-from freqfusion.safety.yaml_files import parse_yaml, read_text
+from freqfusion.files import parse_yaml, read_yaml_text
 
 BASE = "_BASE_"
 
@@ -91,7 +91,7 @@ def _bases(tree: dict[str, Any], places: Mapping[str, Place]) -> list[str]:
 
 def _text(path: str, above: tuple[str, ...]) -> str:
     try:
-        return read_text(PathManager.get_local_path(path) if "://" in path else path)
+        return read_yaml_text(PathManager.get_local_path(path) if "://" in path else path)
     except (OSError, ValueError) as error:
         origin = f"{above[-1]}: {BASE} names {path}, which" if above else f"{path}"
         if isinstance(error, FileNotFoundError):

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from freqfusion.config_check import check_config, did_you_mean
 from freqfusion.engine.checkpoint import has_checkpoint, local_weights
 from freqfusion.engine.model_check import check_model
-from freqfusion.safety import check_checkpoint
+from freqfusion.files import check_checkpoint
 
 # Addresses that are left to the run, since a download may take long.
 _DOWNLOADED = ("https://", "http://", "ftp://", "detectron2://")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from freqfusion.safety import check_checkpoint
+from freqfusion.files import check_checkpoint
 
 logger = logging.getLogger(__name__)
 

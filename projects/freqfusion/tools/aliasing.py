@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from freqfusion.analysis.aliasing import MeasureOptions
+from freqfusion.files import add_unsafe_config
 from freqfusion.layers.sampling import ResampleMode
 from freqfusion.layers.sfm.spectrum import SpectrumWindow
-from freqfusion.safety.arguments import add_unsafe_config
 from freqfusion.tools._aliasing.figures import write_image_figures, write_spectra
 from freqfusion.tools._aliasing.measuring import AliasingMeter
 from freqfusion.tools._aliasing.report import footer, summary, table

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from freqfusion.safety.arguments import add_unsafe_config
+from freqfusion.files import add_unsafe_config
 from freqfusion.tools._analyze.measure import analyze
 from freqfusion.tools._analyze.table import render
 from freqfusion.tools._arguments import number_from, parse_size

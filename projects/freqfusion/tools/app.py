@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from freqfusion.safety.arguments import add_unsafe_config
+from freqfusion.files import add_unsafe_config
 from freqfusion.tools._app.server import ViewerServer
 from freqfusion.tools._app.uploads import Limits
 from freqfusion.tools._app.viewer import Viewer

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from freqfusion.data.validation import ERROR, NOTE, DatasetIssue, DatasetReport, check_datasets
-from freqfusion.safety.arguments import add_unsafe_config
+from freqfusion.files import add_unsafe_config
 from freqfusion.tools._arguments import number_from
 
 

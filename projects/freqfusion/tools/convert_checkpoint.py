@@ -5,28 +5,50 @@ research code trained in mmdetection (backbone and neck), ResNets of torchvision
 their original release and timm, and InternImages, alone or in a segmentor.
 ``--to mask2former`` leads back to Mask2Former's names. Every name must have a rule; the tool prints
 what was mapped and dropped, and the configuration keys that the weights tell. ``--keep-names``
-brings weights from one format into another.
+brings weights from one format into another. ``IN --list`` shows names and shapes.
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from freqfusion.safety.conventions import AUTHOR, HEURISTICS, module_versions, read_for_detectron2
+import torch
+from torch import Tensor
+
+from freqfusion.files import (
+    AUTHOR,
+    HEURISTICS,
+    INSTALL,
+    VERSIONS,
+    module_versions,
+    read_checkpoint,
+    read_for_detectron2,
+    with_versions,
+    write_whole,
+)
 from freqfusion.tools._convert import internimage, mask2former, swin
-from freqfusion.tools._convert.files import AUTHOR as WRITER
-from freqfusion.tools._convert.files import check_output, read, write
-from freqfusion.tools._convert.mask2former_settings import mask2former_settings
-from freqfusion.tools._convert.mmdet import BACKBONE, NECK, convert_detector
+from freqfusion.tools._convert.fusion import neck_settings
 from freqfusion.tools._convert.model_check import can_check, check_against_model, check_backbone
-from freqfusion.tools._convert.resnet import PREFIX, convert_resnet
-from freqfusion.tools._convert.rules import Conversion, State, shorten
-from freqfusion.tools._convert.settings import RGB_INPUT, Settings, neck_settings
+from freqfusion.tools._convert.resnet import (
+    BACKBONE,
+    NECK,
+    PREFIX,
+    convert_detector,
+    convert_resnet,
+)
+from freqfusion.tools._convert.rules import RGB_INPUT, Conversion, Settings, State, shorten
 
 SOURCES = ("auto", "mask2former", "mmdet", "torchvision", "timm", "swin", "internimage")
 _CLASSIFIERS = ("torchvision", "timm", "swin", "internimage")
 TARGETS = ("freqfusion", "mask2former")
+WRITER = "freqfusion.convert_checkpoint"
+# Where Detectron2 keeps weights, and Swin's original release; what those have that are taken from
+# there: a Mask2Former, a Swin and an InternImage.
+_SUFFIXES = (".pth", ".safetensors")
+_INSIDE, _KNOWN = "model", ("sem_seg_head.", "patch_embed.")
 _NOTES = {
     "mmdet": "a backbone of style 'caffe' needs MODEL.RESNETS.STRIDE_IN_1X1 True and its own input",
     "mask2former": "weights do not tell what MODEL.MASK2FORMER.TEST switches on, nor PRE_NORM and "
@@ -41,9 +63,15 @@ _NOTES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Convert one file; returns the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.output is None and not options.list:
+        parser.error("the following arguments are required: OUTPUT")
     try:
-        check_output(options.output, source=options.input, overwrite=options.overwrite)
+        if options.list:
+            print(*_listed(read_checkpoint(options.input, mmap=True)), sep="\n")
+            return 0
+        _check_output(options.output, source=options.input, overwrite=options.overwrite)
         if options.keep_names:
             print(_rewrite(options))
             return 0
@@ -54,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ours = state if source == "freqfusion" else result.state
         checked = _check(ours, source, settings, options)
         versions = mask2former.VERSIONS if options.target == "mask2former" else None
-        write(options.output, result.state, versions=versions)
+        _write(options.output, result.state, versions=versions)
     except (ValueError, OSError) as error:
         print(f"convert_checkpoint: {error}", file=sys.stderr)
         return 2
@@ -69,6 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _listed(content: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    """Yield a line for each tensor of a checkpoint, those in dicts with the names of these."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _listed(value, f"{prefix}{name}: ")
+        elif isinstance(value, Tensor):
+            shape = " x ".join(map(str, value.shape)) or "1"
+            yield f"{prefix}{name}  {shape}  {str(value.dtype).removeprefix('torch.')}"
+
+
 def _rewrite(options: argparse.Namespace) -> str:
     """Write the weights in the format of the output's name; what was done."""
     others = (options.source, options.target) != ("auto", TARGETS[0]) or options.prefix is not None
@@ -76,7 +114,7 @@ def _rewrite(options: argparse.Namespace) -> str:
         raise ValueError("--keep-names changes nothing but the format; leave the others out")
     content = read_for_detectron2(options.input)
     weights = content["model"]
-    write(
+    _write(
         options.output,
         weights,
         versions=module_versions(weights),
@@ -84,6 +122,120 @@ def _rewrite(options: argparse.Namespace) -> str:
         heuristics=bool(content.get(HEURISTICS)),
     )
     return f"{options.input}: {len(weights)} weights, names kept\nweights: {options.output}"
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, see ``freqfusion.files.read_checkpoint``.
+
+    It may be bare, under ``"state_dict"``, or, for a Mask2Former, a Swin and an InternImage, under
+    ``"model"``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds anything else, or objects that only running code could rebuild.
+    """
+    return _tensors(_state_dict(read_checkpoint(path)), path)
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path} holds no state dict")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path} holds a {type(value).__name__} under {name!r}; a state dict, bare or "
+                'under "state_dict", has tensors only'
+            )
+    return dict(content)
+
+
+def _state_dict(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    if isinstance(content.get("state_dict"), dict):
+        return content["state_dict"]
+    inside = content.get(_INSIDE)
+    if isinstance(inside, dict) and any(str(name).startswith(_KNOWN) for name in inside):
+        return inside
+    return content
+
+
+def _check_output(path: Path, *, source: Path, overwrite: bool) -> None:
+    """Refuse a place where the result must not be written.
+
+    Raises:
+        ValueError: if the name does not end in ``.pth`` or ``.safetensors``, or is the input's.
+        FileExistsError: if something is there and may not be replaced.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(
+            f"the output must be named *.pth, as Detectron2 expects, or *.safetensors; got {path}"
+        )
+    if path.resolve() == source.resolve():
+        raise ValueError(f"the output {path} is the input")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise FileExistsError(f"{path} exists; give --overwrite to replace a file")
+
+
+def _write(
+    path: Path,
+    state: State,
+    *,
+    versions: Mapping[str, int] | None = None,
+    author: str = WRITER,
+    heuristics: bool = False,
+) -> None:
+    """Save for a checkpointer, in the format of the name; an interruption leaves no half file.
+
+    Args:
+        path: The file.
+        state: The weights.
+        versions: Of modules, by their names; a module may treat weights without one as old.
+        author: Whose names the weights have.
+        heuristics: Whether Detectron2 is to guess which of its names are meant.
+    """
+
+    def save(partial: Path) -> None:
+        if path.suffix == ".safetensors":
+            write_safetensors(
+                partial, state, author=author, versions=versions, heuristics=heuristics
+            )
+        else:
+            weights = with_versions(state, versions or {})
+            torch.save({"model": weights, AUTHOR: author, HEURISTICS: heuristics}, partial)
+
+    write_whole(path, save)
+
+
+def write_safetensors(
+    path: Path,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    author: str,
+    versions: Mapping[str, int] | None = None,
+    heuristics: bool = False,
+) -> None:
+    """Write weights; tensors that share memory are written one by one.
+
+    Args:
+        path: The file.
+        weights: By their names.
+        author: Who wrote it.
+        versions: Of modules, by their names; a module may treat weights without one as old.
+        heuristics: Whether Detectron2 is to guess which of its names are meant.
+
+    Raises:
+        ValueError: if the package is not installed.
+    """
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise ValueError(f"{path} needs the package safetensors: {INSTALL}") from error
+    notes = {"format": "pt", "author": author, HEURISTICS: str(heuristics)}
+    if versions:
+        notes[VERSIONS] = json.dumps(dict(versions))
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    save_file(own, path, metadata=notes)
 
 
 def detect(state: State) -> str:
@@ -160,9 +312,9 @@ def _settings(
     state: State, source: str, result: Conversion, options: argparse.Namespace
 ) -> Settings:
     if source == "freqfusion":
-        return mask2former_settings(state, [])
+        return mask2former.mask2former_settings(state, [])
     if source == "mask2former":
-        return mask2former_settings(result.state, mask2former.windows(state))
+        return mask2former.mask2former_settings(result.state, mask2former.windows(state))
     if source == "swin":
         return swin.swin_settings(result.state, _prefix(options, swin.PREFIX))
     if source == "internimage":
@@ -198,7 +350,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="file of torch.save, *.pkl or *.safetensors")
-    add("output", type=Path, metavar="OUTPUT", help="file to write, *.pth or *.safetensors")
+    add(
+        "output",
+        type=Path,
+        nargs="?",
+        metavar="OUTPUT",
+        help="file to write, *.pth or *.safetensors",
+    )
+    add("--list", action="store_true", help="show names, shapes and types of INPUT, write nothing")
     add("--from", dest="source", choices=SOURCES, default="auto", help="where it comes from")
     add("--to", dest="target", choices=TARGETS, default=TARGETS[0], help="whose names it gets")
     prefixes = f"{PREFIX} for a ResNet, {swin.PREFIX} for other backbones"

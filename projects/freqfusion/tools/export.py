@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from freqfusion.safety.arguments import add_unsafe_config
+from freqfusion.files import add_unsafe_config
 from freqfusion.tools._model import build_model, metadata_of, read_config
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from freqfusion.safety.arguments import add_unsafe_config
+from freqfusion.files import add_unsafe_config
 from freqfusion.tools._arguments import number_from
 from freqfusion.tools._feature_similarity.figures import save_figures
 from freqfusion.tools._feature_similarity.layers import (

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from freqfusion.safety.arguments import add_unsafe_config
+from freqfusion.files import add_unsafe_config, write_whole
 from freqfusion.tools._arguments import number_from, one_of
 from freqfusion.tools._model import check_weights, load_model
 from freqfusion.tools._report.context import Context
@@ -22,7 +22,6 @@ from freqfusion.tools._report.section import Section
 from freqfusion.tools._report.sections import SECTIONS
 from freqfusion.tools._visualize.predictor import Predictor
 from freqfusion.tools._visualize.sources import Source, from_dataset, read_image
-from freqfusion.tools._whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 

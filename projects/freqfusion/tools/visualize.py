@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from freqfusion.drawing import RGB
-from freqfusion.safety.arguments import add_unsafe_config
+from freqfusion.files import add_unsafe_config
 from freqfusion.tools._arguments import number_from, unit_score
 from freqfusion.tools._model import check_weights, metadata_of, read_config
 from freqfusion.tools._visualize.page import Card, render_page

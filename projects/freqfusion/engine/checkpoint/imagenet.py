@@ -10,7 +10,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, file_lock, get_cache_dir
 
-from freqfusion.safety import read_checkpoint
+from freqfusion.files import read_checkpoint
 
 PREFIX = "imagenet://"
 # timm model -> the package with its weights, and the class there that knows the file.

@@ -12,7 +12,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 
 from freqfusion.engine.checkpoint import imagenet  # noqa: F401, registers its addresses
-from freqfusion.safety.conventions import AUTHOR, HEURISTICS, read_for_detectron2
+from freqfusion.files import AUTHOR, HEURISTICS, read_for_detectron2
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _LONGEST_NAME = 255
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, reading by ``freqfusion.safety``.
+    """Detectron2's checkpointer, reading by ``freqfusion.files``.
 
     Addresses (``https://``, ``detectron2://``) are downloaded as Detectron2 does, and then read in
     the same way; ``imagenet://`` is a file of an installed package. Raises ValueError for what is

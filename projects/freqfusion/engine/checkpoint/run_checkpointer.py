@@ -19,7 +19,7 @@ from freqfusion.engine.checkpoint.files import (
 )
 from freqfusion.engine.checkpoint.reading import NOTE, SafeCheckpointer, leads_out, noted
 from freqfusion.engine.sharding import is_shared
-from freqfusion.safety import check_checkpoint, read_checkpoint
+from freqfusion.files import check_checkpoint, read_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from freqfusion.engine.health.plain_data import from_plain, to_plain
-from freqfusion.safety import read_checkpoint
+from freqfusion.files import read_checkpoint
 
 _FORMAT = "freqfusion step 1"
 

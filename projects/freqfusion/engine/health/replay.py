@@ -13,7 +13,7 @@ import freqfusion.modeling  # noqa: F401 - registers what a configuration can na
 from freqfusion.config import get_freqfusion_cfg
 from freqfusion.engine.health.dump import Dump, read_dump
 from freqfusion.engine.health.examination import Finding, examine
-from freqfusion.safety.yaml_files import parse_yaml
+from freqfusion.files import parse_yaml
 
 
 def replay(path: str, *, device: str | None = None) -> tuple[Dump, Finding]:

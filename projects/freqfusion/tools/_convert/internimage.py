@@ -7,8 +7,17 @@ parts that ours has not, and are refused by name.
 
 import re
 
-from freqfusion.tools._convert.rules import Conversion, Rule, State, choice, convert
-from freqfusion.tools._convert.settings import RGB_INPUT, Settings, count_layers, needed_weight
+from freqfusion.tools._convert.rules import (
+    RGB_INPUT,
+    Conversion,
+    Rule,
+    Settings,
+    State,
+    choice,
+    convert,
+    count_layers,
+    needed_weight,
+)
 
 PREFIX = "backbone."
 _MODEL = "InternImage"

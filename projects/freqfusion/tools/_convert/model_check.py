@@ -4,8 +4,7 @@ import importlib.util
 import re
 from collections.abc import Mapping
 
-from freqfusion.tools._convert.rules import State, shorten
-from freqfusion.tools._convert.settings import Settings
+from freqfusion.tools._convert.rules import Settings, State, shorten
 
 # A model sets these itself, so a file may do without them.
 _SET_BY_THE_MODEL = re.escape("criterion.empty_weight")

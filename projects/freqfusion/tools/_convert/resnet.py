@@ -1,11 +1,27 @@
-"""ResNets with torchvision's names (timm's and mmdetection's have them too) under Detectron2's."""
+"""ResNets with torchvision's names under Detectron2's: alone, and in detectors of mmdetection.
+
+timm's and mmdetection's ResNets have torchvision's names too. Detectors are those that the research
+code trained.
+"""
 
 import re
 
-from freqfusion.tools._convert.rules import Conversion, Rule, State, choice, convert
+from freqfusion.tools._convert.fusion import convert_neck
+from freqfusion.tools._convert.rules import Conversion, Rule, State, choice, convert, shorten
 
 PREFIX = "backbone.bottom_up."
 _STATISTICS = choice(("weight", "bias", "running_mean", "running_var"))
+NECK = "neck."
+BACKBONE = "backbone."
+_HEADS = (
+    "bbox_head.",
+    "mask_head.",
+    "panoptic_fusion_head.",
+    "panoptic_head.",
+    "roi_head.",
+    "rpn_head.",
+    "semantic_head.",
+)
 
 
 def convert_resnet(state: State, *, prefix: str = PREFIX) -> Conversion:
@@ -50,3 +66,28 @@ def resnet_rules(*, source: str = "", prefix: str = PREFIX) -> list[Rule]:
             rf"{old}(?:layer[1-4]\.\d+\.)?(?:bn[1-3]|downsample\.1)\.num_batches_tracked",
         ),
     ]
+
+
+def convert_detector(state: State, *, leave_out_heads: bool = False) -> Conversion:
+    """Rename backbone and neck; heads have no counterpart here and are refused or left out.
+
+    Raises:
+        ValueError: if there are heads that may not be left out, or names without a rule.
+    """
+    heads = [name for name in state if name.startswith(_HEADS)]
+    if heads and not leave_out_heads:
+        raise ValueError(
+            f"the heads of mmdetection's detectors have no counterpart here, and there are "
+            f"{len(heads)} of their weights: {shorten(heads)}. Convert the rest with "
+            "--neck-and-backbone-only"
+        )
+    neck = {name: value for name, value in state.items() if name.startswith(NECK)}
+    rest = {name: value for name, value in state.items() if name not in neck}
+    rules = [
+        *resnet_rules(source=BACKBONE),
+        Rule("heads, left out as asked", choice(_HEADS) + ".*"),
+    ]
+    backbone = convert(rest, rules)
+    if not neck:
+        return backbone
+    return backbone | convert_neck(neck, source=NECK, prefix="backbone.")

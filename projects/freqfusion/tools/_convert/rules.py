@@ -9,7 +9,15 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 NewName = Callable[[re.Match[str]], str]
+Settings = dict[str, object]
 _SHOWN = 20
+# Statistics of ImageNet, in the order of the channels, times 255.
+RGB_INPUT: Settings = {
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "INPUT.FORMAT": "RGB",
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,19 @@ def shorten(names: Sequence[str]) -> str:
 def choice(names: Iterable[str]) -> str:
     """A regular expression that matches one of several words."""
     return f"(?:{'|'.join(map(re.escape, names))})"
+
+
+def count_layers(state: State, beginning: str) -> int:
+    """One more than the highest number of a layer; a gap is found later as missing weights."""
+    pattern = re.compile(rf"{re.escape(beginning)}(\d+)\.")
+    return max((int(match[1]) + 1 for match in map(pattern.match, state) if match), default=0)
+
+
+def needed_weight(state: State, name: str, model: str) -> Tensor:
+    """A weight that every ``model`` has; ValueError if it is missing."""
+    if name not in state:
+        raise ValueError(f"the weight {name} is missing, which every {model} has")
+    return state[name]
 
 
 def _find(rules: Sequence[Rule], name: str) -> tuple[Rule | None, re.Match[str] | None]:

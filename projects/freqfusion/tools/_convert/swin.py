@@ -10,8 +10,16 @@ import re
 from torch import Tensor
 
 from freqfusion.layers.windows import relative_position_index
-from freqfusion.tools._convert.rules import Conversion, Rule, State, convert
-from freqfusion.tools._convert.settings import RGB_INPUT, Settings, count_layers, needed_weight
+from freqfusion.tools._convert.rules import (
+    RGB_INPUT,
+    Conversion,
+    Rule,
+    Settings,
+    State,
+    convert,
+    count_layers,
+    needed_weight,
+)
 
 PREFIX = "backbone."
 INDEX = "relative_position_index"

@@ -1,1 +1,0 @@
-"""Parts of the tool that says what is in a checkpoint."""
