@@ -82,7 +82,7 @@ def machine(monkeypatch):
 
 
 def test_healthy_machine(machine, capsys):
-    assert doctor.main() == 0
+    assert doctor.main([]) == 0
     said = capsys.readouterr().out
     assert "To fix it" not in said
     assert "optional  timm" in said
@@ -107,7 +107,7 @@ def test_versions_outside_the_declared_range(machine, name, version):
 def test_missing_packages_come_in_one_command(machine, capsys):
     machine.without("numpy", "pillow")
     assert machine.commands() == [["numpy>=1.26", "Pillow>=10"]]
-    assert doctor.main() == 1
+    assert doctor.main([]) == 1
     assert "Not everything that is required is fine" in capsys.readouterr().out
 
 
@@ -161,12 +161,12 @@ def test_detectron2_is_optional_unless_it_is_demanded(machine, monkeypatch, caps
     machine.without("detectron2", "opencv-python-headless")
     machine.versions["setuptools"] = "84"
     assert machine.commands() == [], "a setuptools that Detectron2 could not live with is no defect"
-    assert doctor.main() == 0
+    assert doctor.main([]) == 0
     said = capsys.readouterr().out
     assert f"pip install --no-build-isolation 'detectron2 @ {URL}'" in said
     assert "'opencv-python-headless>=4.9'" in said
     monkeypatch.setenv("FREQFUSION_REQUIRE_DETECTRON2", "1")
-    assert doctor.main() == 1
+    assert doctor.main([]) == 1
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_layers_and_their_kernels(machine, monkeypatch, capsys):
     assert "FREQFUSION_KERNELS=torch" in machine.check("layers").found
     machine.errors["layers"] = "RuntimeError: FREQFUSION_KERNELS=triton needs tensors on a GPU"
     assert machine.check("layers").remedy == "unset FREQFUSION_KERNELS"
-    assert doctor.main() == 1
+    assert doctor.main([]) == 1
 
 
 def test_python_and_metadata_of_another_version(machine, monkeypatch):

@@ -6,6 +6,7 @@
 a broken PyTorch is one line of the report.
 """
 
+import argparse
 import glob
 import importlib.metadata
 import os
@@ -218,8 +219,13 @@ def render(checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m freqfusion.tools.doctor",
+        description="Say what is installed, what is missing or does not fit, and what fixes it.",
+    )
+    parser.parse_args(arguments)
     checks = diagnose()
     fine = all(check.status == "ok" for check in checks if check.need == "required")
     print(attempt(ENVIRONMENT)[0] or platform.platform(), render(checks), sep="\n\n")
