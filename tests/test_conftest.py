@@ -71,3 +71,17 @@ def test_required_detectron2_stops_the_run(suite: Path) -> None:
     answer = run_suite(suite, FREQFUSION_REQUIRE_DETECTRON2="1")
     assert answer.returncode == pytest.ExitCode.USAGE_ERROR
     assert "FREQFUSION_REQUIRE_DETECTRON2 is set" in answer.stderr
+
+
+def test_loggers_that_a_run_has_silenced_are_heard_again(suite: Path) -> None:
+    """Detectron2's ``setup_logger`` takes them off the root logger, where ``caplog`` listens."""
+    (suite / "tests/data/test_logs.py").write_text(
+        "import logging\n"
+        "LOGGER = logging.getLogger('freqfusion')\n"
+        "def test_silences(): LOGGER.propagate = False\n"
+        "def test_hears(caplog):\n"
+        "    LOGGER.warning('a word')\n"
+        "    assert 'a word' in caplog.text\n",
+        encoding="utf-8",
+    )
+    assert run_suite(suite).returncode == 0

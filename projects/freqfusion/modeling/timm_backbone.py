@@ -109,7 +109,7 @@ def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float
     try:
         import timm
     except ImportError as error:
-        raise ImportError("this backbone comes from timm: pip install 'timm>=1.0.3'") from error
+        raise ImportError("this backbone comes from timm: pip install 'timm>=1.0.8'") from error
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
         hint = f"; did you mean one of {', '.join(near)}?" if near else ""

@@ -119,7 +119,7 @@ def stack_mappings(
     }
     for name, maps in features.items():
         size, stack = (maps.shape[-2], maps.shape[-1]), stacks[name]
-        if stack and stack[-1].out_size != size:
+        if len(stack) and stack[-1].out_size != size:
             raise RuntimeError(
                 f"{name} has {size} pixels where its stages give {stack[-1].out_size}: pad images "
                 f"to a multiple of {max(strides.values())}, or name other modules in "
