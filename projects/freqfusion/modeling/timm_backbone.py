@@ -42,6 +42,10 @@ class TimmBackbone(Backbone):
         self.model = _create(name, pretrained, in_channels, drop_path_rate)
         if use_checkpoint:
             self.model.set_grad_checkpointing(True)
+            # Before 1.0.31, timm's activations overwrite what a recomputed part has put out.
+            for module in self.model.modules():
+                if getattr(module, "inplace", False):
+                    module.inplace = False
         # Swin gives (batch, height, width, channels).
         self.channels_last = str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC")
         info = self.model.feature_info
@@ -109,7 +113,7 @@ def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float
     try:
         import timm
     except ImportError as error:
-        raise ImportError("this backbone comes from timm: pip install 'timm>=1.0.8'") from error
+        raise ImportError("this backbone comes from timm: pip install 'timm>=1.0.13'") from error
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5]
         hint = f"; did you mean one of {', '.join(near)}?" if near else ""

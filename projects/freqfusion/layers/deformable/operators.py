@@ -18,7 +18,11 @@ _Shapes = Sequence[tuple[int, int]]
 
 def attend(value: Tensor, shapes: _Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of samples, in whichever way suits the device."""
-    if value.device.type != "cpu" or needs_standard_operators():
+    if torch.compiler.is_exporting():  # grid_sample is one node there
+        return sampled.attend(value, shapes, locations, weights)
+    if needs_standard_operators():  # not every version of torch can derive grid_sample twice
+        return sampled.attend(value, shapes, locations, weights, sample=gather_at)
+    if value.device.type != "cpu":
         return sampled.attend(value, shapes, locations, weights)
     flat = [size for shape in shapes for size in shape]
     output: Tensor = _attend(value, flat, locations, weights)

@@ -35,6 +35,9 @@ class Record(NamedTuple):
 # nothing here: they resample in the same way and record nothing.
 _RECORDS: ContextVar[dict[str, Record] | None] = ContextVar("records", default=None)
 _LISTENER: ContextVar[list[Modulations] | None] = ContextVar("listener", default=None)
+# One entry per listener in any thread: without one, torch.compile has no context variable to read,
+# which the oldest versions of torch cannot trace.
+_LISTENING: list[None] = []
 # The records of the pass that torch.compile is tracing, which cannot set a context variable. It
 # traces in one thread at a time, and a compiled graph holds nothing of this list any more.
 _TRACED: list[dict[str, Record]] = []
@@ -49,15 +52,17 @@ def record_modulations() -> Iterator[list[Modulations]]:
     """
     seen: list[Modulations] = []
     token = _LISTENER.set(seen)
+    _LISTENING.append(None)
     try:
         yield seen
     finally:
+        _LISTENING.pop()
         _LISTENER.reset(token)
 
 
 def report(modulations: Modulations) -> None:
     """Tell :func:`record_modulations`, if it is in use."""
-    listener = _LISTENER.get()
+    listener = _LISTENER.get() if _LISTENING else None
     if listener is not None:
         listener.append(modulations)
 

@@ -113,8 +113,8 @@ class SFMSemSegHead(nn.Module):
 
     def image_size(self, features: Mapping[str, Tensor]) -> tuple[int, int]:
         """Height and width that the finest map covers, or the first lattice that was resampled."""
-        name = min(self.strides, key=lambda name: self.strides[name])
-        stride, size = self.strides[name], tuple(features[name].shape[-2:])
+        stride, name = min((stride, name) for name, stride in self.strides.items())
+        size = tuple(features[name].shape[-2:])
         for stage in reversed(mappings_of(features, name)):
             stride, size = stride // stage.stride, stage.size
         return size[0] * stride, size[1] * stride
