@@ -28,7 +28,7 @@ def to_channels_first(
     maps = args[0] if args else None
     shape = tuple(maps.shape) if isinstance(maps, Tensor) else ()
     if isinstance(maps, Tensor) and len(shape) == 3 and len(args) >= 3 and shape[2] == channels:
-        height, width = int(args[1]), int(args[2])
+        height, width = args[1:3]
         if height * width == shape[1]:
             return maps.transpose(1, 2).unflatten(2, (height, width)), _to_tokens
     if isinstance(maps, Tensor) and len(shape) == 4:
