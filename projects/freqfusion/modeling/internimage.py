@@ -6,7 +6,7 @@ Wang et al., InternImage: Exploring Large-Scale Vision Foundation Models with De
 Convolutions, CVPR 2023, section 3.2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -150,7 +150,8 @@ class InternImage(Backbone):
         check_images(images, self.patch_embed.conv1.in_channels)
         maps = self.patch_embed(images)
         results = {}
-        for index, stage in enumerate(self.levels):
+        stages: Iterable[Any] = self.levels
+        for index, stage in enumerate(stages):
             maps = stage(maps)
             if stage_name(index) in self._out_features:
                 results[stage_name(index)] = maps.permute(0, 3, 1, 2).contiguous()

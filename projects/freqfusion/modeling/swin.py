@@ -4,7 +4,7 @@ Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Wind
 Cheng et al., Masked-attention Mask Transformer for Universal Image Segmentation, CVPR 2022.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
@@ -127,7 +127,8 @@ class SwinTransformer(swin.SwinTransformer):
         check_images(images, self.patch_embed.in_chans)
         maps = self.patch_embed(images).permute(0, 2, 3, 1)
         results = {}
-        for index, stage in enumerate(self.layers):
+        stages: Iterable[Any] = self.layers
+        for index, stage in enumerate(stages):
             maps = stage(maps)
             name = stage_name(index)
             if name in self._out_features:

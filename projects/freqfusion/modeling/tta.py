@@ -192,8 +192,7 @@ class _Detection:
         if self.area == 0 or not others:
             return np.array([float(other.area == 0) for other in others])
         shapes = [other.shape for other in others]
-        table: NDArray[np.float64] = rle.iou([self.shape], shapes, [0] * len(others))
-        return table[0]
+        return np.asarray(rle.iou([self.shape], shapes, [0] * len(others))[0])
 
 
 def _encoded(mask: Tensor) -> Any:
@@ -337,7 +336,8 @@ def merge_panoptic(views: Sequence[PanopticMap]) -> tuple[Tensor, list[dict[str,
 
 def _most_votes(groups: Sequence[Sequence[_Detection]]) -> tuple[Tensor, list[int]]:
     """Return the number (H, W) of the group with most votes, the earlier if equal, and areas."""
-    most, winners = np.int16(0), np.int16(0)
+    most: Any = 0
+    winners: Any = 0
     for number, group in enumerate(groups):
         votes = sum(rle.decode(segment.shape).astype(np.int16) for segment in group)
         winners = np.where(votes > most, number, winners)

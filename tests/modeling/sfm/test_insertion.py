@@ -11,9 +11,8 @@ from torch import nn
 from toy_configs import change
 
 from freqfusion.modeling import TimmBackbone
-from freqfusion.modeling.sfm.geometry import geometry_of, kernel_of
+from freqfusion.modeling.sfm.geometry import geometry_of, kernel_of, to_channels_first
 from freqfusion.modeling.sfm.insertion import find_points
-from freqfusion.modeling.sfm.maps import to_channels_first
 
 CONVOLUTIONS = [
     # kernel, stride, padding, dilation; phase = dilation * (kernel - 1) / 2 - padding
