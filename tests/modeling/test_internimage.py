@@ -14,7 +14,7 @@ from toy_configs import change, resnet18_cfg
 
 from freqfusion.config import get_freqfusion_cfg
 from freqfusion.modeling import FreqFusionFPN, InternImage
-from freqfusion.modeling.internimage.blocks import InternImageBlock
+from freqfusion.modeling.internimage import InternImageBlock
 
 IMAGE = ShapeSpec(channels=3)
 TINY = {"channels": 8, "depths": (1, 1, 2, 1), "groups": (1, 2, 4, 8), "drop_path_rate": 0.0}
@@ -179,7 +179,8 @@ def test_stochastic_depth_grows_and_keeps_the_mean():
     """Rates 0, 0.1, ..., 0.4 for five blocks; a kept image has its branch divided by the rest."""
     model = tiny(drop_path_rate=0.4)
     blocks = [block for level in model.levels for block in level.blocks]
-    assert [block.drop_path_rate for block in blocks] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    rates = [getattr(block.drop_path, "p", 0) for block in blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     last = blocks[-1]
     maps = torch.randn(1, 2, 2, 64).expand(200, -1, -1, -1)
     changed = F.linear(maps, torch.eye(64))

@@ -17,7 +17,7 @@ from freqfusion.layers.windows import (
     split_windows,
 )
 from freqfusion.modeling import SwinTransformer
-from freqfusion.modeling.swin.blocks import SwinBlock, WindowAttention
+from freqfusion.modeling.swin import SwinBlock
 
 SMALL = {"embed_dim": 8, "depths": (2, 3), "num_heads": (2, 4), "out_features": ("res2", "res3")}
 SIZES = [(33, 95), (1, 1), (24, 24), (5, 40)]
@@ -192,9 +192,8 @@ class TestNumbers:
 
     def test_padding_takes_part_as_published(self):
         """A window's padding is seen: its keys and values are the biases of the projection."""
-        attn = randomized(WindowAttention(channels=4, num_heads=1, window_size=2, qkv_bias=True))
         block = small_block(shift=0)
-        block.attn = attn
+        attn = block.attn
         maps = torch.tensor([1.0, 2.0, -1.0, 0.5]).view(1, 1, 1, 4)
         query, key, value = attn.qkv(block.norm1(maps)).view(3, 4)
         _, other_key, other_value = attn.qkv.bias.view(3, 4)
@@ -314,14 +313,6 @@ class TestContract:
         idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert idle == []
 
-    def test_gradients_are_those_of_finite_differences(self):
-        attn = randomized(WindowAttention(channels=4, num_heads=2, window_size=2, qkv_bias=True))
-        windows = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-        mask = torch.zeros(2, 4, 4, dtype=torch.float64)
-        mask[1, 0, 1:] = mask[1, 1:, 0] = -100
-        table = attn.double().relative_position_bias_table
-        assert torch.autograd.gradcheck(lambda x, _: attn(x, mask), (windows, table))
-
     def test_checkpointing_changes_nothing(self):
         gradients = []
         for use_checkpoint in (False, True):
@@ -348,31 +339,6 @@ class TestContract:
                 error = (other.float() - value).std() / value.std()
                 assert error < (0.03 if dtype == torch.bfloat16 else 0.004)
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-    def test_the_fused_kernel_is_as_precise_as_the_formula(self, dtype):
-        """Softmax of scores plus biases, step by step in the type, against float64."""
-        attn = randomized(WindowAttention(channels=32, num_heads=4, window_size=4, qkv_bias=True))
-        windows = torch.randn(3, 2, 16, 32, generator=torch.Generator().manual_seed(4))
-
-        def formula(module, x):
-            q, k, v = module.qkv(x).unflatten(-1, (3, 4, 8)).permute(3, 0, 1, 4, 2, 5)
-            index = module.relative_position_index
-            bias = module.relative_position_bias_table[index].permute(2, 0, 1)
-            scores = (q * 8**-0.5) @ k.transpose(-1, -2) + bias
-            return module.proj((scores.softmax(-1) @ v).transpose(2, 3).flatten(-2))
-
-        attn.to(dtype).double()  # weights that the type can hold
-        windows = windows.to(dtype).double()
-        with torch.no_grad():
-            exact = formula(attn, windows)
-            torch.testing.assert_close(attn(windows), exact)
-            attn.to(dtype)
-            ours, plain = (
-                (result.double() - exact).square().mean().sqrt()
-                for result in (attn(windows.to(dtype)), formula(attn, windows.to(dtype)))
-            )
-        assert ours <= 1.1 * plain
-
 
 class TestStochasticDepth:
     def test_is_off_in_evaluation(self):
@@ -384,7 +350,7 @@ class TestStochasticDepth:
     def test_drops_images_and_makes_up_for_it(self):
         block = small_block(drop_path_rate=0.25).train()
         torch.manual_seed(0)
-        kept = block._drop(torch.ones(4000, 1, 2, 4))
+        kept = block.drop_path(torch.ones(4000, 1, 2, 4))
         assert kept.unique().tolist() == pytest.approx([0, 4 / 3])
         assert (kept == kept[:, :1, :1, :1]).all()
         # Three standard deviations: 3 * sqrt(0.25 * 0.75 / 4000) = 0.0205.
@@ -392,10 +358,10 @@ class TestStochasticDepth:
 
     def test_grows_block_by_block(self):
         model = SwinTransformer(**SMALL | {"drop_path_rate": 0.2})
-        rates = [block.drop_path_rate for stage in model.layers for block in stage.blocks]
+        rates = [getattr(block.drop_path, "p", 0) for s in model.layers for block in s.blocks]
         assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
         one = SwinTransformer(embed_dim=4, depths=[1], num_heads=[1], out_features=["res2"])
-        assert one.layers[0].blocks[0].drop_path_rate == 0
+        assert isinstance(one.layers[0].blocks[0].drop_path, torch.nn.Identity)
 
 
 def published_names(depths):

@@ -35,7 +35,7 @@ from freqfusion.engine.setup import check, setup
 from freqfusion.engine.testing import skipped_in
 from freqfusion.engine.trainer import Trainer
 from freqfusion.files import add_unsafe_config
-from freqfusion.modeling.tta import with_augmentation
+from freqfusion.modeling.tta import TestTimeAugmentation
 
 USER_ERROR = 2
 
@@ -234,7 +234,7 @@ def evaluate_given(cfg: CfgNode, given: Given, *, config_file: str = "") -> Any:
     With ``TEST.AUG.ENABLED`` the results of several sizes and of mirrored images are merged;
     evaluations during training are without, because that takes many times as long.
     """
-    model = with_augmentation(cfg, given.model) if cfg.TEST.AUG.ENABLED else given.model
+    model = TestTimeAugmentation(cfg, given.model) if cfg.TEST.AUG.ENABLED else given.model
     results = Trainer.test(cfg, model)
     write_results(
         cfg,

@@ -32,7 +32,7 @@ from freqfusion.config_check.wrapped import (
     modulates,
 )
 from freqfusion.modeling.fusion import fusion_factory
-from freqfusion.modeling.sfm.settings import NEEDS_A_HEAD
+from freqfusion.modeling.sfm.backbone import NEEDS_A_HEAD
 
 
 class Part(NamedTuple):

@@ -1,12 +1,11 @@
 """Detectron2 backbones, heads and meta-architectures. Importing this registers all of them."""
 
 from freqfusion.modeling.backbone import (
+    build_dilated_resnet_backbone,
     build_resnet_freqfusion_fpn_backbone,
     build_retinanet_resnet_freqfusion_fpn_backbone,
     build_timm_freqfusion_fpn_backbone,
 )
-from freqfusion.modeling.dilated_resnet import build_dilated_resnet_backbone
-from freqfusion.modeling.fcn_head import FCNHead
 from freqfusion.modeling.fpn import FreqFusionFPN
 from freqfusion.modeling.internimage import (
     InternImage,
@@ -19,7 +18,7 @@ from freqfusion.modeling.mask2former import (
     Mask2Former,
     Mask2FormerHead,
 )
-from freqfusion.modeling.semantic_head import FreqFusionSemSegHead
+from freqfusion.modeling.semantic_head import FCNHead, FreqFusionSemSegHead
 from freqfusion.modeling.sfm import (
     ModulatedBackbone,
     SFMPixelDecoder,

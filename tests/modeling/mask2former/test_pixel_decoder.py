@@ -18,8 +18,10 @@ from freqfusion.modeling.mask2former.deformable_encoder import (
     DeformableEncoderLayer,
     pixel_centers,
 )
-from freqfusion.modeling.mask2former.freqfusion_pixel_decoder import FreqFusionPixelDecoder
-from freqfusion.modeling.mask2former.pixel_decoder import DeformableAttentionPixelDecoder
+from freqfusion.modeling.mask2former.pixel_decoder import (
+    DeformableAttentionPixelDecoder,
+    FreqFusionPixelDecoder,
+)
 
 KINDS = ["freqfusion", "nearest", "bilinear", "carafe", "dysample"]
 SHAPES = {f"res{s}": ShapeSpec(channels=c, stride=2**s) for s, c in enumerate((6, 8, 10, 12), 2)}

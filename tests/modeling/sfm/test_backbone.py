@@ -1,4 +1,4 @@
-"""ModulatedBackbone: the bare backbone until it is trained, and known answers when it modulates."""
+"""Modulated backbones: the bare ones until they are trained, and known answers afterwards."""
 
 import copy
 import io
@@ -12,8 +12,8 @@ from sfm_backbones import IMAGE, KINDS, STAGES, Picks, build_pair, disturb, rela
 from sfm_signals import band_limited
 from torch import nn
 
-from freqfusion.modeling import ModulatedBackbone, TimmBackbone
-from freqfusion.modeling.sfm.backbone import record_modulations
+from freqfusion.modeling import TimmBackbone
+from freqfusion.modeling.sfm import modulate_backbone, record_modulations
 
 SMALL = [kind for kind in KINDS if kind not in ("timm_swin", "timm_resnet")]
 SIZES = [(64, 96), (65, 97), (33, 130)]
@@ -106,23 +106,14 @@ class OldNames(Picks):
         return super().forward(images * self.scale + self.shift)
 
 
-def test_parameters_hooks_and_modes_of_the_wrapped_backbone_itself():
-    modulated = ModulatedBackbone(backbone=OldNames())
+def test_a_backbones_own_way_to_load_stays():
+    modulated = modulate_backbone(OldNames())
+    assert isinstance(modulated, OldNames)
     state = modulated.state_dict()
     state["oldscale"], state["oldshift"] = torch.full((1,), 2.0), torch.full((1,), 3.0)
     del state["scale"], state["shift"]
     modulated.load_state_dict(state)
-    assert (modulated.wrapped.scale.item(), modulated.wrapped.shift.item()) == (2.0, 3.0)
     assert modulated(torch.ones(1, 3, 32, 32))["res2"].unique().item() == 5.0
-    modulated.double()
-    assert modulated.wrapped.scale.dtype == modulated.wrapped.shift.dtype == torch.float64
-    assert modulated(torch.ones(1, 3, 32, 32).double())["res5"].dtype == torch.float64
-    assert modulated.train().wrapped.training
-    assert not modulated.eval().wrapped.training
-    assert not modulated.wrapped.step3.training
-    # A part that is replaced is replaced in the wrapped backbone.
-    modulated.step2 = nn.Conv2d(3, 3, 1, 2, dtype=torch.float64)
-    assert modulated.wrapped.step2 is modulated.step2
 
 
 def test_copies_are_independent():
@@ -253,7 +244,7 @@ def test_detached_grid_and_implicit_gradients():
     """Detached, only logits carry gradients. Implicit, the exit has gradients of its own."""
 
     def gradient(**options):
-        modulated = ModulatedBackbone(backbone=Picks(), **options)
+        modulated = modulate_backbone(Picks(), **options)
         disturb(modulated)
         images = band_limited(64, 0.05, batch=3).float().view(1, 3, 64, 64)
         modulated(images)["res5"].square().sum().backward()
@@ -266,7 +257,7 @@ def test_detached_grid_and_implicit_gradients():
 
 def test_without_demodulation_maps_leave_as_they_are():
     """No stages beside them: whoever reads them takes them for the image's own."""
-    modulated = ModulatedBackbone(backbone=Picks(), demodulate="none")
+    modulated = modulate_backbone(Picks(), demodulate="none")
     disturb(modulated)
     features = modulated(image())
     expected, mappings, _ = modulated.forward_with_mappings(image())
@@ -296,8 +287,8 @@ def test_checkpointing_changes_nothing(kind):
         assert gradient is None or torch.allclose(gradient, other, rtol=1e-3, atol=1e-5), name
 
 
-def test_without_points_it_only_wraps():
-    modulated = ModulatedBackbone(backbone=Picks(), points={})
+def test_without_points_it_is_the_backbone():
+    modulated = modulate_backbone(Picks(), points={})
     features, mappings, logits = modulated.forward_with_mappings(image())
     assert list(modulated.state_dict()) == list(Picks().state_dict())
     assert not logits
@@ -308,7 +299,7 @@ def test_without_points_it_only_wraps():
 def test_maps_of_timm_cover_the_padded_image_between():
     """Detectron2 pads to 32 anyway; only the maps that leave are cropped as the bare ones are."""
     modulated, bare = build_pair("convnext")
-    assert isinstance(modulated.wrapped, TimmBackbone)
+    assert isinstance(modulated, TimmBackbone)
     features, mappings, _ = modulated.forward_with_mappings(image(33, 65))
     assert features["res2"].shape[-2:] == (16, 24)
     assert mappings["res5"][-1].out_size == (2, 3)
@@ -317,16 +308,16 @@ def test_maps_of_timm_cover_the_padded_image_between():
 
 def test_representation():
     text = "Picks, res2 before step3, res3 before step4, res4 before step5, exit"
-    assert text in repr(ModulatedBackbone(backbone=Picks()))
-    one = ModulatedBackbone(backbone=Picks(), points={"res2": "step3"}, demodulate="head")
+    assert text in repr(modulate_backbone(Picks()))
+    one = modulate_backbone(Picks(), points={"res2": "step3"}, demodulate="head")
     assert "Picks, res2 before step3, head" in repr(one)
-    assert "Picks, no points, exit" in repr(ModulatedBackbone(backbone=Picks(), points={}))
+    assert "Picks, no points, exit" in repr(modulate_backbone(Picks(), points={}))
 
 
 @pytest.mark.slow
 def test_compilation():
     """Without an error, with the same numbers; graphs break where maps are resampled."""
-    modulated = disturb(ModulatedBackbone(backbone=Picks(), points={"res2": "step3"}))
+    modulated = disturb(modulate_backbone(Picks(), points={"res2": "step3"}))
     modulated.upsample.iters = 3
     with torch.no_grad():
         expected = modulated(image())
@@ -368,7 +359,7 @@ class Skips(Grows):
     ],
 )
 def test_backbones_that_do_otherwise(make, message):
-    modulated = ModulatedBackbone(backbone=make())
+    modulated = modulate_backbone(make())
     with pytest.raises(RuntimeError, match=message):
         modulated(image(32, 48))
 
@@ -376,7 +367,7 @@ def test_backbones_that_do_otherwise(make, message):
 def test_wrong_channels():
     backbone = Picks()
     backbone._out_feature_channels["res2"] = 4
-    modulated = ModulatedBackbone(backbone=backbone)
+    modulated = modulate_backbone(backbone)
     with pytest.raises(ValueError, match="module step3 must be called with a map of 4 channels"):
         modulated(image(32, 32))
 
@@ -392,13 +383,13 @@ def test_wrong_channels():
 def test_errors(options, message):
     backbone = Picks()
     with pytest.raises(ValueError, match=message):
-        ModulatedBackbone(backbone=backbone, **options)
+        modulate_backbone(backbone, **options)
     # Nothing was changed by the attempt.
     assert not any(module._forward_pre_hooks for module in backbone.modules())
-    assert ModulatedBackbone(backbone=backbone)
+    assert modulate_backbone(backbone)
 
 
 def test_it_cannot_be_modulated_twice():
-    modulated = ModulatedBackbone(backbone=Picks())
+    modulated = modulate_backbone(Picks())
     with pytest.raises(ValueError, match=r"has a part named 'sfm' already.*\(twice\)"):
-        ModulatedBackbone(backbone=modulated)
+        modulate_backbone(modulated)

@@ -7,7 +7,7 @@ from sfm_backbones import IMAGE, KINDS, sfm_cfg
 
 from freqfusion import get_freqfusion_cfg
 from freqfusion.modeling import FreqFusionFPN, ModulatedBackbone
-from freqfusion.modeling.sfm.settings import parse_points
+from freqfusion.modeling.sfm.backbone import parse_points
 
 PYRAMID = "build_sfm_freqfusion_fpn_backbone"
 

@@ -6,12 +6,12 @@ from sfm_backbones import STAGES, FixedAttention, Picks, relative_errors
 from sfm_signals import band_limited
 
 from freqfusion.layers.sfm.modulation import modulate
-from freqfusion.modeling import ModulatedBackbone
+from freqfusion.modeling.sfm import modulate_backbone
 
 
 def picking(kind="smooth", **options):
     """Modulation of a backbone that only picks pixels, with attention that is given."""
-    modulated = ModulatedBackbone(backbone=Picks(channels=1), **options)
+    modulated = modulate_backbone(Picks(channels=1), **options)
     for seed, head in enumerate(modulated.sfm.values()):
         head.attention = FixedAttention(kind=kind, seed=seed)
     return modulated
@@ -72,7 +72,7 @@ def test_one_point_of_three():
     with torch.no_grad():
         found = picking(points=points)(smooth_image())
         maps, mappings, logits = picking(points=points).forward_with_mappings(smooth_image())
-        untrained = ModulatedBackbone(backbone=Picks(channels=1), points=points)(smooth_image())
+        untrained = modulate_backbone(Picks(channels=1), points=points)(smooth_image())
     assert max(relative_errors(untrained, expected).values()) <= 1e-5
     assert list(logits) == ["res2"]
     assert [len(mappings[name]) for name in STAGES] == [0, 1, 2, 3]

@@ -1,17 +1,18 @@
 """Geometry of strided layers, and where resampling is inserted in backbones."""
 
+import math
+
 import pytest
 import torch
 from detectron2.modeling import build_backbone
+from detectron2.modeling.backbone.swin import PatchMerging
 from sfm_backbones import IMAGE, Picks, sfm_cfg
 from torch import nn
 from toy_configs import change
 
 from freqfusion.modeling import TimmBackbone
-from freqfusion.modeling.sfm.geometry import geometry_of, kernel_of
+from freqfusion.modeling.sfm.geometry import geometry_of, kernel_of, to_channels_first
 from freqfusion.modeling.sfm.insertion import find_points
-from freqfusion.modeling.sfm.maps import to_channels_first
-from freqfusion.modeling.swin.blocks import PatchMerging
 
 CONVOLUTIONS = [
     # kernel, stride, padding, dilation; phase = dilation * (kernel - 1) / 2 - padding
@@ -90,17 +91,17 @@ def test_padding_of_tensorflow(kernel, stride):
 def test_greater_side_of_a_kernel():
     assert kernel_of(nn.Conv2d(1, 1, (3, 5), 2)) == 5
     assert kernel_of(nn.MaxPool2d(3, 2)) == 3
-    assert kernel_of(PatchMerging(channels=2)) == 2
+    assert kernel_of(PatchMerging(dim=2)) == 2
 
 
 def test_merging_of_patches():
     """Pixel j averages 2j and 2j + 1; zeros complete odd sizes."""
-    layer = PatchMerging(channels=2)
+    layer = PatchMerging(dim=2)
     geometry = geometry_of(layer, "layer")
     assert (geometry.stride, geometry.phase) == (2, 0.5)
     for size in range(1, 12):
-        shape = layer(torch.zeros(1, size, size + 1, 2)).shape[1:3]
-        assert geometry.out_size((size, size + 1)) == tuple(shape)
+        count = layer(torch.zeros(1, size * (size + 1), 2), size, size + 1).shape[1]
+        assert math.prod(geometry.out_size((size, size + 1))) == count
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import nn
 from toy_configs import change, resnet18_cfg
 
 from freqfusion.layers.sfm import Mapping, MappingStack, MultiScaleAdaptiveUpsampling
-from freqfusion.modeling.fcn_head import FCNHead
+from freqfusion.modeling import FCNHead
 from freqfusion.modeling.sfm import ModulatedMaps
 
 NAMES = ["res2", "res3", "res4", "res5"]

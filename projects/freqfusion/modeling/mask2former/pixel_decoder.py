@@ -1,4 +1,4 @@
-"""Mask2Former's pixel decoder.
+"""Mask2Former's pixel decoder, and the same with FreqFusion where a coarse map meets a fine one.
 
 Cheng, Misra, Schwing, Kirillov, Girdhar: Masked-attention Mask Transformer for Universal Image
 Segmentation, CVPR 2022, section 3.2 and appendix. Shapes: B images; every map has its own H x W.
@@ -16,6 +16,8 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_positive
+from freqfusion.layers.sfm import NonUniformUpsample
+from freqfusion.modeling.fusion import FusionFactory, fusion_factory
 from freqfusion.modeling.mask2former.deformable_encoder import DeformableEncoder
 
 # What the transformer decoder takes, and the groups of every group normalisation.
@@ -45,6 +47,9 @@ class DeformableAttentionPixelDecoder(nn.Module):
             encoder form the feature pyramid; finer ones are not used.
         num_points: Places that a head of a pixel looks at in each map.
         use_checkpoint: Recompute the encoder's layers in the backward pass.
+        make_fusion: Builds the module that joins two maps at each hop, from their widths, see
+            :class:`FreqFusionPixelDecoder`. ``None`` adds interpolated maps, as published.
+        demodulator: For ``SFMPixelDecoder``, which brings modulated maps back with it.
     """
 
     @configurable
@@ -63,6 +68,8 @@ class DeformableAttentionPixelDecoder(nn.Module):
         common_stride: int = 4,
         num_points: int = 4,
         use_checkpoint: bool = False,
+        make_fusion: FusionFactory | None = None,
+        demodulator: NonUniformUpsample | None = None,
     ):
         super().__init__()
         check_positive(conv_dim=conv_dim, mask_dim=mask_dim, common_stride=common_stride)
@@ -94,6 +101,15 @@ class DeformableAttentionPixelDecoder(nn.Module):
             adapter = _convolution(self.channels[name], conv_dim, 1, norm)
             self.add_module(f"adapter_{number}", adapter)
             self.add_module(f"layer_{number}", _convolution(conv_dim, conv_dim, 3, norm, F.relu))
+        self.freqfusions = None
+        if make_fusion is not None:
+            hops = len(encoded) - 1 + len(laterals)
+            self.freqfusions = nn.ModuleList(make_fusion(conv_dim, conv_dim) for _ in range(hops))
+        self.demodulator = demodulator
+        self._add_parts(conv_dim)
+
+    def _add_parts(self, conv_dim: int) -> None:
+        """Add what a subclass has on top; called last by the constructor."""
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
@@ -150,11 +166,21 @@ class DeformableAttentionPixelDecoder(nn.Module):
         return self.mask_features(maps[-1]), maps[0], maps[:NUM_MAPS]
 
     def mix(self, maps: list[Tensor]) -> list[Tensor]:
-        """What happens to the projected maps, coarse to fine, before the encoder: nothing here."""
-        return maps
+        """Return the projected maps, coarse to fine, as the encoder gets them.
+
+        With fusion modules each has taken in the one before it, which has the ones before that.
+        """
+        if self.freqfusions is None:
+            return maps
+        mixed = maps[:1]
+        for fusion, fine in zip(self.freqfusions, maps[1:], strict=False):
+            mixed.append(_fuse(fusion, fine, mixed[-1]))
+        return mixed
 
     def join(self, hop: int, fine: Tensor, coarse: Tensor) -> Tensor:
         """Join a lateral map with the decoder's map before it; ``hop`` counts from 0."""
+        if self.freqfusions is not None:
+            return _fuse(self.freqfusions[len(self.encoder_features) - 1 + hop], fine, coarse)
         size = (fine.shape[-2], fine.shape[-1])
         return fine + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
 
@@ -176,6 +202,30 @@ class DeformableAttentionPixelDecoder(nn.Module):
                     f"{name} must have shape (batch, {channels}, height, width), as the pixel "
                     f"decoder was built for; got {tuple(feat.shape)}"
                 )
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class FreqFusionPixelDecoder(DeformableAttentionPixelDecoder):
+    """The pixel decoder whose maps join by FreqFusion (Chen et al., TPAMI 2024).
+
+    Before the encoder, each of its maps takes in the next coarser one, from coarse to fine; after
+    it, the hops of the feature pyramid join by FreqFusion in place of adding interpolated maps.
+    ``freqfusions`` has one module for each hop in this order: 0 for res5 to res4, 1 for res4 to
+    res3, 2 for the encoder's res3 to res2 in the usual model. All other parameters are those of
+    :class:`DeformableAttentionPixelDecoder`, and published weights of both load.
+    """
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
+        """Return the arguments from ``MODEL.MASK2FORMER`` and ``MODEL.FREQFUSION``."""
+        arguments = super().from_config(cfg, input_shape)
+        enabled = cfg.MODEL.FREQFUSION.ENABLED
+        return arguments | {"make_fusion": fusion_factory(cfg) if enabled else None}
+
+
+def _fuse(fusion: nn.Module, fine: Tensor, coarse: Tensor) -> Tensor:
+    _, fine, coarse = fusion(hr_feat=fine, lr_feat=coarse)
+    return fine + coarse
 
 
 def _plan(

@@ -1,6 +1,11 @@
 """Bring the maps of a modulated backbone back to the image, each at its own resolution."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping as Named
+
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 
 from freqfusion.layers.sfm import (
@@ -12,6 +17,7 @@ from freqfusion.layers.sfm import (
     modulate,
 )
 from freqfusion.layers.sfm.coordinates import lattice_points_of
+from freqfusion.layers.sfm.inversion import INTERPOLATION_OF
 
 
 def demodulate_in_place_of(
@@ -66,3 +72,36 @@ def unmoved(maps: Tensor, stride: int, phase: float, out_size: tuple[int, int]) 
     dtype = torch.promote_types(maps.dtype, torch.float32)
     zeros = maps.new_zeros((maps.shape[0], 2, *maps.shape[-2:]), dtype=dtype)
     return Mapping(zeros, False, stride, phase, out_size)
+
+
+class ModulatedMaps(dict[str, Tensor]):
+    """The maps of a backbone by name, each with the stages that lie between it and the image.
+
+    A dict, so that Detectron2's models hand it from the backbone to the head as it is.
+    """
+
+    def __init__(self, maps: Named[str, Tensor], mappings: Named[str, MappingStack]):
+        super().__init__(maps)
+        self.mappings = dict(mappings)
+
+
+def mappings_of(features: Named[str, Tensor], name: str) -> MappingStack:
+    """The stages of one map; none for maps that are not modulated, or not any more."""
+    if isinstance(features, ModulatedMaps):
+        return features.mappings.get(name, MappingStack())
+    return MappingStack()
+
+
+def build_demodulator(cfg: CfgNode) -> NonUniformUpsample:
+    """How ``MODEL.SFM`` has mappings inverted."""
+    node = cfg.MODEL.SFM
+    if node.SOLVER not in INTERPOLATION_OF:
+        raise ValueError(
+            f"MODEL.SFM.SOLVER must be one of {', '.join(INTERPOLATION_OF)}; got {node.SOLVER!r}"
+        )
+    return NonUniformUpsample(
+        solver=node.SOLVER,
+        interp=INTERPOLATION_OF[node.SOLVER],
+        grad=node.GRAD,
+        iters=node.SOLVER_ITERS,
+    )

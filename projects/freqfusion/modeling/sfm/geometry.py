@@ -1,14 +1,15 @@
-"""How strided layers lay out their maps: stride, phase and size, from their own attributes."""
+"""How strided layers lay out their maps: stride, phase, size, and the order of the axes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 # Layers inside attention make fewer keys, not a smaller map.
 _INNER = ("attn", "attention")
 _MERGING = "PatchMerging"
+Restore = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -140,3 +141,50 @@ def kernel_of(layer: Any) -> int:
 def _pair(value: Any) -> tuple[int, int]:
     first, second = (value, value) if isinstance(value, int) else value
     return first, second
+
+
+def to_channels_first(
+    args: tuple[Any, ...], *, channels: int, channels_last: bool, where: str
+) -> tuple[Tensor, Restore]:
+    """View the map that a module is called with as (B, C, H, W).
+
+    Args:
+        args: Of the call: (B, C, H, W), (B, H, W, C), or tokens (B, H * W, C) followed by H and W.
+        channels: C.
+        channels_last: What to take where C is also the height or the width.
+        where: Names the module in messages.
+
+    Returns:
+        The map, and what brings a map of its shape back into the layout that came.
+
+    Raises:
+        ValueError: if there is no such map.
+    """
+    maps = args[0] if args else None
+    shape = tuple(maps.shape) if isinstance(maps, Tensor) else ()
+    if isinstance(maps, Tensor) and len(shape) == 3 and len(args) >= 3 and shape[2] == channels:
+        height, width = args[1:3]
+        if height * width == shape[1]:
+            return maps.transpose(1, 2).unflatten(2, (height, width)), _to_tokens
+    if isinstance(maps, Tensor) and len(shape) == 4:
+        first, last = shape[1] == channels, shape[3] == channels
+        if last and (channels_last or not first):
+            return maps.permute(0, 3, 1, 2), _to_channels_last
+        if first:
+            return maps, _as_it_is
+    raise ValueError(
+        f"{where} must be called with a map of {channels} channels to be resampled, got "
+        f"{shape or type(maps).__name__}: name another module in MODEL.SFM.POINTS"
+    )
+
+
+def _as_it_is(maps: Tensor) -> Tensor:
+    return maps
+
+
+def _to_channels_last(maps: Tensor) -> Tensor:
+    return maps.permute(0, 2, 3, 1)
+
+
+def _to_tokens(maps: Tensor) -> Tensor:
+    return maps.flatten(2).transpose(1, 2)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from detectron2.modeling import Backbone
 from torch import nn
 
-from freqfusion.modeling.internimage.blocks import Downsampling as InternImageStep
+from freqfusion.modeling.internimage import InternImageDownsampling
 from freqfusion.modeling.sfm.geometry import (
     StrideGeometry,
     geometry_of,
@@ -132,7 +132,7 @@ def _point(
         channels=channels[feature],
         stride=strides[feature],
         geometry=_geometry(module, f"the module {path}", phases.get(feature)),
-        channels_last=merges_patches(module) or isinstance(module, InternImageStep),
+        channels_last=merges_patches(module) or isinstance(module, InternImageDownsampling),
     )
 
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from freqfusion.layers.sfm import Mapping as Stage
-from freqfusion.layers.sfm import (
-    MappingStack,
-    NonUniformUpsample,
-    ThreePointReassembly,
+from freqfusion.layers.sfm import MappingStack, ThreePointReassembly
+from freqfusion.modeling.mask2former.pixel_decoder import NUM_MAPS, FreqFusionPixelDecoder
+from freqfusion.modeling.sfm.demodulation import (
+    build_demodulator,
+    demodulate_in_place_of,
+    mappings_of,
 )
-from freqfusion.modeling.fusion import FusionFactory
-from freqfusion.modeling.mask2former.freqfusion_pixel_decoder import FreqFusionPixelDecoder
-from freqfusion.modeling.mask2former.pixel_decoder import NUM_MAPS
-from freqfusion.modeling.sfm.demodulation import demodulate_in_place_of
-from freqfusion.modeling.sfm.features import build_demodulator, mappings_of
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -38,49 +35,14 @@ class SFMPixelDecoder(FreqFusionPixelDecoder):
     that a pyramid reads three points and reassembles (Chen et al., Spatial Frequency Modulation,
     TPAMI 2025). Further parameters are those of ``FreqFusionPixelDecoder``.
 
-    Args, beside those of ``FreqFusionPixelDecoder``:
-        demodulator: Brings the encoder's maps back. ``None`` gives that decoder, same keys and same
-            numbers, for maps that are not modulated.
+    Without a ``demodulator`` it is that decoder, same keys and same numbers, for maps that are not
+    modulated.
     """
 
-    @configurable
-    def __init__(
-        self,
-        *,
-        input_shape: Mapping[str, ShapeSpec],
-        conv_dim: int,
-        mask_dim: int,
-        norm: str,
-        transformer_dropout: float,
-        transformer_nheads: int,
-        transformer_enc_layers: int,
-        transformer_in_features: Sequence[str],
-        transformer_dim_feedforward: int = 1024,
-        common_stride: int = 4,
-        num_points: int = 4,
-        use_checkpoint: bool = False,
-        make_fusion: FusionFactory | None = None,
-        demodulator: NonUniformUpsample | None = None,
-    ):
-        super().__init__(
-            input_shape=input_shape,
-            conv_dim=conv_dim,
-            mask_dim=mask_dim,
-            norm=norm,
-            transformer_dropout=transformer_dropout,
-            transformer_nheads=transformer_nheads,
-            transformer_enc_layers=transformer_enc_layers,
-            transformer_in_features=transformer_in_features,
-            transformer_dim_feedforward=transformer_dim_feedforward,
-            common_stride=common_stride,
-            num_points=num_points,
-            use_checkpoint=use_checkpoint,
-            make_fusion=make_fusion,
-        )
-        self.demodulator = demodulator
+    def _add_parts(self, conv_dim: int) -> None:
         self.used = (*self.encoder_features, *self.lateral_features)
         # Without a lateral map the masks are made of the encoder's, and there is no hop to add to.
-        if demodulator is not None and self.lateral_features:
+        if self.demodulator is not None and self.lateral_features:
             hops = len(self.used) - 1
             self.reassemblies = nn.ModuleList(
                 ThreePointReassembly(channels=conv_dim) for _ in range(hops)
@@ -89,7 +51,7 @@ class SFMPixelDecoder(FreqFusionPixelDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments from ``MODEL.MASK2FORMER``, ``MODEL.FREQFUSION`` and ``MODEL.SFM``."""
+        """Return arguments from ``MODEL.MASK2FORMER``, ``MODEL.FREQFUSION`` and ``MODEL.SFM``."""
         modulated = cfg.MODEL.SFM.ENABLED and cfg.MODEL.SFM.DEMODULATE == "head"
         demodulator = build_demodulator(cfg) if modulated else None
         return super().from_config(cfg, input_shape) | {"demodulator": demodulator}

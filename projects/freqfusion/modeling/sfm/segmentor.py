@@ -15,12 +15,11 @@ from freqfusion.layers.checks import check_choice
 from freqfusion.layers.sfm import attention_edge_loss, warp_edge_target
 from freqfusion.layers.sfm.supervision import EdgeLoss
 from freqfusion.modeling.precision import without_autocast
-from freqfusion.modeling.sfm.backbone import ModulatedBackbone
+from freqfusion.modeling.sfm.backbone import NEEDS_A_HEAD, ModulatedBackbone
 from freqfusion.modeling.sfm.edges import label_edges
 from freqfusion.modeling.sfm.pixel_decoder import SFMPixelDecoder
 from freqfusion.modeling.sfm.recording import Modulations, record_modulations
 from freqfusion.modeling.sfm.semantic_head import SFMSemSegHead
-from freqfusion.modeling.sfm.settings import NEEDS_A_HEAD
 
 
 @META_ARCH_REGISTRY.register()

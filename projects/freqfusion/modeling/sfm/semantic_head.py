@@ -12,11 +12,16 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from torch import Tensor, nn
 
 from freqfusion.layers.sfm import MappingStack, MultiScaleAdaptiveUpsampling, NonUniformUpsample
-from freqfusion.modeling.fcn_head import FCNHead
-from freqfusion.modeling.pixel_loss import labelled_cross_entropy
-from freqfusion.modeling.semantic_head import FreqFusionSemSegHead
-from freqfusion.modeling.sfm.demodulation import demodulate_in_place_of
-from freqfusion.modeling.sfm.features import build_demodulator, mappings_of
+from freqfusion.modeling.semantic_head import (
+    FCNHead,
+    FreqFusionSemSegHead,
+    labelled_cross_entropy,
+)
+from freqfusion.modeling.sfm.demodulation import (
+    build_demodulator,
+    demodulate_in_place_of,
+    mappings_of,
+)
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -102,14 +107,16 @@ class SFMSemSegHead(nn.Module):
         """What the head classifies, (B, width, H, W), and the stages between it and the image."""
         names = list(self.strides)
         if isinstance(self.head, FCNHead):
-            return self.head.convs(features[names[0]]), mappings_of(features, names[0])
+            return self.head.decode(features), mappings_of(features, names[0])
         if isinstance(self.head, SemSegFPNHead):
             return self._summed(features), MappingStack()
-        exits = [
-            demodulate_in_place_of(features[name], mappings_of(features, name), self.demodulator)
+        exits = {
+            name: demodulate_in_place_of(
+                features[name], mappings_of(features, name), self.demodulator
+            )
             for name in names
-        ]
-        return self.head.squeeze(self.head.join(exits)), MappingStack()
+        }
+        return self.head.decode(exits), MappingStack()
 
     def image_size(self, features: Mapping[str, Tensor]) -> tuple[int, int]:
         """Height and width that the finest map covers, or the first lattice that was resampled."""

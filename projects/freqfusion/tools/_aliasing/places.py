@@ -73,9 +73,8 @@ def find_places(model: nn.Module, points: str = "auto") -> Places:
     """
     from detectron2.modeling import FPN, Backbone
 
-    from freqfusion.modeling.sfm.backbone import ModulatedBackbone
+    from freqfusion.modeling.sfm.backbone import ModulatedBackbone, parse_points
     from freqfusion.modeling.sfm.insertion import feature_strides, find_points
-    from freqfusion.modeling.sfm.settings import parse_points
 
     modulated = next(
         (part for part in model.modules() if isinstance(part, ModulatedBackbone)), None
@@ -91,7 +90,6 @@ def find_places(model: nn.Module, points: str = "auto") -> Places:
     found = modulated.points if modulated else ()
     if not any(point.is_modulated for point in found):
         modulated = None
-        backbone = getattr(backbone, "wrapped", backbone)
         found = find_points(backbone, *parse_points(points))
     strides = feature_strides(backbone)
     return Places(tuple(_place(backbone, point, strides) for point in found), modulated)
@@ -134,7 +132,7 @@ def recorded(places: Places) -> Iterator[Pass]:
 
 
 def _keep(seen: Pass, place: Place, module: nn.Module, args: tuple[Any, ...]) -> None:
-    from freqfusion.modeling.sfm.maps import to_channels_first
+    from freqfusion.modeling.sfm.geometry import to_channels_first
 
     point = place.point
     maps, _ = to_channels_first(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from freqfusion.evaluation.pictures import Content
-    from freqfusion.modeling.tta.semantic import SemanticScores
+    from freqfusion.modeling.tta import SemanticScores
 
 Confidence = NDArray[np.float32]
 
