@@ -60,6 +60,7 @@ class SFMSemSegHead(nn.Module):
         inner: Any = head
         self.head = inner
         self.strides = {name: strides[name] for name in inner.in_features}
+        self.finest = min(self.strides, key=lambda name: self.strides[name])
         self.upsampling, self.demodulator = upsampling, demodulator
         self.ignore_value: int = inner.ignore_value
         self.loss_weight: float = inner.loss_weight
@@ -120,9 +121,8 @@ class SFMSemSegHead(nn.Module):
 
     def image_size(self, features: Mapping[str, Tensor]) -> tuple[int, int]:
         """Height and width that the finest map covers, or the first lattice that was resampled."""
-        stride, name = min((stride, name) for name, stride in self.strides.items())
-        size = tuple(features[name].shape[-2:])
-        for stage in reversed(mappings_of(features, name)):
+        stride, size = self.strides[self.finest], tuple(features[self.finest].shape[-2:])
+        for stage in reversed(mappings_of(features, self.finest)):
             stride, size = stride // stage.stride, stage.size
         return size[0] * stride, size[1] * stride
 
