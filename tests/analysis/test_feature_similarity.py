@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freqfusion.analysis import FeatureSimilarity, similarity_maps
-from freqfusion.analysis import resized as resized_module
-from freqfusion.analysis.bands import split_pixels
-from freqfusion.analysis.moments import Moments
-from freqfusion.analysis.resized import ResizedMap
+from freqfusion.analysis import similarity as similarity_module
+from freqfusion.analysis.running import Moments
+from freqfusion.analysis.similarity import ResizedMap, split_pixels
 
 VOID = 255
 CLASSES = 4
@@ -314,7 +313,7 @@ def test_resizing_is_that_of_torch(before, after, mode, piece):
     features = torch.randn(3, *before, dtype=torch.float64)
     wanted = F.interpolate(features[None], size=after, mode=mode)[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resized_module, "_PIECE", piece)
+        patch.setattr(similarity_module, "_PIECE", piece)
         check_resized(ResizedMap(features, after, mode=mode), wanted)
 
 

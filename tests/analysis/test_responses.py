@@ -80,7 +80,7 @@ def test_pixels_have_their_own(monkeypatch):
     """Also where the pixels are worked off in several parts."""
     kernels = torch.rand(2, 9, 5, 7, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
     whole = kernel_response(kernels, FREQUENCIES)
-    monkeypatch.setattr("freqfusion.analysis.responses._CHUNK", 4)
+    monkeypatch.setattr("freqfusion.analysis.spectra._CHUNK", 4)
     torch.testing.assert_close(kernel_response(kernels, FREQUENCIES), whole)
     one = kernel_response(kernels[1:, :, 3:4, 2:3], FREQUENCIES)
     torch.testing.assert_close(whole[1:, :, 3:4, 2:3], one)

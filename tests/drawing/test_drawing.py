@@ -21,8 +21,8 @@ from freqfusion.drawing import (
     draw_semantic_errors,
     side_by_side,
 )
-from freqfusion.drawing.raster import contours, dimmed, enlargement, lay_over, line_width
-from freqfusion.drawing.text import Places, fitting, text_size, write
+from freqfusion.drawing.overlays import contours, dimmed, enlargement, lay_over, line_width
+from freqfusion.drawing.panels import Places, fitting, text_size, write
 
 NAMES = ("grass", "sky", "a class with a very long name indeed")
 COLORS = ((40, 160, 60), (90, 160, 230), (200, 60, 60))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from freqfusion.data.synthetic import write_coco
 from freqfusion.tools import aliasing
+from freqfusion.tools._model import load_model
 
 pytestmark = pytest.mark.detectron2
 
@@ -21,58 +21,16 @@ SMALL = ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "80", "MODEL.DEVICE
 STEPS = [("res2", "res3"), ("res3", "res4"), ("res4", "res5")]
 
 
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """Three scenes of 64 x 80, registered as the synthetic data set for this test."""
-    root = write_coco(
-        tmp_path / "data" / "synthetic",
-        num_train=0, num_val=3, size=(64, 80), workers=1, progress=False,
-    )  # fmt: skip
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(root.parent))
-    return root
-
-
-@pytest.fixture(autouse=True)
-def forget_synthetic():
-    """A registered name keeps its folder, so none is left before a test nor after it."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    def forget():
-        for name in list(DatasetCatalog.list()):
-            if name.startswith("synthetic_"):
-                DatasetCatalog.remove(name)
-                MetadataCatalog.remove(name)
-
-    forget()
-    yield
-    forget()
-
-
-def new_model(config):
-    import torch
-    from detectron2.modeling import build_model
-
-    from freqfusion.engine.setup import load_config
-
-    torch.manual_seed(0)
-    return build_model(load_config(config, ["MODEL.DEVICE", "cpu"]))
-
-
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(weights_of, tmp_path_factory):
     """A modulated model whose attention says something at random, and the same without."""
     import torch
     from sfm_models import shake_attention
 
-    folder, files = tmp_path_factory.mktemp("weights"), {}
-    for name, model in (
-        ("shaken", shake_attention(new_model(SFM))),
-        ("even", new_model(SFM)),
-        ("plain", new_model(BASELINE)),
-    ):
-        files[name] = str(folder / f"{name}.pth")
-        torch.save({"model": model.state_dict()}, files[name])
-    return files
+    path = tmp_path_factory.mktemp("weights") / "shaken.pth"
+    model = load_model(SFM, weights_of[SFM], ["MODEL.DEVICE", "cpu"])[1]
+    torch.save({"model": shake_attention(model).state_dict()}, path)
+    return {"shaken": str(path), "even": weights_of[SFM], "plain": weights_of[BASELINE]}
 
 
 @pytest.fixture
@@ -186,12 +144,12 @@ def test_options(noise, weights, tmp_path, capsys):
     assert found["rate"]["plain"]["mean"] < default["plain"]["mean"]
 
 
-def test_nothing_stays_on_the_model(noise):
+def test_nothing_stays_on_the_model(weights):
     import torch
 
-    from freqfusion.tools._aliasing.places import find_places, recorded
+    from freqfusion.tools._aliasing import find_places, recorded
 
-    model = new_model(SFM).eval()
+    model = load_model(SFM, weights["even"], ["MODEL.DEVICE", "cpu"])[1]
     places = find_places(model)
     image = {"image": torch.rand(3, 64, 96) * 255, "height": 64, "width": 96}
     hooks = [len(place.module._forward_pre_hooks) for place in places.steps]
@@ -213,12 +171,9 @@ def test_known_attention_is_measured(data, weights):
 
     from freqfusion.analysis import MeasureOptions
     from freqfusion.layers.sfm import aliasing_ratio, warp_edge_target
-    from freqfusion.tools._aliasing.inputs import Reader, edges_of
-    from freqfusion.tools._aliasing.measuring import AliasingMeter
-    from freqfusion.tools._aliasing.places import find_places
-    from freqfusion.tools._model import read_config
-    from freqfusion.tools._visualize.predictor import Predictor
-    from freqfusion.tools._visualize.sources import from_dataset
+    from freqfusion.tools._aliasing import AliasingMeter, Reader, edges_of, find_places
+    from freqfusion.tools._images import from_dataset
+    from freqfusion.tools._model import Predictor, read_config
 
     class Taught(nn.Module):
         """Logits whose softmax is affine in the target, but in the padding."""
@@ -270,9 +225,7 @@ def test_other_backbones(kind):
     from sfm_backbones import build_pair, disturb
 
     from freqfusion.analysis import MeasureOptions
-    from freqfusion.tools._aliasing.inputs import Item
-    from freqfusion.tools._aliasing.measuring import AliasingMeter
-    from freqfusion.tools._aliasing.places import find_places
+    from freqfusion.tools._aliasing import AliasingMeter, Item, find_places
 
     class Model(torch.nn.Module):
         def __init__(self, backbone):
@@ -302,12 +255,7 @@ def test_other_backbones(kind):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--weights": "nowhere.pth"}, "there is no file of weights nowhere.pth"),
-        ({"--weights": None}, "there are no weights to predict with"),
-        ({"--config-file": "nowhere.yaml"}, "there is no configuration nowhere.yaml"),
         ({"--input": "nowhere.png"}, "there is no file or folder nowhere.png"),
-        ({"--input": None, "--dataset": "synthetic_x"}, "no data set 'synthetic_x' is registered"),
-        ({"--output": __file__}, "is a file; name a folder"),
         ({"--input": __file__}, "none of the 1 images could be used, see above"),
     ],
 )
@@ -339,7 +287,7 @@ def test_backbone_without_steps_is_one_sentence(noise, weights, tmp_path, capsys
 def test_model_without_backbone():
     from torch import nn
 
-    from freqfusion.tools._aliasing.places import find_places
+    from freqfusion.tools._aliasing import find_places
 
     with pytest.raises(ValueError, match="Sequential has no backbone of Detectron2's kind"):
         find_places(nn.Sequential())

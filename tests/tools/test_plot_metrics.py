@@ -9,9 +9,17 @@ import pytest
 from PIL import Image
 
 from freqfusion.tools import plot_metrics
-from freqfusion.tools._plot_metrics.choosing import choose, is_smoothed
-from freqfusion.tools._plot_metrics.figure import draw_figure, short_number, smoothed
-from freqfusion.tools._plot_metrics.reading import read_runs, read_series, run_names, series_of
+from freqfusion.tools.plot_metrics import (
+    choose,
+    draw_figure,
+    is_smoothed,
+    read_runs,
+    read_series,
+    run_names,
+    series_of,
+    short_number,
+    smoothed,
+)
 
 
 def lines(count=30, scale=1.0):

@@ -94,16 +94,6 @@ def test_declared_data_set(tmp_path, capsys):
             np.testing.assert_array_equal(np.asarray(made), np.asarray(expected))
 
 
-def test_unknown_data_set(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["voc"])
-    assert stop.value.code == 2
-    assert (
-        "'voc' is none of coco, cityscapes, ade20k, camvid, nor a declaration"
-        in capsys.readouterr().err
-    )
-
-
 def test_interruption_says_how_to_go_on(ade20k, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt

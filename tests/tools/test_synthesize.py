@@ -58,14 +58,6 @@ def test_mistakes_are_one_sentence(tmp_path, capsys, more, message):
     assert message in said.err
 
 
-@pytest.mark.parametrize("more", [["--size", "64"], ["--layout", "voc"], ["--sise", "64x64"]])
-def test_argparse_mistakes(tmp_path, capsys, more):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments(tmp_path / "out", *more))
-    assert stop.value.code == 2
-    assert "error:" in capsys.readouterr().err
-
-
 def test_size():
     assert parse_size("256x512") == (256, 512)
     assert parse_size("8X9") == (8, 9)

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from freqfusion.analysis.moments import FloatArray, IntArray, Moments
-from freqfusion.analysis.resized import ResizeMode
-from freqfusion.analysis.similarity_maps import LabelMap, SimilarityMaps, similarity_maps
+from freqfusion.analysis.running import FloatArray, IntArray, Moments
+from freqfusion.analysis.similarity import LabelMap, ResizeMode, SimilarityMaps, similarity_maps
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.analysis.moments import FloatArray
-from freqfusion.analysis.similarity_maps import SimilarityMaps
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from freqfusion.analysis.figures import new_figure
+from freqfusion.analysis.running import FloatArray
+from freqfusion.analysis.similarity import SimilarityMaps
 
 Picture = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -33,7 +31,7 @@ def similarity_figure(
     *,
     classes: Mapping[str, Color] | None = None,
     title: str = "",
-) -> Figure:
+) -> Any:
     """How near each pixel is to its class, layer by layer and model by model.
 
     The left column is the image and its truth; then a column for each layer, with a row for each
@@ -51,17 +49,12 @@ def similarity_figure(
     Returns:
         A figure of its own, which the caller saves; nothing is shown and no global state changes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     layers = list(dict.fromkeys(layer for one in maps.values() for layer in one))
     if not layers:
         raise ValueError("there are no maps to draw: give at least one model with one layer")
     height = _PANEL * image.shape[0] / image.shape[1]
     rows, columns = 2 * len(maps), 1 + len(layers)
-    size = (_PANEL * columns + 1.3, (height + 0.5) * rows + 0.6 + 0.3 * bool(title))
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(_PANEL * columns + 1.3, (height + 0.5) * rows + 0.6 + 0.3 * bool(title))
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_xticks([])

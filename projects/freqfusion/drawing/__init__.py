@@ -1,9 +1,9 @@
 """Pictures of segmentations: numpy arrays in, uint8 RGB arrays out; needs numpy and Pillow only."""
 
-from freqfusion.drawing.classes import Classes
 from freqfusion.drawing.colors import RGB, palette, shade
 from freqfusion.drawing.content import (
     VOID,
+    Classes,
     Instance,
     LabelMap,
     PanopticMap,
@@ -11,21 +11,24 @@ from freqfusion.drawing.content import (
     Segment,
     panoptic_map,
 )
-from freqfusion.drawing.errors import (
-    INSTANCE_ERRORS,
-    PANOPTIC_ERRORS,
-    SEMANTIC_ERRORS,
-    draw_instance_errors,
-    draw_panoptic_errors,
-    draw_semantic_errors,
-)
 from freqfusion.drawing.matching import (
     InstanceMatches,
     match_instances,
     panoptic_kinds,
     semantic_kinds,
 )
-from freqfusion.drawing.overlays import draw_image, draw_instances, draw_panoptic, draw_semantic
+from freqfusion.drawing.overlays import (
+    INSTANCE_ERRORS,
+    PANOPTIC_ERRORS,
+    SEMANTIC_ERRORS,
+    draw_image,
+    draw_instance_errors,
+    draw_instances,
+    draw_panoptic,
+    draw_panoptic_errors,
+    draw_semantic,
+    draw_semantic_errors,
+)
 from freqfusion.drawing.panels import side_by_side
 
 __all__ = [

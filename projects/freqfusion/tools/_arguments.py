@@ -1,9 +1,15 @@
-"""Types of command-line arguments that several tools share."""
+"""What the command lines of several tools share: types of arguments, tables and JSON files."""
 
 import argparse
+import difflib
+import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from freqfusion.files import write_whole
 
 
 def number_from(lowest: int) -> Callable[[str], int]:
@@ -48,3 +54,34 @@ def unit_score(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
     return value
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean A, B?``, or nothing where no known name is like it."""
+    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def text_table(rows: Sequence[Sequence[str]], *, words: int = 1) -> list[str]:
+    """Return rows as lines, the first ``words`` columns to the left and numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if at < words else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain data as a file, null in place of numbers that are not finite."""
+    write_whole(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -6,22 +6,42 @@ single HTML file with all pictures inside, which needs no network. What does not
 is left out, and the page says why.
 """
 
+from __future__ import annotations
+
 import argparse
+import html
+import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from freqfusion.analysis import MeasureOptions
+from freqfusion.drawing import RGB
 from freqfusion.files import add_unsafe_config, write_whole
+from freqfusion.tools._aliasing import AliasingMeter, Reader
 from freqfusion.tools._arguments import number_from, one_of
-from freqfusion.tools._model import check_weights, load_model
-from freqfusion.tools._report.context import Context
-from freqfusion.tools._report.page import render_report
-from freqfusion.tools._report.section import Section
-from freqfusion.tools._report.sections import SECTIONS
-from freqfusion.tools._visualize.predictor import Predictor
-from freqfusion.tools._visualize.sources import Source, from_dataset, read_image
+from freqfusion.tools._feature_similarity import Drawing, Measurement, default_layers, read_scenes
+from freqfusion.tools._images import Source, from_dataset, read_image
+from freqfusion.tools._model import Predictor, check_weights, load_model
+from freqfusion.tools._page import (
+    REPORT_STYLE,
+    Image,
+    Section,
+    document,
+    from_figure,
+    from_picture,
+    image_html,
+    paragraphs,
+    table,
+)
+from freqfusion.tools._report_fusion import Context, kernels, offsets, spectra
+from freqfusion.tools.aliasing import aliasing_notes, aliasing_rows, image_figures, stage_spectra
+from freqfusion.tools.analyze import analyze, cost_notes, cost_rows, cost_summary
+from freqfusion.tools.feature_similarity import SimilarityRow, build_figures, cells
+from freqfusion.tools.plot_metrics import FILE_NAME, build_figure, choose, read_runs
+from freqfusion.tools.visualize import MAIN_SCORE, Scores, draw_source, legends
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +180,236 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser
+
+
+_KEYS = "<kbd>j</kbd> <kbd>k</kbd> next, previous section"
+
+
+def render_report(
+    title: str, notes: Sequence[str], sections: Mapping[str, Section], left_out: Mapping[str, str]
+) -> str:
+    """The whole page.
+
+    Args:
+        title: Of the page.
+        notes: Facts for the head.
+        sections: By their ids, in order.
+        left_out: Why, by the name of each section that there is not.
+    """
+    entries = [(name, section.title) for name, section in sections.items()]
+    body = [_article(name, section) for name, section in sections.items()]
+    if left_out:
+        entries.append(("left-out", "Left out"))
+        lines = (f"<li><b>{html.escape(k)}</b>: {html.escape(v)}</li>" for k, v in left_out.items())
+        body.append(_article("left-out", Section("Left out", f"<ul>{''.join(lines)}</ul>")))
+    links = "".join(f'<li><a href="#{name}">{html.escape(said)}</a></li>' for name, said in entries)
+    contents = (
+        f'<nav aria-label="contents"><details open><summary>Contents</summary><ol>{links}</ol>'
+        "</details></nav>"
+    )
+    return document(title, notes, "\n".join(body), before=contents, keys=_KEYS, style=REPORT_STYLE)
+
+
+def _article(name: str, section: Section) -> str:
+    pictures = "\n".join(
+        image_html(image, f"{name}-{number}") for number, image in enumerate(section.images, 1)
+    )
+    return (
+        f'<article id="{name}" tabindex="0" aria-labelledby="{name}-title">'
+        f'<h2 id="{name}-title">{html.escape(section.title)}</h2>{section.body}{pictures}</article>'
+    )
+
+
+_RESULTS = "results.json"
+_SMOOTH = 20
+
+
+def results(context: Context) -> Section:
+    """The scores of ``results.json``: one table for each task, those of classes apart."""
+    run = _run(context)
+    path = run / _RESULTS
+    if not path.is_file():
+        raise ValueError(f"{run} has no {_RESULTS}; train_net.py writes it after an evaluation")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        iteration = content.get("iteration")
+        tables = [
+            _task_tables(f"{dataset}, {task}", scores)
+            for dataset, tasks in content["datasets"].items()
+            for task, scores in tasks.items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as the scores by data set and task that train_net.py writes:"
+            f" {error}"
+        ) from error
+    said = f"After {iteration} iterations, in percent." if iteration else "In percent."
+    return Section("Results", paragraphs(said) + "".join(tables))
+
+
+def curves(context: Context) -> Section:
+    """Losses, learning rate and scores over the training."""
+    run = _run(context)
+    if not (run / FILE_NAME).is_file():
+        raise ValueError(f"{run} has no {FILE_NAME}, which training writes")
+    runs = read_runs([run])
+    figure = build_figure(runs, choose(runs[0].series, ()), _SMOOTH)
+    return Section("Training", images=[from_figure(figure, "losses, learning rate and scores")])
+
+
+def _run(context: Context) -> Path:
+    if context.run is None:
+        raise ValueError("no run is given; name the output folder of the training with --run")
+    return context.run
+
+
+def _task_tables(title: str, scores: Mapping[str, float | None]) -> str:
+    """Mean scores as one row; scores of classes, called ``IoU-sky``, as a row for each class."""
+    means = {name: value for name, value in scores.items() if "-" not in name}
+    by_class: dict[str, dict[str, float | None]] = {}
+    for name, value in scores.items():
+        metric, dash, group = name.partition("-")
+        if dash:
+            by_class.setdefault(group, {})[metric] = value
+    body = ""
+    if means:
+        body += table([["", *means], ["all", *map(_number, means.values())]], title=title)
+    if by_class:
+        metrics = list(dict.fromkeys(name for values in by_class.values() for name in values))
+        rows = [
+            [group, *(_number(values.get(name)) for name in metrics)]
+            for group, values in by_class.items()
+        ]
+        inner = table([["class", *metrics], *rows], title=f"{title}, by class")
+        body += f"<details><summary>By class ({len(rows)})</summary>{inner}</details>"
+    return body
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+_THRESHOLD = 0.5
+_EDGE_WIDTHS = (0, 3)
+# A class counts in the means from so many images on, as in the tool for similarity alone.
+_MIN_IMAGES = 2
+
+
+def predictions(context: Context) -> Section:
+    """The first images with truth, prediction and errors, for each task of the model."""
+    images: list[Image] = []
+    classes: dict[str, RGB] = {}
+    tasks: dict[str, Scores] = {}
+    for source in context.images()[: context.examples]:
+        strips = draw_source(
+            source,
+            context.predictor,
+            context.metadata,
+            tuple(MAIN_SCORE),
+            score_threshold=_THRESHOLD,
+        )
+        classes |= strips.classes
+        tasks |= strips.scores
+        for task, picture in strips.pictures.items():
+            title = f"{source.path.name}, {task}"
+            images.append(from_picture(picture, title, strips.scores.get(task)))
+    if not images:
+        raise ValueError("the model gives nothing that can be drawn")
+    said = f"The first {min(context.examples, len(context.sources))} images of {context.dataset};"
+    said += f" instances with a score of {_THRESHOLD:g} or more."
+    return Section("Predictions", paragraphs(said) + legends(classes, list(tasks)), images)
+
+
+def similarity(context: Context) -> Section:
+    """How well features separate classes before and after the finest fusion."""
+    layers = default_layers(context.model)
+    if not layers:
+        raise ValueError("the model has neither a fusion nor outputs of a backbone to compare")
+    measurement = Measurement(context.predictor, layers, _EDGE_WIDTHS, _MIN_IMAGES)
+    drawings: list[Drawing] = []
+    for number, scene in enumerate(read_scenes(context.images(), context.metadata, None)):
+        drawn = measurement.add(scene, drawn=number < context.examples)
+        drawings += [drawn] if drawn else []
+    places = {layer.label: str(layer) for layer in layers}
+    rows = [
+        SimilarityRow("", label, places[label], width, scores.result())
+        for (label, width), scores in measurement.scores.items()
+    ]
+    body = paragraphs(
+        "IntraSim: cosine of pixels to the centre of their class; InterSim: of the centres of"
+        " different classes; margin: how much nearer a pixel is to its own centre than to the"
+        " nearest other one. A band of 3 are the pixels along class boundaries.",
+    )
+    body += table([row[1:] for row in cells(rows)], words=2, title="feature similarity")
+    layer_names = ", ".join(f"{label} is {place}" for label, place in places.items())
+    body += paragraphs(f"{len(context.sources)} images of {context.dataset}; {layer_names}.")
+    images = [from_figure(figure, name) for name, figure in build_figures({"": drawings})]
+    return Section("Feature similarity", body, images)
+
+
+def aliasing(context: Context) -> Section:
+    """Shares of the power above the Nyquist frequency, by stage."""
+    from freqfusion.tools._aliasing import find_places
+
+    sources = context.images()
+    places = find_places(context.model, context.cfg.MODEL.SFM.POINTS)
+    read = Reader(context.cfg, context.predictor, with_truth=places.modulated is not None)
+    meter = AliasingMeter(
+        context.model,
+        places,
+        options=MeasureOptions(interpolation="bicubic", remove_dc=True, window=None),
+        ignore_value=context.cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+    )
+    images = []
+    for number, source in enumerate(sources):
+        item = read(source)
+        seen, covered = meter(item)
+        if number < context.examples:
+            figures = image_figures(item.picture(), seen, covered)
+            images += [
+                from_figure(one, f"{kind}, {source.path.name}") for kind, one in figures.items()
+            ]
+    images.insert(0, from_figure(stage_spectra(meter), "mean spectra, and the limit of the step"))
+    body = table(aliasing_rows(meter), words=2, title="share of the power that is folded")
+    return Section("Aliasing", body + paragraphs(*aliasing_notes(meter, equivalent=False)), images)
+
+
+_DEPTH = 2
+_SIZE = (512, 512)
+
+
+def costs(context: Context) -> Section:
+    """Parameters, FLOPs, memory and time, at the size of the first image."""
+    from freqfusion.data.randomness import separate_randomness
+    from freqfusion.engine.unchanged import unchanged
+
+    size = _SIZE
+    if context.sources:
+        planes = context.predictor.inputs(read_image(context.sources[0].path))["image"]
+        size = (int(planes.shape[-2]), int(planes.shape[-1]))
+    weights = {"config": context.config_file, "weights": context.cfg.MODEL.WEIGHTS}
+    # A training step of the measurement changes running statistics.
+    with separate_randomness(0), unchanged(context.model):
+        result = weights | analyze(context.cfg, context.model, size, context.runs)
+    body = paragraphs(*cost_summary(result)[1:])
+    body += table(cost_rows(result, _DEPTH), title=f"parts down to level {_DEPTH}")
+    notes = paragraphs(*cost_notes(result))
+    notes = f"<details><summary>What is counted</summary>{notes}</details>"
+    return Section("Parameters, FLOPs, memory and time", body + notes)
+
+
+# A section that does not apply to the model, or cannot be made, raises ValueError with the reason.
+SECTIONS: Mapping[str, Callable[[Context], Section]] = {
+    "results": results,
+    "training": curves,
+    "predictions": predictions,
+    "similarity": similarity,
+    "spectra": spectra,
+    "kernels": kernels,
+    "offsets": offsets,
+    "aliasing": aliasing,
+    "costs": costs,
+}
 
 
 if __name__ == "__main__":

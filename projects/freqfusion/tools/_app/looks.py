@@ -11,9 +11,9 @@ from freqfusion.drawing import Picture
 
 if TYPE_CHECKING:
     from freqfusion.evaluation.pictures import Content
-    from freqfusion.tools._aliasing.places import Pass
+    from freqfusion.tools._aliasing import Pass
     from freqfusion.tools._app.confidence import Confidence
-    from freqfusion.tools._feature_similarity.recording import RecordedMap
+    from freqfusion.tools._feature_similarity import RecordedMap
 
 _KEPT_MAPS = 6
 
