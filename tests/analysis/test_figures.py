@@ -31,7 +31,7 @@ def response(mean):
 
 
 def test_spectra_figure():
-    """A name keeps its colour, though one panel lacks another; a power of zero is not drawn."""
+    """A name keeps its color, though one panel lacks another; a power of zero is not drawn."""
     panels = {"p3": {"before": spectrum(1), "after": spectrum(2)}, "p2": {"after": spectrum(0.0)}}
     figure = spectra_figure(panels, title="spectra")
     first, second = figure.axes[:2]
@@ -60,7 +60,7 @@ def test_responses_figure():
 
 
 def test_maps_figure():
-    """All maps have one range of colours, or each its own; a map of one value, nan or not, too."""
+    """All maps have one range of colors, or each its own; a map of one value, nan or not, too."""
     maps = {"a": torch.linspace(0, 1, 100).view(10, 10), "b": 3 + torch.zeros(5, 7)}
     figure = maps_figure(maps, image=IMAGE, label="response")
     pictures = [axis.images[0] for axis in figure.axes if axis.images]

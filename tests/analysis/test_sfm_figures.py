@@ -106,7 +106,7 @@ def test_attention_figure(tmp_path):
     )
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert titles[:3] == ["image", "res2: 16 × 24", "res3: 8 × 12"]
-    assert len(figure.axes) == 4, "with a colour bar"
+    assert len(figure.axes) == 4, "with a color bar"
     assert saved(figure, tmp_path).std() > 1
     even = attention_figure(IMAGE, [("res2", MappingStack(), torch.zeros(1, 1, 16, 24))])
     saved(even, tmp_path)

@@ -93,11 +93,3 @@ def test_long_names_stay_in_their_panels(size):
 def test_no_maps():
     with pytest.raises(ValueError, match="no maps to draw"):
         similarity_figure(PICTURE, PICTURE, {"A": {}})
-
-
-def test_no_global_state():
-    import sys
-
-    draw({"A": {"x": maps(0)}})
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    assert pyplot is None or not pyplot.get_fignums()

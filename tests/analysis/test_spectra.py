@@ -89,15 +89,6 @@ def test_window_keeps_a_jump_at_the_border_from_leaking():
     assert faded < 0.01 * plain
 
 
-def test_channels_and_images_are_apart():
-    images = torch.cat([tone(3), 2 * tone(9)])
-    _, power = radial_power_spectrum(images)
-    assert power[0].argmax() == 2
-    assert power[1].argmax() == 8
-    _, both = radial_power_spectrum(images.transpose(0, 1))
-    assert torch.allclose(both[0], power.mean(dim=0))
-
-
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 3), (7, 5)])
 def test_small_maps_have_empty_rings(size):
     frequencies, power = radial_power_spectrum(torch.randn(1, 2, *size), bins=32)
@@ -172,6 +163,33 @@ def test_small_maps_leave_rings_empty():
     assert not mean.result().power.isnan().any()
 
 
+def layer_of(weights, **options):
+    weights = torch.tensor(weights, dtype=torch.float32)
+    layer = nn.Conv2d(1, 1, tuple(weights.shape), **options)
+    with torch.no_grad():
+        layer.weight.copy_(weights)
+    return layer
+
+
+def test_difference_passes_high_and_sum_passes_low():
+    """[1, 1] x [1, 1] has |K|^2 = 16 cos^2(pi u) cos^2(pi v); [1, -1] x [1, -1] has the sines."""
+    low = generator_spectrum(layer_of([[1, 1], [1, 1]])).power
+    high = generator_spectrum(layer_of([[1, -1], [-1, 1]])).power
+    assert (low.diff() < 0).all()
+    assert (high.diff() > 0).all()
+    assert 15 < float(low[0]) < 16
+    assert float(high[0]) < 0.02
+
+
+def test_mean_over_pairs_of_channels():
+    """Two outputs of one tap each, 1 and 3: the mean of 1 and 9."""
+    layer = nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
+    power = generator_spectrum(layer, bins=4).power
+    torch.testing.assert_close(power, torch.full((4,), 5.0, dtype=torch.float64))
+
+
 @pytest.mark.parametrize(("size", "bins"), [((8, 11), 4), ((70, 90), 16), ((1, 5), 1)])
 def test_rings_fit_the_first_map(size, bins):
     mean = MeanSpectrum()
@@ -187,42 +205,9 @@ def test_no_image():
         MeanSpectrum(bins=0)
 
 
-def layer_of(weights, **options):
-    weights = torch.tensor(weights, dtype=torch.float32)
-    layer = nn.Conv2d(1, 1, tuple(weights.shape), **options)
-    with torch.no_grad():
-        layer.weight.copy_(weights)
-    return layer
-
-
-def test_single_tap_is_white():
-    """A kernel with one tap w has |K|^2 = w^2 at every frequency, wherever the tap is."""
-    spectrum = generator_spectrum(layer_of([[0, 0, 0], [0, 0, 0], [0, 3, 0]]))
-    torch.testing.assert_close(spectrum.power, torch.full((16,), 9.0, dtype=torch.float64))
-
-
-def test_difference_passes_high_and_sum_passes_low():
-    """[1, 1] x [1, 1] has |K|^2 = 16 cos^2(pi u) cos^2(pi v); [1, -1] x [1, -1] has the sines."""
-    low = generator_spectrum(layer_of([[1, 1], [1, 1]])).power
-    high = generator_spectrum(layer_of([[1, -1], [-1, 1]])).power
-    assert (low.diff() < 0).all()
-    assert (high.diff() > 0).all()
-    assert 15 < float(low[0]) < 16
-    assert float(high[0]) < 0.02
-
-
 def test_dilation_repeats_the_spectrum():
     """With a dilation of two, [1, 1] is zero at a quarter and back at its most at a half."""
     plain = generator_spectrum(layer_of([[1, 1], [1, 1]])).power
     dilated = generator_spectrum(layer_of([[1, 1], [1, 1]], dilation=2)).power
     assert float(dilated[:8].mean()) > 2 * float(dilated[6:9].mean())
     assert float(dilated[-1]) > 5 * float(plain[-1])
-
-
-def test_mean_over_pairs_of_channels():
-    """Two outputs of one tap each, 1 and 3: the mean of 1 and 9."""
-    layer = nn.Conv2d(1, 2, 1)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
-    power = generator_spectrum(layer, bins=4).power
-    torch.testing.assert_close(power, torch.full((4,), 5.0, dtype=torch.float64))

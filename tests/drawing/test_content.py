@@ -26,9 +26,6 @@ def test_extent_of_a_mask():
     assert Instance(0, "a", mask).area() == 8
     assert Instance(0, "a", np.zeros((5, 7), dtype=np.bool_)).extent() is None
     assert Instance(0, "a", box=(1, 2, 4, 6)).area() == 12
-
-
-def test_caption():
     assert Instance(0, "a", score=0.876).caption == "a 88%"
     assert Instance(0, "a", is_crowd=True).caption == "a (crowd)"
 
@@ -40,7 +37,7 @@ def test_caption():
         ([[-2, 0]], ("a", "b"), r"labels span -2\.\.0"),
         ([0, 1], ("a", "b"), "height x width map of integers"),
         ([[0.0]], ("a", "b"), "not float64"),
-        ([[0]], ("a",), "1 names and 2 colours"),
+        ([[0]], ("a",), "1 names and 2 colors"),
     ],
 )
 def test_wrong_labels(labels, names, message):

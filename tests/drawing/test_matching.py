@@ -74,19 +74,16 @@ def test_panoptic_kinds_by_hand():
     }
 
 
-def test_border_is_where_two_found_segments_meet():
+def test_borders_and_crowds():
+    """A border is where two segments that are found meet; crowds are void."""
     truth = PanopticMap(np.array([[1, 1, 1, 1, 2, 2, 2, 2, 2]]), segments(0, 1))
     guess = PanopticMap(np.array([[1, 1, 1, 2, 2, 2, 2, 2, 0]]), segments(0, 1))
     kinds = panoptic_kinds(guess, truth)
     assert np.flatnonzero(kinds["border"]).tolist() == [3, 8]
     assert kinds["matched"].sum() == 7
-
-
-def test_crowds_are_void():
-    truth = PanopticMap(np.array([[1, 1, 2, 2]]), segments(0, 1, crowds=(2,)))
-    guess = PanopticMap(np.array([[1, 1, 2, 2]]), segments(0, 1))
-    kinds = panoptic_kinds(guess, truth)
-    assert np.flatnonzero(kinds["void"]).tolist() == [2, 3]
+    crowd = PanopticMap(truth.ids, segments(0, 1, crowds=(2,)))
+    kinds = panoptic_kinds(guess, crowd)
+    assert np.flatnonzero(kinds["void"]).tolist() == [4, 5, 6, 7, 8]
     assert not kinds["spurious"].any()
 
 
@@ -135,6 +132,8 @@ def test_instances_match_by_mask_iou():
     assert set(found.spurious) == {1, 2}
     assert found.missed == (1, 2)
     assert match_instances([square(24)], [square(20)], threshold=0.4).matched == ((0, 0),)
+    # Exactly half: the small square lies in the large one.
+    assert match_instances([square(0, width=5)], [square(0)]).matched == ((0, 0),)
 
 
 def test_the_higher_score_takes_first_and_each_truth_once():
@@ -142,11 +141,6 @@ def test_the_higher_score_takes_first_and_each_truth_once():
     found = match_instances(guess, [square(0)])
     assert found.matched == ((1, 0),)
     assert found.spurious == (0,)
-
-
-def test_iou_of_exactly_half_matches():
-    """5 of 10 columns: the small square lies in the large one."""
-    assert match_instances([square(0, width=5)], [square(0)]).matched == ((0, 0),)
 
 
 def test_crowds_excuse_predictions_of_their_class():

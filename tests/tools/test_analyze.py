@@ -125,7 +125,7 @@ def test_parameters_of_a_resnet50_pyramid():
 
     ResNet-50: a stem of 3 * 64 * 49; a block of width w, 4w out and c in has c w + 9 w w + 4 w w,
     the first of a stage 4 w c more for its shortcut. FPN of 256: 1x1 from each stage and 3x3, with
-    biases. Batch normalisation is frozen: buffers. FREEZE_AT 2 freezes stem and first stage.
+    biases. Batch normalization is frozen: buffers. FREEZE_AT 2 freezes stem and first stage.
     """
     from detectron2.modeling import build_backbone
 
@@ -146,29 +146,21 @@ def test_parameters_of_a_resnet50_pyramid():
     assert counted.trainable == sum(stages[1:]) + pyramid
 
 
-def test_memory_that_cannot_be_measured_is_said():
-    result = example()
-    result["model"]["saved_bytes"] = result["modules"][0]["saved_bytes"] = None
-    result["notes"] = ["memory of training was not measured: too small"]
-    text = render(result, 1)
-    assert "kept for backward -" in text
-    assert "Note: memory of training was not measured: too small." in text
-
-
-def test_unknown_operators_are_printed():
-    result = example()
-    result["operators"]["unknown"] = {"mine::secret": 3}
-    text = render(result, 1)
-    assert "Unknown, so their work is missing here: mine::secret (3 calls)." in text
-
-
-def test_numbers_have_units():
+def test_numbers_have_units_and_gaps_are_named():
     text = render(example(), 1)
     row = next(line for line in text.splitlines() if line.startswith("  part"))
     cells = [cell.strip() for cell in row.strip().split("  ") if cell.strip()]
     assert cells == ["part", "1.50 k", "2", "25.00 G", "50.0%", "3.0 KiB", "120 ms", "110 to 130"]
     assert "idle" not in text, "a part without numbers fills no line"
     assert "deeper" not in text
+    result = example()
+    result["model"]["saved_bytes"] = result["modules"][0]["saved_bytes"] = None
+    result["notes"] = ["memory of training was not measured: too small"]
+    result["operators"]["unknown"] = {"mine::secret": 3}
+    text = render(result, 1)
+    assert "kept for backward -" in text
+    assert "Note: memory of training was not measured: too small." in text
+    assert "Unknown, so their work is missing here: mine::secret (3 calls)." in text
 
 
 def part(name, **numbers):

@@ -110,7 +110,7 @@ def test_the_file_says_what_it_needs(exported):
 
 
 def test_the_example_needs_neither_torch_nor_freqfusion(exported, tmp_path):
-    """It resizes as Detectron2 does, swaps the channels, and colours the classes."""
+    """It resizes as Detectron2 does, swaps the channels, and colors the classes."""
     pixels = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     arguments = [str(exported[1]), str(tmp_path / "image.png"), str(tmp_path / "out.png")]

@@ -178,7 +178,7 @@ def test_covered_part(size, divisor):
 
 
 def test_features_lie_on_their_labels():
-    """The pooled colours of a two-coloured image are right but for a cell around the boundary."""
+    """The pooled colors of a two-colored image are right but for a cell around the boundary."""
     labels = np.zeros((61, 90), dtype=int)
     labels[:, 41:] = 1
     image = torch.zeros(3, 61, 90)

@@ -164,11 +164,11 @@ def test_measuring_leaves_the_model_as_it_was(data, weights_of, trained):
 
     cfg, model = report.load_model(FREQFUSION, weights_of[FREQFUSION], SMALL)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    sources, metadata = from_dataset(cfg.DATASETS.TEST[0], 2)
+    sources, metadata = from_dataset(cfg.DATASETS.TEST[0], 1)
     context = Context(
         FREQFUSION, cfg, Predictor(cfg, model), trained, "d", sources, metadata, examples=1, runs=0
     )
-    sections, left_out = report.make(context, ["costs", "spectra", "kernels", "aliasing"])
+    sections, left_out = report.make(context, ["costs", "spectra", "aliasing"])
     assert left_out == {}
     assert not model.training
     assert not any(module._forward_hooks for module in model.modules())
@@ -201,10 +201,11 @@ def test_data_set_elsewhere(weights_of, tmp_path, capsys, monkeypatch):
 
     path = tmp_path / "report.html"
     with registered_at(tmp_path / "nothing", monkeypatch):
-        assert make(FREQFUSION, weights_of, path) == 0
+        sections = ["--sections", "predictions", "spectra", "costs", "--"]
+        assert make(FREQFUSION, weights_of, path, *sections) == 0
         page = Page(path.read_text(encoding="utf-8"))
         assert "costs" in page.ids
-        assert page.text.count("Do its files lie under DETECTRON2_DATASETS?") == 6
+        assert page.text.count("Do its files lie under DETECTRON2_DATASETS?") == 2
         capsys.readouterr()
         assert make(FREQFUSION, weights_of, path, "--dataset", "synthetic_nothing") == 2
         assert "no data set 'synthetic_nothing' is registered" in capsys.readouterr().err
@@ -223,13 +224,13 @@ def test_broken_image(data, weights_of, tmp_path, capsys):
     content = broken.read_bytes()
     try:
         broken.write_bytes(b"no image")
-        sections = ["--sections", "predictions", "spectra", "aliasing", "--"]
+        sections = ["--sections", "spectra", "--"]
         assert make(FREQFUSION, weights_of, path, *sections) == 0
         assert make(FREQFUSION, weights_of, path, "--limit", "1", *sections) == 2
     finally:
         broken.write_bytes(content)
     page = Page(path.read_text(encoding="utf-8"))
-    assert {"predictions", "spectra", "aliasing"} <= set(page.ids)
+    assert "spectra" in page.ids
     assert "2 images of" in page.text
     assert "none of the 1 images can be read" in capsys.readouterr().err
 

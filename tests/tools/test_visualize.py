@@ -56,12 +56,12 @@ def test_data_set(data, weights_of, tmp_path, capsys):
 
 @pytest.mark.detectron2
 def test_files_of_any_size_and_kind(data, weights_of, tmp_path, capsys):
-    """A palette PNG of odd size, a grey one, one with transparency; a broken one is skipped."""
+    """A palette PNG of odd size, a gray one, one with transparency; a broken one is skipped."""
     folder = tmp_path / "my images & <more>"
     folder.mkdir()
     scene = Image.open(next((data / "val").glob("*.jpg")))
     scene.resize((37, 91)).convert("P").save(folder / "palette #1.png")
-    scene.convert("L").save(folder / "grey.png")
+    scene.convert("L").save(folder / "gray.png")
     scene.convert("RGBA").save(folder / "alpha.png")
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.txt").write_text("no image either")
@@ -71,7 +71,7 @@ def test_files_of_any_size_and_kind(data, weights_of, tmp_path, capsys):
     assert visualize.main([*arguments, *limited]) == 0
     assert "drew 3 images (3 pictures); 1 skipped" in capsys.readouterr().out
     page = open_page(out)
-    assert [card["data-name"] for card in page.cards] == ["alpha.png", "grey.png", "palette #1.png"]
+    assert [card["data-name"] for card in page.cards] == ["alpha.png", "gray.png", "palette #1.png"]
     assert all(set(card) == {"data-number", "data-name"} for card in page.cards), "no truth"
 
 

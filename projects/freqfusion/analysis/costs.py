@@ -45,7 +45,7 @@ class RunningModule:
 
     @property
     def name(self) -> str:
-        """Name of the innermost part; empty for the module itself, and before it runs."""
+        """Return name of the innermost part; empty for the module itself, and before it runs."""
         return self._names[-1] if self._names else ""
 
     def __enter__(self) -> RunningModule:
@@ -80,7 +80,7 @@ class RunningModule:
 
 
 def roll_up(own: Mapping[str, NumberT], root: nn.Module, zero: NumberT) -> dict[str, NumberT]:
-    """Sums over all parts of each module, in the order of ``named_modules``, from ``own`` sums."""
+    """Sum ``own`` over all parts of each module, in the order of ``named_modules``."""
     sums = {name: zero for name, _ in root.named_modules()}
     for name, number in own.items():
         for whole in containing(name):
@@ -89,7 +89,7 @@ def roll_up(own: Mapping[str, NumberT], root: nn.Module, zero: NumberT) -> dict[
 
 
 def containing(name: str) -> list[str]:
-    """The module and all that contain it, from the outermost, which has no name."""
+    """Return the module and all that contain it, from the outermost, which has no name."""
     parts = name.split(".") if name else []
     return [".".join(parts[:length]) for length in range(len(parts) + 1)]
 
@@ -110,12 +110,12 @@ class ParameterCount:
 
     @property
     def total(self) -> int:
-        """All parameters, without buffers."""
+        """Count all parameters, without buffers."""
         return self.trainable + self.frozen
 
 
 def count_parameters(module: nn.Module) -> dict[str, ParameterCount]:
-    """Name of each part, as in ``named_modules``, to its numbers; the whole has no name."""
+    """Return name of each part, as in ``named_modules``, to its numbers; the whole has no name."""
     return {name: _count(part) for name, part in module.named_modules()}
 
 
@@ -192,7 +192,7 @@ def _time_whole(module: nn.Module, inputs: Any, finish: Callable[[], None]) -> f
 
 
 def _time_parts(module: nn.Module, inputs: Any, finish: Callable[[], None]) -> dict[str, float]:
-    """Every moment belongs to the innermost part that runs then."""
+    """Return the times of all parts; every moment belongs to the innermost part that runs."""
     own: defaultdict[str, float] = defaultdict(float)
     started = 0.0
 
@@ -277,7 +277,7 @@ class _Saved:
         return kept
 
     def living(self) -> Counter[str]:
-        """Bytes by module of what the graph still needs; each storage with its first keeper."""
+        """Return the bytes by module that the graph still needs, of each storage once."""
         sizes: Counter[str] = Counter()
         seen: set[int] = set()
         for reference, name in self._kept:
@@ -289,7 +289,7 @@ class _Saved:
 
 
 def peak_memory(module: nn.Module, *inputs: Any) -> int:
-    """Most bytes that a forward pass without gradients holds beyond parameters and inputs.
+    """Return the most bytes that inference holds beyond parameters and inputs.
 
     On a GPU it is what torch's allocator reports, scratch memory of kernels included. On a CPU
     tensors are followed as operators make them: what an operator uses inside is not seen.
@@ -350,5 +350,5 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 
 
 def _key(tensor: Tensor) -> int:
-    """The same number for all tensors on one storage."""
+    """Return a number that all tensors on one storage share."""
     return int(tensor.untyped_storage()._cdata)

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from freqfusion.analysis.spectra import Response, Spectrum, radial_power_spectrum
 
-# Okabe and Ito's colours, which can be told apart with any colour vision.
+# Okabe and Ito's colors, which can be told apart with any color vision.
 BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
 SOFT = "#6b6b73"
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure of a size in inches, which can be saved and needs no closing."""
+    """Return an empty matplotlib figure of a size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,7 +33,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def image_panels(figure: Any, count: int, columns: int) -> list[Any]:
-    """``count`` axes for pictures in rows of ``columns``, without ticks; the rest stays empty."""
+    """Return ``count`` axes for images in rows of ``columns``, without ticks."""
     rows = math.ceil(count / columns)
     axes: list[Any] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axis in axes:
@@ -45,7 +45,7 @@ def image_panels(figure: Any, count: int, columns: int) -> list[Any]:
 
 
 def quiet(axis: Any) -> None:
-    """Only the left and the lower line, in grey, and a faint grid."""
+    """Leave the left and the lower line of a panel, in gray, and a faint grid."""
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -56,7 +56,7 @@ def quiet(axis: Any) -> None:
 
 
 def panel_size(shape: Sequence[int], *, longest: float) -> tuple[float, float]:
-    """Width and height in inches of a panel for an image (height, width, ...) and its title."""
+    """Return width and height in inches of a panel for an image and its title."""
     scale = longest / max(shape[0], shape[1])
     # Narrower than this, titles do not fit.
     return max(shape[1] * scale, 2.2), shape[0] * scale + 0.35
@@ -64,7 +64,7 @@ def panel_size(shape: Sequence[int], *, longest: float) -> tuple[float, float]:
 
 _MAP_COLUMNS = 4
 _MAP_WIDTH = 3.2
-# Room for the colour bar of a panel.
+# Room for the color bar of a panel.
 _BAR = 0.5
 _ARROWS = 24
 
@@ -77,14 +77,14 @@ def maps_figure(
     title: str = "",
     shared: bool = True,
 ) -> Any:
-    """Maps (H, W) of any sizes side by side, with colour bars: a matplotlib Figure.
+    """Maps (H, W) of any sizes side by side, with color bars: a matplotlib Figure.
 
     Args:
         maps: By the title of their panel.
         image: (H, W, 3) to show before them; all panels have its shape, or the first map's.
-        label: What the colours stand for, with the unit.
+        label: What the colors stand for, with the unit.
         title: Of the whole figure.
-        shared: One range of colours for all of them; it leaves the outermost hundredths out.
+        shared: One range of colors for all of them; it leaves the outermost hundredths out.
 
     Raises:
         ValueError: if there is no map.
@@ -116,7 +116,7 @@ def maps_figure(
 def offsets_figure(
     image: ArrayLike, offsets: Mapping[str, Tensor], *, arrows: int = _ARROWS, title: str = ""
 ) -> Any:
-    """Where a sampler reads: arrows over the image, coloured by length, and the lengths.
+    """Draw where a sampler reads: arrows over the image, colored by length, and the lengths.
 
     An arrow starts at the pixel and points to where its value is read; it is the mean over the
     groups of channels, thinned to about ``arrows`` along the longer side, and drawn longer than it
@@ -215,7 +215,7 @@ def _bar(figure: Any, axis: Any, shown: Any, label: str) -> None:
         bar.set_label(label, fontsize=7.5)
 
 
-# Okabe and Ito's colours, which can be told apart with any colour vision, and dashes for grey.
+# Okabe and Ito's colors, which can be told apart with any color vision, and dashes for gray.
 _STYLES = (
     ("#0072B2", "-"),
     ("#D55E00", "-"),
@@ -278,10 +278,10 @@ def _shade_folded(axis: Any, limit: float) -> None:
 
 
 def responses_figure(panels: Mapping[str, Mapping[str, Response]], *, title: str = "") -> Any:
-    """Mean response over frequency, with one standard deviation of the pixels around it.
+    """Draw the mean response over frequency, with one standard deviation of the pixels.
 
     The dotted line at one is what leaves the map as it is. ``panels`` are responses by panel and
-    by name; a name has the same colour in all panels.
+    by name; a name has the same color in all panels.
 
     Raises:
         ValueError: if there is nothing to draw.
@@ -358,7 +358,7 @@ class LayerSpectrum:
 
 @torch.no_grad()
 def layer_spectrum(title: str, features: Tensor, stride: float) -> LayerSpectrum:
-    """The spectrum of one map (C, h, w) with ``stride`` image pixels for each cell.
+    """Return the spectrum of one map (C, h, w) with ``stride`` image pixels for each cell.
 
     A constant map has a density of nan everywhere.
     """

@@ -118,7 +118,7 @@ class _Counter(TorchDispatchMode):
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Without the fused encoder layers of torch, which would hide their parts."""
+    """Switch off the fused encoder layers of torch, which would hide their parts."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -38,11 +38,11 @@ class Moments:
         self._join(other.count, other._mean, other._squares)
 
     def mean(self) -> FloatArray:
-        """By series (size,); nan for one without values."""
+        """Return the means (size,); nan for a series without values."""
         return np.where(self.count > 0, self._mean, np.nan)
 
     def std(self) -> FloatArray:
-        """By series (size,), unbiased variance; nan for one with fewer than two values."""
+        """Return the unbiased standard deviations (size,); nan for fewer than two values."""
         spread = np.sqrt(self._squares / np.maximum(self.count - 1, 1))
         result: FloatArray = np.where(self.count > 1, spread, np.nan)
         return result
@@ -86,12 +86,12 @@ class RunningMean:
 
     @property
     def count(self) -> Tensor:
-        """How often each element was there."""
+        """Return how often each element was there."""
         return torch.from_numpy(self._moments.count).view(self._shape)
 
     @property
     def mean(self) -> Tensor:
-        """Of each element; nan where it never was there."""
+        """Return the mean of each element; nan where it never was there."""
         return torch.from_numpy(self._moments.mean()).view(self._shape)
 
     @property

@@ -47,14 +47,14 @@ def attention_figure(
     axes = image_panels(figure, len(stages) + 1, len(stages) + 1)
     axes[0].imshow(image)
     axes[0].set_title("image", fontsize=9, loc="left")
-    grey = image.astype(np.float32).mean(axis=-1).astype(np.uint8)
+    gray = image.astype(np.float32).mean(axis=-1).astype(np.uint8)
     seen = [attention_in_image(logits, before, size).numpy() for _, before, logits in stages]
     seen = [one[: image.shape[0], : image.shape[1]] for one in seen]
     # Even attention still needs a scale with an extent.
     low, high = min(one.min() for one in seen), max(one.max() for one in seen)
     low, high = min(low, 0.9), max(high, 1.1)
     for axis, (title, _, logits), attention in zip(axes[1:], stages, seen, strict=True):
-        axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
+        axis.imshow(gray, cmap="gray", vmin=0, vmax=255)
         drawn = axis.imshow(attention, cmap="inferno", norm=LogNorm(low, high), alpha=_OPACITY)
         rows, columns = logits.shape[-2:]
         axis.set_title(f"{title}: {rows} × {columns}", fontsize=9, loc="left")
@@ -68,7 +68,7 @@ def attention_figure(
 
 @torch.no_grad()
 def attention_in_image(logits: Tensor, before: MappingStack, size: tuple[int, int]) -> Tensor:
-    """Attention of mean one at each pixel of an image of ``size``: (height, width).
+    """Return attention of mean one at each pixel of an image of ``size``: (height, width).
 
     Read where the pixel has gone in the attention's own space; for the first image of the batch.
     """
@@ -91,7 +91,7 @@ def lattice_figure(
 ) -> Any:
     """Draw the sampling lattice of each stage over an image, one panel each.
 
-    Lines connect neighbouring samples; where they lie close, the map has been stretched. All are
+    Lines connect neighboring samples; where they lie close, the map has been stretched. All are
     brought to the image's own space through the stages before.
 
     Args:
@@ -123,7 +123,7 @@ def lattice_figure(
 
 @torch.no_grad()
 def lattice_nodes(before: MappingStack, mapping: Mapping, size: tuple[int, int]) -> Tensor:
-    """Where the samples of a modulated map lie in the image: (H, W, 2), x then y, in its pixels.
+    """Return where a modulated map's samples lie in the image: (H, W, 2), x then y, in pixels.
 
     Of the first image of the batch. The finest map is laid over the image of ``size`` (height,
     width) edge to edge, as the supervision of the attention does.
@@ -134,5 +134,5 @@ def lattice_nodes(before: MappingStack, mapping: Mapping, size: tuple[int, int])
 
 
 def _faded(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lighter, so that dark lines are seen over it."""
+    """Return a lighter image, so that dark lines are seen over it."""
     return np.asarray(255 - (255 - image.astype(np.float32)) * 0.55).astype(np.uint8)

@@ -24,16 +24,16 @@ from freqfusion.layers.checks import check_choice
 
 
 def split_pixels(labels: Tensor, edge_width: int, ignore_label: int) -> tuple[Tensor, Tensor]:
-    """Masks of the measured pixels and of those that make centres, both (H, W).
+    """Return masks of the measured pixels and of those that make centers, both (H, W).
 
     Without an edge width both are all labelled pixels. With one, the boundary is where the discrete
     Laplacian of the label map is not 0 (mirrored at the border), and the measured pixels are those
     within a square of ``edge_width`` pixels around it, less those as near to ignored ones. The
-    centres are then made of all other labelled pixels, so that a class that lies on boundaries
+    centers are then made of all other labelled pixels, so that a class that lies on boundaries
     only has none.
 
     This is the band of the published numbers. A pixel between one of the next lower and one of the
-    next higher label is no boundary of its own in it; its neighbours are.
+    next higher label is no boundary of its own in it; its neighbors are.
     """
     if edge_width < 0:
         raise ValueError(
@@ -47,7 +47,7 @@ def split_pixels(labels: Tensor, edge_width: int, ignore_label: int) -> tuple[Te
 
 
 def _laplacian(labels: Tensor) -> Tensor:
-    """Sum of the four neighbours less four times the pixel."""
+    """Return sum of the four neighbors less four times the pixel."""
     image = labels.long()
     total = -4 * image
     for axis in (0, 1):
@@ -61,7 +61,7 @@ def _laplacian(labels: Tensor) -> Tensor:
 
 
 def _widen(mask: Tensor, width: int) -> Tensor:
-    """Whether the mask holds anywhere in a square around each pixel."""
+    """Return whether the mask holds anywhere in a square around each pixel."""
     before, after = width // 2, width - 1 - width // 2
     image = F.pad(mask[None, None].float(), (before, after, before, after))
     wide: Tensor = F.max_pool2d(image, width, stride=1)[0, 0] > 0
@@ -98,12 +98,11 @@ class ResizedMap:
         self.features, self.size = features, size
         places = zip(features.shape[1:], size, covered, strict=True)
         self._rows, self._columns = (
-            _neighbours(before, after, part, mode, features.device)
-            for before, after, part in places
+            _neighbors(before, after, part, mode, features.device) for before, after, part in places
         )
 
     def sums(self, place: Tensor, count: int) -> Tensor:
-        """Sums (count, C) of the pixels in each place; ``place`` (H, W) is -1 for none."""
+        """Return sums (count, C) of the pixels in each place; ``place`` (H, W) is -1 for none."""
         if not count:
             return self.features.new_zeros(0, len(self.features), dtype=torch.float64)
         height, width = self.features.shape[1:]
@@ -121,18 +120,18 @@ class ResizedMap:
         return torch.cat(parts).T
 
     def products(self, vectors: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Products with vectors (K, C), a few rows at a time.
+        """Return products with vectors (K, C), a few rows at a time.
 
         Yields the rows, the products (K, rows, W) and the lengths of the pixels (rows, W).
         """
         maps = vectors.new_zeros(len(vectors), *self.features.shape[1:])
         for part, ours in zip(self._channels(), vectors.split(self._step(), 1), strict=True):
             maps += torch.einsum("kc,chw->khw", ours, part.double())
-        neighbours = self._neighbour_products()
-        step = max(1, _PIECE // ((len(vectors) + len(neighbours)) * self.size[1]))
+        neighbors = self._neighbor_products()
+        step = max(1, _PIECE // ((len(vectors) + len(neighbors)) * self.size[1]))
         for start in range(0, self.size[0], step):
             rows = slice(start, min(start + step, self.size[0]))
-            yield rows, self._resized(maps, rows), self._squares(neighbours, rows).sqrt()
+            yield rows, self._resized(maps, rows), self._squares(neighbors, rows).sqrt()
 
     def _step(self) -> int:
         """Channels that are converted at a time."""
@@ -148,8 +147,8 @@ class ResizedMap:
         left, right, share = self._columns
         return torch.lerp(piece[:, :, left], piece[:, :, right], share)
 
-    def _neighbour_products(self) -> Tensor:
-        """Of each cell a with the next ones, right b, below c, both d: aa, ab, ac, ad, bc."""
+    def _neighbor_products(self) -> Tensor:
+        """Return products of each cell a with right b, below c, both d: aa, ab, ac, ad, bc."""
         total = self.features.new_zeros(5, *self.features.shape[1:], dtype=torch.float64)
         for part in self._channels():
             cell = part.double()
@@ -160,11 +159,11 @@ class ResizedMap:
                 product += (first * second).sum(0)
         return total
 
-    def _squares(self, neighbours: Tensor, rows: slice) -> Tensor:
-        """Squared lengths (rows, W) of the mean of four cells, weighted as in resizing."""
+    def _squares(self, neighbors: Tensor, rows: slice) -> Tensor:
+        """Return squared lengths (rows, W) of the mean of four cells, weighted as in resizing."""
         upper, lower, down = (part[rows, None] for part in self._rows)
         left, right, along = self._columns
-        length, across, below, falling, rising = neighbours
+        length, across, below, falling, rising = neighbors
         top = (
             (1 - along) ** 2 * length[upper, left]
             + along**2 * length[upper, right]
@@ -185,16 +184,16 @@ class ResizedMap:
 
 
 def _next(maps: Tensor, axis: int) -> Tensor:
-    """Every cell's next one on an axis, the last one its own."""
+    """Return every cell's next one on an axis, the last one its own."""
     size = maps.shape[axis]
     last = maps.narrow(axis, size - 1, 1)
     return torch.cat((maps.narrow(axis, 1, size - 1), last), dim=axis)
 
 
-def _neighbours(
+def _neighbors(
     before: int, after: int, part: float, mode: ResizeMode, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The two source pixels of each output pixel on an axis, and the share of the second."""
+    """Return the two source pixels of each output pixel on an axis, and the second one's share."""
     step = before * part / after
     out = torch.arange(after, device=device, dtype=torch.float64)
     if mode == "nearest":
@@ -209,7 +208,7 @@ LabelMap = Tensor | NDArray[np.integer[Any]]
 
 # Norms are kept above this, so that a pixel of zeros resembles nothing instead of giving nan.
 _SMALLEST_NORM = 1e-8
-# Rounding makes differences of this size between centres that are the same.
+# Rounding makes differences of this size between centers that are the same.
 _TIE = 1e-12
 
 
@@ -217,12 +216,12 @@ _TIE = 1e-12
 class SimilarityMaps:
     """Similarities of one image; cosines, so -1..1.
 
-    ``own`` (H, W) is that of each pixel to the centre of its class, nan where it is ignored or its
-    class has no centre. ``margin`` (H, W) is by how much that exceeds the similarity to the nearest
-    other centre: below 0 the pixel is nearer to another class; nan also where there is no other
-    centre. ``measured`` (H, W) are the pixels that count: all that have ``own``, or those on the
-    boundary band. ``labels`` (H, W) is the truth, ``classes`` (K,) are those with a centre in
-    rising order, ``between`` (K, K) is the similarity of their centres.
+    ``own`` (H, W) is that of each pixel to the center of its class, nan where it is ignored or its
+    class has no center. ``margin`` (H, W) is by how much that exceeds the similarity to the nearest
+    other center: below 0 the pixel is nearer to another class; nan also where there is no other
+    center. ``measured`` (H, W) are the pixels that count: all that have ``own``, or those on the
+    boundary band. ``labels`` (H, W) is the truth, ``classes`` (K,) are those with a center in
+    rising order, ``between`` (K, K) is the similarity of their centers.
     """
 
     own: FloatArray
@@ -234,7 +233,7 @@ class SimilarityMaps:
 
     @property
     def nearer_to_another(self) -> NDArray[np.bool_]:
-        """Measured pixels to which another class's centre is strictly more similar, (H, W)."""
+        """Return the measured pixels that another class's center is strictly nearer to."""
         result: NDArray[np.bool_] = self.measured & (self.margin < -_TIE)
         return result
 
@@ -249,7 +248,7 @@ def similarity_maps(
     covered: tuple[float, float] = (1.0, 1.0),
     mode: ResizeMode = "bilinear",
 ) -> SimilarityMaps:
-    """Similarity of each pixel of one image to the centres of its classes.
+    """Return similarity of each pixel of one image to the centers of its classes.
 
     The features are compared as resized to the labels, in float64 and on their device.
 
@@ -266,42 +265,42 @@ def similarity_maps(
         ValueError: for other shapes or types, or features that are not finite.
     """
     truth = _checked(features, labels)
-    measured, centred = split_pixels(truth, edge_width, ignore_label)
+    measured, centered = split_pixels(truth, edge_width, ignore_label)
     size = (truth.shape[0], truth.shape[1])
     resized = ResizedMap(features, size, covered, mode)
-    classes = torch.unique(truth[centred])
+    classes = torch.unique(truth[centered])
     # Where each pixel's class is among the classes; -1 for none.
     place = torch.searchsorted(classes, truth.contiguous())
     known = torch.isin(truth, classes) & (truth != ignore_label)
     place = torch.where(known, place, -1)
-    centres = _centres(resized, torch.where(centred, place, -1), len(classes))
-    own, other = _nearest(resized, place, centres)
+    centers = _centers(resized, torch.where(centered, place, -1), len(classes))
+    own, other = _nearest(resized, place, centers)
     return SimilarityMaps(
         own=_array(own),
         margin=_array(own - other),
         measured=(measured & known).cpu().numpy(),
         labels=truth.cpu().numpy(),
         classes=classes.cpu().numpy(),
-        between=_array(centres @ centres.T),
+        between=_array(centers @ centers.T),
     )
 
 
-def _centres(resized: ResizedMap, place: Tensor, count: int) -> Tensor:
-    """Unit vectors (K, C) along the mean features of the classes."""
+def _centers(resized: ResizedMap, place: Tensor, count: int) -> Tensor:
+    """Return unit vectors (K, C) along the mean features of the classes."""
     pixels = torch.bincount(place[place >= 0], minlength=count)
-    centres = resized.sums(place, count) / pixels[:, None]
-    norms = torch.linalg.vector_norm(centres, dim=1, keepdim=True)
-    unit: Tensor = centres / norms.clamp_min(_SMALLEST_NORM)
+    centers = resized.sums(place, count) / pixels[:, None]
+    norms = torch.linalg.vector_norm(centers, dim=1, keepdim=True)
+    unit: Tensor = centers / norms.clamp_min(_SMALLEST_NORM)
     return unit
 
 
-def _nearest(resized: ResizedMap, place: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Similarity to the own and to the nearest other centre, (H, W); nan where there is none."""
-    own = centres.new_full(resized.size, torch.nan)
+def _nearest(resized: ResizedMap, place: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return similarities to the own and to the nearest other center, (H, W), or nan."""
+    own = centers.new_full(resized.size, torch.nan)
     other = own.clone()
-    if not len(centres):
+    if not len(centers):
         return own, other
-    for rows, products, lengths in resized.products(centres):
+    for rows, products, lengths in resized.products(centers):
         cosines = products / lengths.clamp_min(_SMALLEST_NORM)
         at = place[rows]
         first = at.clamp_min(0)[None]
@@ -312,7 +311,7 @@ def _nearest(resized: ResizedMap, place: Tensor, centres: Tensor) -> tuple[Tenso
 
 
 def _checked(features: Tensor, labels: LabelMap) -> Tensor:
-    """The labels as int64 on the device of the features."""
+    """Return the labels as int64 on the device of the features."""
     if features.ndim != 3 or not features.is_floating_point() or not features.numel():
         raise ValueError(
             "features must be channels x height x width of one image in floating point, not"
@@ -347,7 +346,7 @@ def point_similarity(
     covered: tuple[float, float] = (1.0, 1.0),
     mode: ResizeMode = "nearest",
 ) -> Tensor:
-    """Cosine of each pixel's feature with that of the cell under a point: (H, W), -1..1, float64.
+    """Return the cosine of each pixel's feature with that under a point: (H, W), float64.
 
     Args:
         features: (C, h, w) of any floating type.

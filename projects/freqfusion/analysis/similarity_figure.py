@@ -32,18 +32,18 @@ def similarity_figure(
     classes: Mapping[str, Color] | None = None,
     title: str = "",
 ) -> Any:
-    """How near each pixel is to its class, layer by layer and model by model.
+    """Draw how near each pixel is to its class, layer by layer and model by model.
 
     The left column is the image and its truth; then a column for each layer, with a row for each
-    model: above, the similarity of each pixel to the centre of its class; below, the margin to the
-    nearest other centre, which is negative (red) where the pixel is nearer to another class. All
-    panels of a kind have one scale. Ignored pixels are grey.
+    model: above, the similarity of each pixel to the center of its class; below, the margin to the
+    nearest other center, which is negative (red) where the pixel is nearer to another class. All
+    panels of a kind have one scale. Ignored pixels are gray.
 
     Args:
         image: (H, W, 3).
-        truth: (H, W, 3), the label map in the colours of its classes.
+        truth: (H, W, 3), the label map in the colors of its classes.
         maps: By model, by layer; models may have different layers.
-        classes: Names and colours for the legend, of which a dozen are shown.
+        classes: Names and colors for the legend, of which a dozen are shown.
         title: Over the figure.
 
     Returns:
@@ -77,7 +77,7 @@ def similarity_figure(
 
 
 def _styles(maps: Sequence[SimilarityMaps]) -> list[tuple[str, dict[str, Any]]]:
-    """What each kind is called, and its colours with one scale for all panels."""
+    """Return what each kind is called, and its colors with one scale for all panels."""
     own = _values([one.own for one in maps])
     margin = np.abs(_values([one.margin for one in maps]))
     low = math.floor(10 * float(np.percentile(own, 2))) / 10 if own.size else 0.0
@@ -97,7 +97,7 @@ def _show_kind(
     kind: str,
     style: Mapping[str, Any],
 ) -> Any:
-    """Draw the panels of one kind; returns one of the images, for the colour bar."""
+    """Draw the panels of one kind; return one of the images, for the color bar."""
     import matplotlib as mpl
 
     colors = mpl.colormaps[style["cmap"]].with_extremes(bad=_unit(_VOID_COLOR))

@@ -33,7 +33,7 @@ def radial_power_spectrum(
     window: SpectrumWindow | None = None,
     ring: Ring = "circle",
 ) -> tuple[Tensor, Tensor]:
-    """Mean power over channels and over rings of equal frequency.
+    """Return mean power over channels and over rings of equal frequency.
 
     The power of a frequency is ``|FFT2|^2 / (H * W)``: white noise of variance one has the power
     one everywhere, at any size, so that maps of several sizes can be averaged.
@@ -128,7 +128,7 @@ class MeanSpectrum:
             self._images += 1
 
     def result(self) -> Spectrum:
-        """The average so far.
+        """Return the average so far.
 
         Raises:
             ValueError: if there were no images.
@@ -139,7 +139,7 @@ class MeanSpectrum:
 
 
 def generator_spectrum(convolution: nn.Conv2d, *, bins: int = _BINS) -> Spectrum:
-    """Power of a convolution's kernels, mean over all pairs of channels.
+    """Return power of a convolution's kernels, mean over all pairs of channels.
 
     It is ``|K(f)|^2`` of the kernel in an infinite image, so that kernels without structure have
     the same power, the sum of their squares, at every frequency. Dilation is taken into account.
@@ -182,7 +182,7 @@ class Response:
 def kernel_response(
     kernels: Tensor, frequencies: Tensor, *, filter: Filter = "smoothing", directions: int = 8
 ) -> Tensor:
-    """Magnitude of the response of every pixel's kernel, mean over directions.
+    """Return magnitude of the response of every pixel's kernel, mean over directions.
 
     Args:
         kernels: (B, k * k, H, W), taps row by row, k odd.
@@ -244,7 +244,7 @@ class MeanResponse:
             self._map.update(one)
 
     def result(self) -> Response:
-        """The average so far.
+        """Return the average so far.
 
         Raises:
             ValueError: if there were no kernels.
@@ -257,7 +257,7 @@ class MeanResponse:
 
 
 def _waves(width: int, frequencies: Tensor, directions: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (F * directions, width ** 2) of each frequency at every tap."""
+    """Return cosines and sines (F * directions, width ** 2) of each frequency at every tap."""
     angles = torch.arange(directions, device=frequencies.device, dtype=frequencies.dtype)
     angles = angles * (math.pi / directions)
     across, down = (

@@ -34,7 +34,7 @@ class LabelMap:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.colors):
             raise ValueError(
-                f"{len(self.names)} names and {len(self.colors)} colours: give each class both"
+                f"{len(self.names)} names and {len(self.colors)} colors: give each class both"
             )
         _check_map(self.labels, "labels")
         low, high = int(self.labels.min()), int(self.labels.max())
@@ -78,12 +78,12 @@ class Instance:
 
     @property
     def caption(self) -> str:
-        """The name, with the score in percent where there is one."""
+        """Return the name, with the score in percent where there is one."""
         name = f"{self.name} (crowd)" if self.is_crowd else self.name
         return name if self.score is None else f"{name} {100 * self.score:.0f}%"
 
     def extent(self) -> Box | None:
-        """The box, or else that of the mask; None for an instance with no pixel."""
+        """Return the box, or else that of the mask; None for an instance with no pixel."""
         if self.box is not None or self.mask is None:
             return self.box
         rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
@@ -92,7 +92,7 @@ class Instance:
         return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
     def area(self) -> float:
-        """Pixels of the mask, or of the box where there is no mask."""
+        """Return pixels of the mask, or of the box where there is no mask."""
         if self.mask is not None:
             return float(np.count_nonzero(self.mask))
         left, top, right, bottom = self.box or (0.0, 0.0, 0.0, 0.0)
@@ -100,7 +100,7 @@ class Instance:
 
 
 def panoptic_map(ids: IntMap, segments: Iterable[Segment]) -> PanopticMap:
-    """A panoptic map without loose ends.
+    """Return a panoptic map without loose ends.
 
     Segments without a pixel are left out, and pixels of no segment are void.
     """
@@ -112,7 +112,7 @@ def panoptic_map(ids: IntMap, segments: Iterable[Segment]) -> PanopticMap:
 
 
 def check_picture(image: Picture, size: tuple[int, ...] | None = None) -> None:
-    """ValueError unless ``image`` is height x width x 3, uint8, and has the (height, width)."""
+    """Raise ValueError unless ``image`` is height x width x 3, uint8, of the (height, width)."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
             f"a picture is height x width x 3 of uint8 (RGB), not {image.dtype} of shape"
@@ -134,7 +134,7 @@ def _check_map(values: IntMap, what: str) -> None:
 
 
 class Classes:
-    """Names and colours of a data set's classes; where it has no colours, those of a palette.
+    """Names and colors of a data set's classes; where it has no colors, those of a palette.
 
     Things have the numbers 0.., and stuff those after them, also where Detectron2 lists all classes
     as stuff. In a "separated" data set the first stuff class, "things", stands for any of them.
@@ -154,7 +154,7 @@ class Classes:
         self.separated = self.stuff[:1] == ["things"]
 
     def label_map(self, labels: IntMap, count: int | None = None) -> LabelMap:
-        """Semantic labels; classes that the metadata does not name are called by their number."""
+        """Return semantic labels; classes without a name are called by their number."""
         names, colors = list(self.stuff), list(self.stuff_colors)
         total = max(count or 0, len(names) if names else int(labels.max()) + 1)
         for label in range(len(names), total):
@@ -163,15 +163,15 @@ class Classes:
         return LabelMap(labels, tuple(names), tuple(colors))
 
     def thing(self, label: int) -> str:
-        """The name of a thing class."""
+        """Return the name of a thing class."""
         return self.things[label] if label < len(self.things) else f"class {label}"
 
     def panoptic(self, ids: IntMap, infos: Iterable[Mapping[str, Any]]) -> PanopticMap:
-        """A map of ids and Detectron2's ``segments_info`` with contiguous categories."""
+        """Return a map of ids and Detectron2's ``segments_info`` with contiguous categories."""
         return panoptic_map(ids, [self._segment(info) for info in infos])
 
     def labels_of(self, panoptic: PanopticMap) -> LabelMap | None:
-        """Semantic labels of a panoptic map, where the label space of the metadata has them all."""
+        """Return a panoptic map's semantic labels, where the label space has them all."""
         labels: IntMap = np.full(panoptic.ids.shape, VOID, dtype=np.int64)
         for one in panoptic.segments:
             label = one.category if one.is_thing else one.category - len(self.things)

@@ -30,7 +30,7 @@ class InstanceMatches:
 
 
 def semantic_kinds(prediction: LabelMap, truth: LabelMap) -> Kinds:
-    """``boundary``: wrong, within 2 % of the diagonal of a true contour; ``inside``: other wrong.
+    """Return wrong pixels: ``boundary``, within 2 % of the diagonal of a contour, and ``inside``.
 
     Also ``void``: the truth says nothing. All other pixels are right.
     """
@@ -42,7 +42,7 @@ def semantic_kinds(prediction: LabelMap, truth: LabelMap) -> Kinds:
 
 
 def near_contours(values: IntMap, distance: int) -> Mask:
-    """Pixels with another value within ``distance`` pixels along the rows, columns or diagonals.
+    """Return pixels with another value within ``distance`` along rows, columns or diagonals.
 
     That is in a square of side 2 distance + 1, cut where the map ends.
     """
@@ -52,7 +52,7 @@ def near_contours(values: IntMap, distance: int) -> Mask:
 
 
 def panoptic_kinds(prediction: PanopticMap, truth: PanopticMap) -> Kinds:
-    """How each pixel fares in panoptic quality; the masks do not overlap and cover the map.
+    """Return how each pixel fares in panoptic quality; the masks part the map.
 
     ``void``: the truth is void or a crowd, or an unmatched prediction there is excused.
     ``matched``: its true and its predicted segment match. Of the others, by whether the true
@@ -122,7 +122,7 @@ def match_instances(
 
 
 def overlap(first: Instance, second: Instance) -> tuple[float, float]:
-    """(IoU, part of the first that lies in the second), by masks where both have one."""
+    """Return the IoU, and the part of the first in the second, by masks where both have one."""
     if first.mask is not None and second.mask is not None:
         _check_sizes(first.mask, second.mask)
         common = float(np.count_nonzero(first.mask & second.mask))

@@ -39,7 +39,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 def enlargement(height: int, width: int) -> int:
-    """The whole factor by which a picture is drawn larger, so that names in it can be read.
+    """Return the whole factor by which a picture is drawn larger, so that names in it can be read.
 
     The shorter side gets 384 pixels or a little more, the longer one no more than 1536.
     """
@@ -48,7 +48,7 @@ def enlargement(height: int, width: int) -> int:
 
 
 def enlarge_image(image: Picture, factor: int) -> Picture:
-    """A photo, smoothly."""
+    """Enlarge a photo smoothly."""
     if factor == 1:
         return image.copy()
     height, width = image.shape[:2]
@@ -57,17 +57,17 @@ def enlarge_image(image: Picture, factor: int) -> Picture:
 
 
 def enlarge_map(values: NDArray[T], factor: int) -> NDArray[T]:
-    """A map of labels or a mask, by repetition: each pixel becomes a square."""
+    """Enlarge a map of labels or a mask by repetition: each pixel becomes a square."""
     return values if factor == 1 else values.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def line_width(height: int, width: int) -> int:
-    """Of a contour in a picture of this size."""
+    """Return the width of a contour in a picture of this size."""
     return max(2, round(min(height, width) / 500))
 
 
 def contours(values: NDArray[Any], width: int) -> Mask:
-    """The pixels along the lines where neighbours in a map differ; lines are ``width`` wide."""
+    """Return lines, ``width`` pixels wide, where neighbors in a map differ."""
     lines: Mask = np.zeros(values.shape, dtype=np.bool_)
     across = values[:, 1:] != values[:, :-1]
     down = values[1:] != values[:-1]
@@ -82,7 +82,7 @@ def contours(values: NDArray[Any], width: int) -> Mask:
 
 
 def grown(mask: Mask) -> Mask:
-    """The mask and the four neighbours of its pixels."""
+    """Return the mask and the four neighbors of its pixels."""
     result = mask.copy()
     result[1:] |= mask[:-1]
     result[:-1] |= mask[1:]
@@ -92,23 +92,23 @@ def grown(mask: Mask) -> Mask:
 
 
 def lay_over(picture: Picture, where: Mask, color: RGB | Picture, opacity: float) -> None:
-    """Mix a colour, or those of another picture, into ``picture`` where the mask is set."""
+    """Mix a color, or those of another picture, into ``picture`` where the mask is set."""
     above = np.asarray(color)[where] if isinstance(color, np.ndarray) else np.asarray(color)
     mixed = (1 - opacity) * picture[where] + opacity * above
     picture[where] = np.round(mixed).astype(np.uint8)
 
 
 def dimmed(image: Picture) -> Picture:
-    """A dark grey version of the image, as the ground of an error map."""
-    grey = image @ _GREY_WEIGHTS
-    return np.repeat(np.round(18 + 0.36 * grey)[..., None], 3, axis=2).astype(np.uint8)
+    """Return a dark gray version of the image, as the ground of an error map."""
+    gray = image @ _GREY_WEIGHTS
+    return np.repeat(np.round(18 + 0.36 * gray)[..., None], 3, axis=2).astype(np.uint8)
 
 
 _OPACITY = 0.62
 
 
 def draw_image(image: Picture) -> Picture:
-    """The image alone, as large as what is drawn over it."""
+    """Return the image alone, as large as what is drawn over it."""
     check_picture(image)
     return enlarge_image(image, enlargement(*image.shape[:2]))
 
@@ -116,7 +116,7 @@ def draw_image(image: Picture) -> Picture:
 def draw_semantic(
     image: Picture, content: LabelMap, *, opacity: float = _OPACITY, names: bool = True
 ) -> Picture:
-    """Each pixel in the colour of its class, void as it is, and the names of the large classes."""
+    """Draw each pixel in the color of its class, void as it is, and names of large classes."""
     check_picture(image, content.labels.shape)
     factor = enlargement(*image.shape[:2])
     picture, labels = enlarge_image(image, factor), enlarge_map(content.labels, factor)
@@ -136,9 +136,9 @@ def draw_semantic(
 def draw_panoptic(
     image: Picture, content: PanopticMap, *, opacity: float = _OPACITY, names: bool = True
 ) -> Picture:
-    """Each segment in its colour, with a contour and its name; void as it is.
+    """Draw each segment in its color, with a contour and its name; void as it is.
 
-    Things of one class have shades of its colour.
+    Things of one class have shades of its color.
     """
     check_picture(image, content.ids.shape)
     factor = enlargement(*image.shape[:2])
@@ -162,7 +162,7 @@ def draw_instances(
     names: bool = True,
     colors: Sequence[RGB] | None = None,
 ) -> Picture:
-    """Masks, boxes, names and scores, each object in a colour of its own.
+    """Draw masks, boxes, names and scores, each object in a color of its own.
 
     The smaller one lies above. Crowds have no fill. Where names would cover each other, the one of
     the object with the lower score, or else the smaller one, is left out.
@@ -197,7 +197,7 @@ def draw_mask(picture: Picture, mask: Mask, color: RGB, opacity: float) -> None:
 
 
 def draw_box(picture: Picture, instance: Instance, factor: int, color: RGB) -> None:
-    """The outline of an instance's box; an object without a box gets none."""
+    """Draw the outline of an instance's box; an object without a box gets none."""
     if instance.box is None:
         return
     height, width = picture.shape[:2]
@@ -215,7 +215,7 @@ def draw_box(picture: Picture, instance: Instance, factor: int, color: RGB) -> N
 
 
 def tag_instances(picture: Picture, pairs: Iterable[tuple[Instance, RGB]], factor: int) -> None:
-    """Names and scores on tags at the boxes, the best and largest first."""
+    """Return names and scores on tags at the boxes, the best and largest first."""
     height, width = picture.shape[:2]
     size = name_size(height, width)
     places = Places(height, width)
@@ -246,7 +246,7 @@ def _draw_contours(picture: Picture, values: IntMap) -> None:
 
 
 def _draw_names(picture: Picture, parts: Iterable[tuple[Mask, str]]) -> None:
-    """Names at good places of their masks, those of large masks first; none where none fits."""
+    """Write names at good places of their masks, those of large masks first."""
     height, width = picture.shape[:2]
     size = name_size(height, width)
     places = Places(height, width)
@@ -284,7 +284,7 @@ INSTANCE_ERRORS: Mapping[str, RGB] = {
     "spurious": _ORANGE,
     "not counted": _VOID,
 }
-# (kind of pixel, colour, opacity) in the order of drawing.
+# (kind of pixel, color, opacity) in the order of drawing.
 _SEMANTIC = (("void", _VOID, 0.75), ("inside", _PINK, 0.9), ("boundary", _YELLOW, 0.9))
 _PANOPTIC = (
     ("matched", _GREEN, 0.22),
@@ -297,7 +297,7 @@ _PANOPTIC = (
 
 
 def draw_semantic_errors(image: Picture, prediction: LabelMap, truth: LabelMap) -> Picture:
-    """Wrong pixels by where they are: near a true boundary, or inside; see ``semantic_kinds``."""
+    """Draw wrong pixels by where they are: near a boundary or inside; see ``semantic_kinds``."""
     check_picture(image, truth.labels.shape)
     picture = _paint(image, semantic_kinds(prediction, truth), _SEMANTIC)
     _outline(picture, truth.labels, image, 0.28)
@@ -305,7 +305,7 @@ def draw_semantic_errors(image: Picture, prediction: LabelMap, truth: LabelMap) 
 
 
 def draw_panoptic_errors(image: Picture, prediction: PanopticMap, truth: PanopticMap) -> Picture:
-    """Pixels by what becomes of their segments in panoptic quality; see ``panoptic_kinds``."""
+    """Draw pixels by what panoptic quality makes of their segments; see ``panoptic_kinds``."""
     check_picture(image, truth.ids.shape)
     picture = _paint(image, panoptic_kinds(prediction, truth), _PANOPTIC)
     _outline(picture, truth.ids, image, 0.45)
@@ -315,9 +315,9 @@ def draw_panoptic_errors(image: Picture, prediction: PanopticMap, truth: Panopti
 def draw_instance_errors(
     image: Picture, predictions: Sequence[Instance], truths: Sequence[Instance]
 ) -> Picture:
-    """Matched predictions, spurious ones and missed objects, by mask IoU 1/2 of one class.
+    """Draw matched, spurious and missed objects, by mask IoU 1/2 of one class.
 
-    Crowds, and predictions that lie on one of their class, are grey.
+    Crowds, and predictions that lie on one of their class, are gray.
     """
     check_picture(image)
     factor = enlargement(*image.shape[:2])
@@ -350,7 +350,7 @@ def _paint(image: Picture, kinds: Kinds, colors: Sequence[tuple[str, RGB, float]
 
 
 def _outline(picture: Picture, values: np.ndarray, image: Picture, opacity: float) -> None:
-    """Thin lines along the true contours, to see what an error belongs to."""
+    """Draw thin lines along the true contours, to see what an error belongs to."""
     factor = enlargement(*image.shape[:2])
     width = max(1, line_width(*picture.shape[:2]) // 2)
     lay_over(picture, contours(enlarge_map(values, factor), width), (255, 255, 255), opacity)

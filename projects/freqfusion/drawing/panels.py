@@ -31,19 +31,19 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def text_size(text: str, size: int) -> tuple[int, int]:
-    """(width, height) that a line of text takes, with its outline."""
+    """Return the (width, height) that a line of text takes, with its outline."""
     left, _, right, _ = font(size).getbbox(text or " ")
     edge = 2 * outline_width(size)
     return math.ceil(right - min(left, 0)) + edge, math.ceil(1.2 * size) + edge
 
 
 def outline_width(size: int) -> int:
-    """Of text of a size."""
+    """Return the width of the outline of text of a size."""
     return max(1, round(size / 9))
 
 
 def fitting(text: str, size: int, width: int) -> tuple[str, int]:
-    """The text and the size at which it is no wider than ``width``: smaller first, then cut."""
+    """Return the text and the size at which it fits ``width``: smaller first, then cut."""
     while size > _LEAST_SIZE and text_size(text, size)[0] > width:
         size -= 1
     if text_size(text, size)[0] <= width:
@@ -56,7 +56,7 @@ def fitting(text: str, size: int, width: int) -> tuple[str, int]:
 
 
 def name_size(height: int, width: int) -> int:
-    """Size of names in a picture of this size."""
+    """Return the size of names in a picture of this size."""
     return max(11, round(min(height, width) / 27))
 
 
@@ -111,14 +111,14 @@ class Places:
         self.taken[rows, math.floor(left) : math.ceil(right)] = True
 
     def overlap(self, rectangle: Rectangle) -> float:
-        """Part of a rectangle that is written on."""
+        """Return part of a rectangle that is written on."""
         left, top, right, bottom = (at / self.step for at in rectangle)
         rows = slice(math.floor(top), math.ceil(bottom))
         part = self.taken[rows, math.floor(left) : math.ceil(right)]
         return float(part.mean()) if part.size else 0.0
 
     def find(self, mask: Mask, width: int, height: int) -> tuple[int, int] | None:
-        """(left, top) of the best place for a width x height text on a mask, or None if none is."""
+        """Return (left, top) of the best place for a width x height text on a mask, or None."""
         high, wide = (max(1, round(side / self.step)) for side in (height, width))
         if high > self.taken.shape[0] or wide > self.taken.shape[1] or not mask.any():
             return None
@@ -140,7 +140,7 @@ class Places:
 
 
 def _reduced(mask: Mask, step: int) -> Mask:
-    """One entry for each step x step block: whether most of it is set."""
+    """Return one entry for each step x step block: whether most of it is set."""
     high, wide = (math.ceil(side / step) * step for side in mask.shape)
     whole = np.zeros((high, wide), dtype=np.bool_)
     whole[: mask.shape[0], : mask.shape[1]] = mask
@@ -149,7 +149,7 @@ def _reduced(mask: Mask, step: int) -> Mask:
 
 
 def _window_sums(mask: Mask, height: int, width: int) -> NDArray[np.int64]:
-    """Number of set pixels in each height x width window."""
+    """Return number of set pixels in each height x width window."""
     sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.int64)
     sums[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
     strips = sums[:, width:] - sums[:, :-width]
@@ -166,7 +166,7 @@ def side_by_side(
     *,
     legend: Mapping[str, RGB] | None = None,
 ) -> Picture:
-    """Panels in a row on white, a title over each and the legend's colours and names below.
+    """Panels in a row on white, a title over each and the legend's colors and names below.
 
     Panels may differ in size: they stand in the middle of the row's height. ``titles`` has as many
     as there are panels, or none.
@@ -206,7 +206,7 @@ def _under_title(column: Picture, title: str, size: int, gap: int) -> Picture:
 
 
 def _legend(legend: Mapping[str, RGB], picture: Picture, size: int, gap: int) -> Picture:
-    """A band as wide as the picture; entries that do not fit go to the next line."""
+    """Return a band as wide as the picture; entries that do not fit go to the next line."""
     size = max(12, round(0.85 * size))
     width = picture.shape[1]
     line = text_size("", size)[1] + gap // 2

@@ -38,11 +38,11 @@ class Place:
 
     @property
     def title(self) -> str:
-        """Such as ``res2 → res3``."""
+        """Return a title such as ``res2 → res3``."""
         return f"{self.point.feature} → {self.becomes}"
 
     def highest_kept(self, *, equivalent: bool) -> float:
-        """The Nyquist frequency, by the stride or by the equivalent sampling rate."""
+        """Return the Nyquist frequency, by the stride or by the equivalent sampling rate."""
         stride = self.point.geometry.stride
         if not equivalent:
             return float(1 / (2 * stride))
@@ -74,14 +74,14 @@ class Pass:
 
 
 def find_places(model: nn.Module, points: str = "auto") -> Places:
-    """The places of a model with or without modulation.
+    """Return the places of a model with or without modulation.
 
     Args:
         model: One of Detectron2's kind, with a ``backbone``.
         points: As ``MODEL.SFM.POINTS``, for a model without modulation.
 
     Raises:
-        ValueError: if its backbone has no such places, or they are not recognised.
+        ValueError: if its backbone has no such places, or they are not recognized.
     """
     from detectron2.modeling import FPN, Backbone
 
@@ -187,7 +187,7 @@ class Item:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width as the model takes it."""
+        """Return height and width as the model takes it."""
         planes: Tensor = self.inputs["image"]
         return planes.shape[-2], planes.shape[-1]
 
@@ -226,7 +226,7 @@ class Reader:
 
 
 def edges_of(item: Item, size: tuple[int, int], ignore_value: int) -> tuple[Tensor, Tensor] | None:
-    """Label edges and where labels are ignored, (1, 1, height, width) each; None without labels.
+    """Return label edges and ignored pixels, (1, 1, height, width) each; None without labels.
 
     Edges are those that supervise the attention. ``size`` is that of the padded image.
     """
@@ -259,7 +259,7 @@ def _mapper(cfg: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def resized(picture: Picture, height: int, width: int) -> Picture:
-    """A picture as large as the model sees it."""
+    """Return a picture as large as the model sees it."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
@@ -326,7 +326,7 @@ class AliasingMeter:
 
     @property
     def is_still(self) -> bool:
-        """Whether the model has attention, but no sample of any image has been moved by it."""
+        """Return whether the model has attention that has moved no sample of any image."""
         moved = [stage.furthest for stage in self.stages.values()]
         return self.places.modulated is not None and max(moved) < _STILL
 

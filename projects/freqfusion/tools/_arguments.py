@@ -13,7 +13,7 @@ from freqfusion.files import write_whole
 
 
 def number_from(lowest: int) -> Callable[[str], int]:
-    """A whole number that is not below ``lowest``."""
+    """Return the type of a whole number that is not below ``lowest``."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or int(text) < lowest:
@@ -24,7 +24,7 @@ def number_from(lowest: int) -> Callable[[str], int]:
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """One of several words; unlike ``choices`` it can be used where none may be given."""
+    """Return the type of one of several words; unlike ``choices`` it works where none is given."""
     known = tuple(names)
 
     def name(text: str) -> str:
@@ -36,7 +36,7 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``"256x512"`` -> (256, 512), height first."""
+    """Read ``"256x512"`` as (256, 512), height first."""
     match = re.fullmatch(r"(\d+)[xX](\d+)", text)
     if not match:
         raise argparse.ArgumentTypeError(
@@ -46,7 +46,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def unit_score(text: str) -> float:
-    """A number from 0 to 1."""
+    """Read a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:

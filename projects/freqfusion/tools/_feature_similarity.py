@@ -11,7 +11,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -45,7 +45,7 @@ class Layer:
 
 
 def parse_layer(text: str) -> Layer:
-    """The layer that a user named; ValueError for what cannot be one."""
+    """Return the layer that a user named; ValueError for what cannot be one."""
     found = _SYNTAX.fullmatch(text)
     if found is None:
         raise ValueError(
@@ -58,7 +58,7 @@ def parse_layer(text: str) -> Layer:
 
 
 def resolve_layers(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
-    """The same by names of modules.
+    """Return layers by the names of modules.
 
     Raises:
         ValueError: if a name is neither a module nor an output of the backbone, or comes twice.
@@ -90,7 +90,7 @@ def resolve_layers(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
 
 
 def default_layers(model: nn.Module) -> list[Layer]:
-    """What the finest hop of the model's pyramid, pixel decoder or head joins, and what it gives.
+    """Return what the finest hop of the pyramid, pixel decoder or head joins and gives.
 
     ``coarse`` is the map before the hop upsamples it, ``fused`` the map after the hop. A pyramid's
     output convolutions take both, whatever joins them, so that models can be compared. A model
@@ -120,7 +120,7 @@ def _of_pyramid(modules: Sequence[str]) -> list[Layer]:
 
 
 def _of_pixel_decoder(modules: Sequence[str]) -> list[Layer]:
-    """Of Mask2Former: the last hop goes from the encoder, or from the layer before, to layer_1."""
+    """Return Mask2Former's last hop: from the encoder, or the layer before, to layer_1."""
     for name in modules:
         if not name.endswith(".layer_1"):
             continue
@@ -148,7 +148,7 @@ def _of_concatenation(modules: Sequence[str]) -> list[Layer]:
 
 
 def backbone_outputs(model: nn.Module) -> dict[str, str]:
-    """Names of the outputs of the backbone, and of what a pyramid stands on, with their modules."""
+    """Return the modules by the outputs of the backbone, and of what a pyramid stands on."""
     outputs: dict[str, str] = {}
     modules = dict(model.named_modules())
     for name in ("backbone.bottom_up", "backbone"):
@@ -158,7 +158,7 @@ def backbone_outputs(model: nn.Module) -> dict[str, str]:
 
 
 def pick(layer: Layer, value: Any) -> Tensor:
-    """The part of a module's output, or inputs, that the layer names.
+    """Return the part of a module's output, or inputs, that the layer names.
 
     Raises:
         ValueError: if there is no such part, or it is no tensor.
@@ -174,7 +174,7 @@ def pick(layer: Layer, value: Any) -> Tensor:
 
 
 def _item(layer: Layer, value: Any, key: str) -> Any:
-    """A part by its key, its name or its place."""
+    """Return a part by its key, its name or its place."""
     if isinstance(value, Mapping) and key in value:
         return value[key]
     if hasattr(value, "_fields") and key in value._fields:
@@ -219,8 +219,19 @@ def record_maps(
     """
     found: dict[str, Tensor] = {}
     image = (int(inputs["image"].shape[-2]), int(inputs["image"].shape[-1]))
-    with padded_sizes(model) as padded, _hooks(model, layers, found), suppress(_EnoughError):
-        model([inputs])
+    with ExitStack() as stack:
+        for layer in layers:
+            module, hook = model.get_submodule(layer.name), _hook(layer, found, len(layers))
+            # Inputs are read before the module can change them in place.
+            register: Any = (
+                module.register_forward_pre_hook
+                if layer.side == "input"
+                else module.register_forward_hook
+            )
+            stack.callback(register(hook, with_kwargs=True).remove)
+        padded = stack.enter_context(padded_sizes(model))
+        with suppress(_EnoughError):
+            model([inputs])
     whole = padded[-1] if padded else image
     absent = [str(layer) for layer in layers if layer.label not in found]
     if absent:
@@ -239,26 +250,6 @@ def record_maps(
     return maps
 
 
-@contextmanager
-def _hooks(
-    model: nn.Module,
-    layers: Sequence[Layer],
-    found: dict[str, Tensor],
-) -> Iterator[None]:
-    with ExitStack() as stack:
-        for layer in layers:
-            hook = _hook(layer, found, len(layers))
-            module = model.get_submodule(layer.name)
-            # Inputs are read before the module can change them in place.
-            handle = (
-                module.register_forward_pre_hook(hook, with_kwargs=True)
-                if layer.side == "input"
-                else module.register_forward_hook(hook, with_kwargs=True)
-            )
-            stack.callback(handle.remove)
-        yield
-
-
 def _hook(layer: Layer, found: dict[str, Tensor], wanted: int) -> Callable[..., None]:
     def keep(module: nn.Module, args: Any, kwargs: Any, output: Any = None) -> None:
         if layer.label in found:
@@ -273,7 +264,7 @@ def _hook(layer: Layer, found: dict[str, Tensor], wanted: int) -> Callable[..., 
 
 
 def _inputs(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a module was called with, by the names of its arguments."""
+    """Return what a module was called with, by the names of its arguments."""
     try:
         return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
     except TypeError:
@@ -283,7 +274,7 @@ def _inputs(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 def covered_part(
     features: Tensor, image: tuple[int, int], padded: tuple[int, int]
 ) -> tuple[float, float]:
-    """Part of a map that shows the image, given that the map shows all of the padded one."""
+    """Return part of a map that shows the image, given that the map shows all of the padded one."""
     cells = (features.shape[-2], features.shape[-1])
     parts = [
         min(1.0, size / (count * stride))
@@ -293,7 +284,7 @@ def covered_part(
 
 
 def _strides(size: tuple[int, int], cells: tuple[int, int]) -> tuple[float, float]:
-    """Pixels for each cell: a power of two where both counts are due to it.
+    """Return pixels for each cell: a power of two where both counts are due to it.
 
     The last cell then reaches over the border, which the plain ratio would not tell.
     """
@@ -338,7 +329,7 @@ def true_labels(
 
 
 def categories(panoptic: PanopticMap, metadata: Any) -> LabelMap:
-    """The category of each pixel's segment, the things before the stuff; crowds are void."""
+    """Return the category of each pixel's segment, the things before the stuff; crowds are void."""
     classes = Classes(metadata)
     labels = np.full(panoptic.ids.shape, VOID, dtype=np.int64)
     for segment in panoptic.segments:
@@ -372,7 +363,7 @@ class Drawing:
 def read_scenes(
     sources: Iterable[Source], metadata: Any, labels: LabelSource | None
 ) -> Iterator[Scene]:
-    """The images with their truth, one at a time; ValueError for one that cannot be read."""
+    """Return the images with their truth, one at a time; ValueError for one that cannot be read."""
     for source in sources:
         image = read_image(source.path)
         size = (image.shape[0], image.shape[1])
@@ -424,7 +415,7 @@ def _step(shape: Sequence[int]) -> int:
 
 
 def _thinned(maps: SimilarityMaps) -> SimilarityMaps:
-    """Every few pixels of a large map: figures are small, and many are kept at a time."""
+    """Return every few pixels of a large map: figures are small, and many are kept at a time."""
     step = _step(maps.own.shape)
     names = ("own", "margin", "measured", "labels")
     parts: dict[str, Any] = {name: getattr(maps, name)[::step, ::step].copy() for name in names}

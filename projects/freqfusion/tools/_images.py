@@ -23,7 +23,7 @@ class Source:
 
 
 def from_dataset(name: str, limit: int | None) -> tuple[list[Source], Any]:
-    """The first images of a registered data set with their truth, and the metadata.
+    """Return the first images of a registered data set with their truth, and the metadata.
 
     Raises:
         ValueError: if there is no such data set, or its files are not there.
@@ -49,7 +49,7 @@ def from_dataset(name: str, limit: int | None) -> tuple[list[Source], Any]:
 
 
 def from_files(inputs: Sequence[str], limit: int | None) -> list[Source]:
-    """Files, the images of folders (not of folders in them), and those that a pattern fits.
+    """Return files, the images of folders (not of folders in them), and what a pattern fits.
 
     A file is taken whatever it is called; of a folder or a pattern, files with an image's suffix.
 
@@ -78,7 +78,7 @@ def from_files(inputs: Sequence[str], limit: int | None) -> list[Source]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is called like an image."""
+    """Return whether a file is called like an image."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 

@@ -1,4 +1,4 @@
-"""What of a model is exported: from images that are normalised and padded to raw outputs.
+"""What of a model is exported: from images that are normalized and padded to raw outputs.
 
 Shapes: images (B, 3, H, W) are padded to whole blocks of d x d pixels, d being what the model pads
 to, and handed on as blocks (B, 3, rows, d, columns, d). So an exporter sees the sizes of all maps
@@ -45,15 +45,15 @@ class Part(nn.Module):
         return self.compute(blocks.flatten(4, 5).flatten(2, 3))
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Outputs for images that are normalised and padded."""
+        """Outputs for images that are normalized and padded."""
         raise NotImplementedError
 
     @torch.no_grad()
     def reference(self, image: Tensor) -> list[Tensor]:
-        """What the exported file must give for (B, 3, H, W), computed by the model itself."""
+        """Compute by the model itself what the exported file must give for (B, 3, H, W)."""
         height, width = image.shape[-2:]
-        normalised = (image - self.model.pixel_mean) / self.model.pixel_std
-        padded = F.pad(normalised, (0, -width % self.divisor, 0, -height % self.divisor))
+        normalized = (image - self.model.pixel_mean) / self.model.pixel_std
+        padded = F.pad(normalized, (0, -width % self.divisor, 0, -height % self.divisor))
         return [
             raw[..., :height, :width] if output.is_cropped else raw
             for output, raw in zip(self.outputs, self.compute(padded), strict=True)
@@ -88,7 +88,7 @@ class ProposalPart(Part):
         super().__init__(model, "proposals", divisor, [Output(name) for name in names])
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps, logits (B, A, h, w) and deltas (B, 4 * A, h, w) for A anchors per place."""
+        """Return maps, logits (B, A, h, w) and deltas (B, 4 * A, h, w) for A anchors per place."""
         maps = self.model.backbone(images)
         logits, deltas = self.model.proposal_generator.rpn_head([maps[n] for n in self.proposed])
         return (*(maps[name] for name in self.levels), *logits, *deltas)
@@ -117,7 +117,7 @@ class QueryPart(Part):
 
 
 def part_of(model: Any) -> Part:
-    """The part of a Detectron2 model that is exported.
+    """Return the part of a Detectron2 model that is exported.
 
     Raises:
         ValueError: for models without such a part.
@@ -148,7 +148,7 @@ _BLOCKS, _PIXELS = (3, 4), (96, 130)
 
 
 def to_onnx(part: Part, opset: int, metadata: Mapping[str, str]) -> Any:
-    """The ONNX model of a part: images (B, 3, H, W) of any size to its outputs."""
+    """Return the ONNX model of a part: images (B, 3, H, W) of any size to its outputs."""
     model = trace(part, opset)
     _prepend_preparation(model.graph, part)
     _append_cropping(model.graph, part)
@@ -160,7 +160,7 @@ def to_onnx(part: Part, opset: int, metadata: Mapping[str, str]) -> Any:
 
 
 def trace(part: Part, opset: int) -> Any:
-    """From blocks to the outputs that are not cropped yet."""
+    """Trace a part from blocks to the outputs that are not cropped yet."""
     rows, columns = _BLOCKS if part.divisor > 1 else _PIXELS
     device = part.model.pixel_mean.device
     blocks = torch.zeros(2, 3, rows, part.divisor, columns, part.divisor, device=device)
@@ -191,7 +191,7 @@ def trace(part: Part, opset: int) -> Any:
 
 
 def _prepend_preparation(graph: Any, part: Part) -> None:
-    """Normalise and pad images as Detectron2 does, and cut them into blocks."""
+    """Normalize and pad images as Detectron2 does, and cut them into blocks."""
     from onnx import TensorProto, helper, numpy_helper
 
     def constant(name: str, values: Any) -> str:
@@ -207,15 +207,15 @@ def _prepend_preparation(graph: Any, part: Part) -> None:
         constant(name, getattr(part.model, f"pixel_{name}").cpu().numpy()[None])
         for name in ("mean", "std")
     )
-    centred = node("Sub", ["image", mean], "prepare_centred")
-    normalised = node("Div", [centred, std], "prepare_normalised")
+    centered = node("Sub", ["image", mean], "prepare_centered")
+    normalized = node("Div", [centered, std], "prepare_normalized")
     size = node("Shape", ["image"], "prepare_size", start=2)
     divisor = constant("divisor", np.array([part.divisor] * 2))
     negative = node("Neg", [size], "prepare_negative")
     missing = node("Mod", [negative, divisor], "prepare_missing")
     before = constant("before", np.zeros(6, dtype=np.int64))
     pads = node("Concat", [before, missing], "prepare_pads", axis=0)
-    padded = node("Pad", [normalised, pads], "prepare_padded")
+    padded = node("Pad", [normalized, pads], "prepare_padded")
     whole = node("Add", [size, missing], "prepare_whole")
     numbers = node("Div", [whole, divisor], "prepare_numbers")
     rows, columns = "prepare_rows", "prepare_columns"

@@ -225,7 +225,7 @@ def document(
     before: str = "",
     after: str = "",
 ) -> str:
-    """A page of ``article`` elements (the body) whose figures can be enlarged; all but texts HTML.
+    """Return a page of ``article`` elements (the body) whose figures can be enlarged, as HTML.
 
     ``controls`` stand in the header, ``before`` and ``after`` around the body; ``keys`` says which
     keys there are beside those of enlarged figures.
@@ -264,7 +264,7 @@ def document(
 
 
 def caption(title: str, scores: Mapping[str, float]) -> str:
-    """The line over a figure: what it is, and its scores."""
+    """Return the line over a figure: what it is, and its scores."""
     said = "".join(
         f"<span><b>{name}</b> {'–' if math.isnan(score) else f'{score:.1f}'}</span>"
         for name, score in scores.items()
@@ -299,7 +299,7 @@ class Section:
 
 
 def from_figure(figure: Any, title: str) -> Image:
-    """A matplotlib Figure as PNG."""
+    """Encode a matplotlib Figure as PNG."""
     from PIL import Image as Pillow
 
     file = io.BytesIO()
@@ -309,7 +309,7 @@ def from_figure(figure: Any, title: str) -> Image:
 
 
 def from_picture(picture: Picture, title: str, scores: Mapping[str, float] | None = None) -> Image:
-    """A picture as PNG, or as JPEG where that would be large."""
+    """Encode a picture as PNG, or as JPEG where that would be large."""
     from PIL import Image as Pillow
 
     image = Pillow.fromarray(picture)
@@ -322,7 +322,7 @@ def from_picture(picture: Picture, title: str, scores: Mapping[str, float] | Non
 
 
 def image_html(image: Image, name: str) -> str:
-    """A figure with the picture in it as a data URI; ``name`` is its id on the page."""
+    """Return a figure with the picture in it as a data URI; ``name`` is its id on the page."""
     encoded = base64.b64encode(image.data).decode("ascii")
     width, height = image.size
     return (
@@ -333,12 +333,12 @@ def image_html(image: Image, name: str) -> str:
 
 
 def paragraphs(*sentences: str) -> str:
-    """Each text in a paragraph of its own."""
+    """Return each text in a paragraph of its own."""
     return "".join(f"<p>{html.escape(text)}</p>" for text in sentences)
 
 
 def table(rows: Sequence[Sequence[str]], *, words: int = 1, title: str = "") -> str:
-    """A table whose first row is the head; the first ``words`` columns are text, others numbers.
+    """Return a table with a head; the first ``words`` columns are text, others numbers.
 
     Leading spaces of the first column indent it.
     """

@@ -101,7 +101,7 @@ class Survey:
 
 @torch.no_grad()
 def fusions_of(predictor: Predictor, picture: Picture) -> dict[str, FusionPass]:
-    """What the fusion modules compute for one image, on the CPU, cut to the part that is image."""
+    """Return what the fusion modules compute for one image, on the CPU, without the padding."""
     inputs = predictor.inputs(picture)
     image = (int(inputs["image"].shape[-2]), int(inputs["image"].shape[-1]))
     with padded_sizes(predictor.model) as padded, record_fusions(predictor.model) as passes:
@@ -119,7 +119,7 @@ def _cut(one: FusionPass, image: tuple[int, int], whole: tuple[int, int]) -> Fus
 
 
 def without_padding(features: Tensor, covered: tuple[float, float]) -> Tensor:
-    """The cells of a map (..., h, w) that show some of the image; float32 on the CPU."""
+    """Return the cells of a map (..., h, w) that show some of the image; float32 on the CPU."""
     rows, columns = (
         max(1, math.ceil(part * cells - 1e-6))
         for part, cells in zip(covered, features.shape[-2:], strict=True)
@@ -128,7 +128,7 @@ def without_padding(features: Tensor, covered: tuple[float, float]) -> Tensor:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Names of modules without the parts that all begin with, but never a number alone."""
+    """Return names of modules without the parts that all begin with, but never a number alone."""
     parts = [name.split(".") for name in names]
     common = 0
     while all(len(own) > common + 1 and own[common] == parts[0][common] for own in parts):
@@ -174,25 +174,25 @@ class Context:
 
     @property
     def model(self) -> torch.nn.Module:
-        """The model, in evaluation mode."""
+        """Return the model, in evaluation mode."""
         model: torch.nn.Module = self.predictor.model
         return model
 
     def images(self) -> list[Source]:
-        """The images; ValueError with the reason where there are none."""
+        """Return the images; ValueError with the reason where there are none."""
         if not self.sources:
             raise ValueError(self.without_images or "there are no images")
         return self.sources
 
     def survey(self) -> Survey:
-        """What the fusion modules do to all images, measured when it is first asked for."""
+        """Return what the fusion modules do to all images, measured when it is first asked for."""
         if self._survey is None:
             self._survey = Survey(self.predictor, self.images(), self.examples)
         return self._survey
 
 
 def spectra(context: Context) -> Section:
-    """Power over frequency of the maps before and after each hop."""
+    """Draw the power over frequency of the maps before and after each hop."""
     if not fusion_modules(context.model):
         return _spectra_of_layers(context)
     survey = context.survey()
@@ -212,7 +212,7 @@ def spectra(context: Context) -> Section:
 
 
 def kernels(context: Context) -> Section:
-    """Responses of the predicted kernels, and the spectra of the convolutions behind them."""
+    """Draw the responses of the predicted kernels, and the spectra of their generators."""
     survey = context.survey()
     found = {
         hop: {name: one.result() for name, one in by_name.items()}
@@ -239,7 +239,7 @@ def kernels(context: Context) -> Section:
 
 
 def offsets(context: Context) -> Section:
-    """Where the sampler of each hop reads."""
+    """Draw where the sampler of each hop reads."""
     survey = context.survey()
     images = []
     for example in survey.examples[:_MOST_EXAMPLES]:
@@ -260,7 +260,7 @@ def offsets(context: Context) -> Section:
 
 
 def _spectra_of_layers(context: Context) -> Section:
-    """Of a model without fusion modules: what its finest hop joins, and what it gives."""
+    """Draw what the finest hop of a model without fusion modules joins and gives."""
     layers = default_layers(context.model)
     means = {layer.label: MeanSpectrum() for layer in layers}
     for source in context.images():
@@ -298,7 +298,7 @@ def _response_maps(example: Example, name: str) -> Image:
 
 
 def _generators(context: Context) -> list[Image]:
-    """Spectra of the learned convolutions that predict the kernels, for FreqFusion only."""
+    """Draw the spectra of the convolutions that predict FreqFusion's kernels."""
     modules = fusion_modules(context.model)
     panels = {}
     for name, title in context.survey().titles.items():

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; returns the exit code: 0, or 2 for what the user can mend."""
+    """Measure; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         if options.output.exists() and not options.output.is_dir():
@@ -111,7 +111,7 @@ def _sources(options: argparse.Namespace) -> list[Source]:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, as JSON has it."""
+    """Return the options of the measurement, as JSON has them."""
     names = (
         "config_file", "weights", "dataset", "input", "limit", "interpolation", "keep_dc", "window",
         "equivalent_sampling_rate", "opts",
@@ -169,7 +169,7 @@ _NAMES = {
 
 
 def aliasing_rows(meter: AliasingMeter) -> list[list[str]]:
-    """A head, and a row for each stage: mean and standard deviation over the images."""
+    """Return a head, and a row for each stage: mean and standard deviation over the images."""
     shown = [name for name in QUANTITIES if _has(meter, name)]
     rows = [["stage", "size", *(_HEADS[name] for name in shown)]]
     for stage in meter.stages.values():
@@ -179,13 +179,13 @@ def aliasing_rows(meter: AliasingMeter) -> list[list[str]]:
 
 
 def table(meter: AliasingMeter) -> str:
-    """The rows as text, one line for each."""
+    """Return the rows as text, one line for each."""
     lines = text_table(aliasing_rows(meter), words=2)
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def aliasing_notes(meter: AliasingMeter, *, equivalent: bool) -> list[str]:
-    """What the numbers of the table mean, in sentences."""
+    """Return what the numbers of the table mean, in sentences."""
     options = meter.options
     limit = "half of the equivalent sampling rate" if equivalent else "1 / (2 stride)"
     mean = "each channel's mean left out" if options.remove_dc else "with each channel's mean"
@@ -222,7 +222,7 @@ def aliasing_notes(meter: AliasingMeter, *, equivalent: bool) -> list[str]:
 
 
 def summary(meter: AliasingMeter, settings: dict[str, Any]) -> dict[str, Any]:
-    """All numbers, for ``aliasing.json``; None for what there is not."""
+    """Return all numbers, for ``aliasing.json``; None for what there is not."""
     stages = [_stage_summary(stage) for stage in meter.stages.values()]
     return {"settings": settings, "images": meter.images, "stages": stages}
 
@@ -283,7 +283,7 @@ _LABELS: dict[Version, str] = {
 def write_image_figures(
     picture: Picture, seen: Pass, covered: tuple[int, int], stem: Path
 ) -> list[Path]:
-    """``<stem>_attention.png`` and ``<stem>_lattice.png``; none for a model without modulation."""
+    """Write ``<stem>_attention.png`` and ``<stem>_lattice.png``, if the model modulates."""
     paths = []
     for kind, figure in image_figures(picture, seen, covered).items():
         paths.append(stem.with_name(f"{stem.name}_{kind}.png"))
@@ -292,7 +292,7 @@ def write_image_figures(
 
 
 def image_figures(picture: Picture, seen: Pass, covered: tuple[int, int]) -> dict[str, Any]:
-    """Figures of an image's ``attention`` and ``lattice``; none without modulation."""
+    """Return figures of an image's ``attention`` and ``lattice``; none without modulation."""
     if not seen.own:
         return {}
     attention = [(name, seen.stacks[name], own[1].logits) for name, own in seen.own.items()]
@@ -314,7 +314,7 @@ def stage_spectra(meter: AliasingMeter) -> Any:
     panels, limits = {}, {}
     for stage in meter.stages.values():
         shares = [f"{stage.values[version].mean.item():.1%}" for version in stage.spectra][:2]
-        title = f"{stage.place.title}: {' → '.join(shares)} of the power above"
+        title = f"{stage.place.title}: {' → '.join(shares)} folded"
         limits[title] = stage.f_nyquist
         panels[title] = {
             _LABELS[version]: Spectrum(stage.frequencies, mean.mean)

@@ -33,7 +33,7 @@ from freqfusion.tools._model import load_model, padded_sizes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Analyse a model; returns the exit code: 0, or 2 for what the user can mend."""
+    """Analyze a model; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         result = run(options)
@@ -83,7 +83,7 @@ _BOXES = 8
 
 
 def random_image(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """One image of noise, (height, width), as the data loader gives it; the same each time."""
+    """Return an image of noise as the data loader gives it; the same each time."""
     height, width = size
     generator = torch.Generator().manual_seed(0)
     channels = len(cfg.MODEL.PIXEL_MEAN)
@@ -92,7 +92,7 @@ def random_image(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def with_targets(image: dict[str, Any], cfg: Any) -> dict[str, Any]:
-    """The image with labels in blocks of 32 pixels, and with eight boxes side by side."""
+    """Return the image with labels in blocks of 32 pixels, and with eight boxes side by side."""
     from detectron2.structures import BitMasks, Boxes, Instances
 
     height, width = image["height"], image["width"]
@@ -147,7 +147,7 @@ def analyze(cfg: Any, model: nn.Module, size: tuple[int, int], runs: int) -> dic
     try:
         saved = training_memory(cfg, model, image)
     except (ValueError, RuntimeError, AssertionError, KeyError, IndexError) as error:
-        # One image may be too little to train on: batch normalisation of a single pixel, say.
+        # One image may be too little to train on: batch normalization of a single pixel, say.
         notes.append(f"memory of training was not measured: {str(error) or type(error).__name__}")
     parameters = count_parameters(model)
     parts = [
@@ -178,7 +178,7 @@ def analyze(cfg: Any, model: nn.Module, size: tuple[int, int], runs: int) -> dic
 
 
 def training_memory(cfg: Any, model: nn.Module, image: dict[str, Any]) -> SavedMemory:
-    """What a training step on one image keeps; the model stays in training mode."""
+    """Return what a training step on one image keeps; the model stays in training mode."""
     from detectron2.utils.events import EventStorage
 
     with EventStorage():
@@ -190,7 +190,7 @@ def _times(latency: Latency | None, name: str) -> dict[str, float] | None:
 
 
 def _padded_size(model: nn.Module, inputs: Any) -> tuple[int, int] | None:
-    """Height and width of what the backbone gets, by looking; None where there is no backbone."""
+    """Return height and width of what the backbone is given; None where there is none."""
     with padded_sizes(model) as seen, torch.no_grad():
         model(inputs)
     return seen[0] if seen else None
@@ -220,7 +220,7 @@ _NOTHING = "-"
 
 
 def render(result: dict[str, Any], depth: int) -> str:
-    """Header, the tree of modules down to ``depth``, and what was not counted."""
+    """Return header, the tree of modules down to ``depth``, and what was not counted."""
     lines = [
         *cost_summary(result),
         "",
@@ -232,13 +232,13 @@ def render(result: dict[str, Any], depth: int) -> str:
 
 
 def cost_rows(result: dict[str, Any], depth: int) -> list[tuple[str, ...]]:
-    """A head, and a row for each part down to ``depth``; names are indented by two spaces."""
+    """Return a head, and a row for each part down to ``depth``; names are indented."""
     shown = [part for part in result["modules"] if _level(part) <= depth and _has_numbers(part)]
     return [_COLUMNS, *(_module_row(part, result) for part in shown)]
 
 
 def cost_summary(result: dict[str, Any]) -> list[str]:
-    """What was measured, and the sums, in lines."""
+    """Return what was measured, and the sums, in lines."""
     model = result["model"]
     size = "x".join(map(str, result["size"]))
     if result["padded_size"] not in (None, result["size"]):
@@ -280,7 +280,7 @@ def _module_row(part: dict[str, Any], result: dict[str, Any]) -> tuple[str, ...]
 
 
 def cost_notes(result: dict[str, Any]) -> list[str]:
-    """What the numbers mean, and what is not in them, in sentences."""
+    """Return what the numbers mean, and what is not in them, in sentences."""
     operators = result["operators"]
     counted = (f"{_bare(name)} {_number(n)}" for name, n in operators["by_operator"].items())
     lines = [
@@ -309,7 +309,7 @@ def _has_numbers(part: dict[str, Any]) -> bool:
 
 
 def _number(value: int) -> str:
-    """Three or four digits and a unit: 1234 -> 1.23 k."""
+    """Return three or four digits and a unit: 1234 -> 1.23 k."""
     if not value:
         return _NOTHING
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -40,12 +40,12 @@ class Places:
 
     @property
     def datasets(self) -> Path:
-        """What DETECTRON2_DATASETS is set to."""
+        """Return what DETECTRON2_DATASETS is set to."""
         return self.root / "datasets"
 
     @property
     def run(self) -> Path:
-        """Weights, log and scores."""
+        """Return the folder of weights, log and scores."""
         return self.root / "run"
 
     @property
@@ -60,7 +60,7 @@ class Places:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit code: 0, or 2 for what the user can mend."""
+    """Run the demo; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     places = Places(options.output)
     try:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _with_detectron2(places: Places, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Train, measure and draw a panoptic model; returns the numbers and what to print."""
+    """Train, measure and draw a panoptic model; return the numbers and what to print."""
     started = time.perf_counter()
     _check_checkout()
     _clear(places.root)
@@ -92,7 +92,7 @@ def _with_detectron2(places: Places, options: argparse.Namespace) -> tuple[dict[
 
 
 def _without_detectron2(places: Places, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Train, measure and draw two networks in plain torch; returns the same."""
+    """Train, measure and draw two networks in plain torch; return the same."""
     print(
         "Detectron2 is not installed, so this is the comparison of two networks in plain torch"
         " instead. 'make install' installs Detectron2; python -m freqfusion.tools.doctor tells"

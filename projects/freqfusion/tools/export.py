@@ -1,7 +1,7 @@
 """A trained model as an ONNX file: ``python -m freqfusion.tools.export --config-file X ...``.
 
 The file takes images (B, 3, H, W) as they are, float32 from 0 to 255 in the model's channel order,
-of any size; normalisation and padding are inside. Semantic segmentors and the semantic branch of
+of any size; normalization and padding are inside. Semantic segmentors and the semantic branch of
 Panoptic FPN give logits ``sem_seg`` at the image's size; R-CNNs the maps of their pyramid and the
 logits and deltas of their proposal network; Mask2Former classes and masks of its queries (masks at
 a quarter of the padded image) and, with MODEL.MASK2FORMER.TEST.SEMANTIC_ON, scores ``sem_seg``. It
@@ -30,7 +30,7 @@ SMALLEST_SIDE = 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export; the exit code: 0, 1 where the file differs, 2 for what the user can mend."""
+    """Export; return the exit code: 0, 1 where the file differs, 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         return run(options)
@@ -96,7 +96,7 @@ def write(part: Any, metadata: dict[str, str], options: argparse.Namespace) -> i
 
 
 def classes(cfg: Any, metadata: Any) -> dict[str, str]:
-    """Names and colours of the semantic classes and the things, as JSON."""
+    """Return names and colors of the semantic classes and the things, as JSON."""
     import numpy as np
 
     from freqfusion.drawing.content import Classes
@@ -181,7 +181,7 @@ class Difference(NamedTuple):
 
 
 def sizes_around(size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Three sizes: the given one, a smaller one with both sides odd, a taller one."""
+    """Return three sizes: the given one, a smaller one with both sides odd, a taller one."""
     height, width = size
     return [size, ((height * 3 // 4) | 1, (width // 2) | 1), ((height * 5 // 4) | 1, width)]
 

@@ -1,7 +1,7 @@
 """How well features separate classes: ``python -m freqfusion.tools.feature_similarity``.
 
 For chosen layers of one or several models, on a data set with semantic truth: the similarity of
-pixels to the centre of their class (IntraSim), that of the centres of different classes (InterSim),
+pixels to the center of their class (IntraSim), that of the centers of different classes (InterSim),
 the margin between the two, and the part of the pixels that are nearer to another class; on all
 pixels, and on bands along class boundaries. Writes ``similarity.json`` and figures of some images.
 
@@ -63,7 +63,7 @@ class MeasuredModels:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and draw; returns the exit code: 0, or 2 for what the user can mend."""
+    """Measure and draw; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         models = _models(options)
@@ -102,7 +102,7 @@ def run(models: Sequence[NamedModel], options: argparse.Namespace) -> MeasuredMo
 
 
 def _check_truth(source: Source, metadata: Any, labels: LabelSource | None) -> None:
-    """ValueError, before a model is built, where the data set has no truth to compare with."""
+    """Raise ValueError, before a model is built, where the data set has no ground truth."""
     next(read_scenes([source], metadata, labels))
 
 
@@ -114,7 +114,7 @@ def _measure(
     options: argparse.Namespace,
     report: MeasuredModels,
 ) -> list[Drawing]:
-    """Every image of the data set; what is to be drawn of the first ones."""
+    """Measure every image of the data set; return what is to be drawn of the first ones."""
     from tqdm import tqdm
 
     drawings: list[Drawing] = []
@@ -155,7 +155,7 @@ def _write(
 
 
 def _models(options: argparse.Namespace) -> list[NamedModel]:
-    """The models of the command line, each under a name of its own."""
+    """Return the models of the command line, each under a name of its own."""
     if options.output.exists() and not options.output.is_dir():
         raise ValueError(f"--output {options.output} is a file; name a folder")
     models = [NamedModel(*words) for words in options.model or ()]
@@ -247,12 +247,12 @@ class SimilarityRow:
 
     @property
     def pixels(self) -> str:
-        """Which pixels were measured, in words."""
+        """Return in words which pixels were measured."""
         return f"band {self.edge_width}" if self.edge_width else "all"
 
 
 def cells(rows: Sequence[SimilarityRow]) -> list[tuple[str, ...]]:
-    """A head, and a line for each row; "-" where there is nothing to average."""
+    """Return a head, and a line for each row; "-" where there is nothing to average."""
     lines = [
         (row.model, row.layer, row.pixels, *_overall(row.result))
         for row in sorted(rows, key=lambda row: row.edge_width)
@@ -261,13 +261,13 @@ def cells(rows: Sequence[SimilarityRow]) -> list[tuple[str, ...]]:
 
 
 def table(rows: Sequence[SimilarityRow], images: int) -> str:
-    """The cells as text."""
+    """Return the cells as text."""
     count = f"{images} image{'s' if images > 1 else ''}"
     return "\n".join([count, "", *text_table(cells(rows), words=3)])
 
 
 def class_table(row: SimilarityRow, names: Sequence[str]) -> str:
-    """One line for each class that occurs, those that are left out of the means in brackets."""
+    """Return a line for each class that occurs, those left out of the means in brackets."""
     result, lines = row.result, []
     for number, name in enumerate(names):
         if not result.pixels[number] and math.isnan(result.inter.mean[number]):
@@ -290,12 +290,12 @@ def json_content(
 
 
 def cosine(value: float) -> str:
-    """With three digits."""
+    """Return a cosine with three digits."""
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def percent(rate: float) -> str:
-    """A part of 1 in percent."""
+    """Return a part of 1 in percent."""
     return "-" if math.isnan(rate) else f"{100 * rate:.2f} %"
 
 
@@ -350,7 +350,7 @@ def save_figures(drawings: Mapping[str, Sequence[Drawing]], folder: Path) -> lis
 
 
 def build_figures(drawings: Mapping[str, Sequence[Drawing]]) -> Iterator[tuple[str, Any]]:
-    """The name of each image, and its figure."""
+    """Return the name of each image, and its figure."""
     for parts in zip(*drawings.values(), strict=True):
         scene = parts[0].scene
         yield (
@@ -366,13 +366,13 @@ def build_figures(drawings: Mapping[str, Sequence[Drawing]]) -> Iterator[tuple[s
 
 
 def colored(truth: LabelMap) -> Picture:
-    """Each pixel in the colour of its class, void grey; (H, W, 3)."""
+    """Return each pixel in the color of its class, void gray; (H, W, 3)."""
     table = np.array([*truth.colors, VOID_COLOR], dtype=np.uint8)
     return table[truth.labels]
 
 
 def _legend(truth: LabelMap) -> dict[str, RGB]:
-    """The classes of an image, the largest first."""
+    """Return the classes of an image, the largest first."""
     labels, pixels = np.unique(truth.labels[truth.labels >= 0], return_counts=True)
     order = labels[np.argsort(-pixels, kind="stable")].tolist()
     return {truth.names[label]: truth.colors[label] for label in order}

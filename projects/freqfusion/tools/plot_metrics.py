@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.analysis.figures import new_figure
+from freqfusion.analysis.figures import SOFT, new_figure, quiet
 from freqfusion.tools._arguments import number_from
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the runs; returns the exit code: 0, or 2 for what the user can mend."""
+    """Draw the runs; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         _check_output(options.output)
@@ -105,7 +105,7 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
 
 
 def read_series(file: Path) -> dict[str, Series]:
-    """Every metric of a file.
+    """Return every metric of a file.
 
     Lines that cannot be read, such as one that a killed run left unfinished, are left out. Where
     the iteration falls back, the run was resumed: what was written from there on is replaced.
@@ -136,12 +136,15 @@ def series_of(records: Iterable[dict[str, Any]]) -> dict[str, Series]:
             for name, value in record.items()
             if name != "iteration" and _is_number(value)
         }
-    names = dict.fromkeys(name for values in kept.values() for name in values)
-    return {name: _series(name, kept) for name in names}
+    points: dict[str, list[tuple[int, float]]] = {}
+    for at, values in kept.items():
+        for name, value in values.items():
+            points.setdefault(name, []).append((at, value))
+    return {name: Series(*np.array(of_one, np.float64).T) for name, of_one in points.items()}
 
 
 def run_names(files: Iterable[Path]) -> list[str]:
-    """Of each file the shortest end of its folder that tells it from the others."""
+    """Return the shortest end of each file's folder that tells it from the others."""
     parts = [file.resolve().parent.parts for file in files]
     if len(set(parts)) < len(parts):
         return [str(file) for file in files]
@@ -156,9 +159,7 @@ def run_names(files: Iterable[Path]) -> list[str]:
 
 def _records(lines: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
     records, broken = [], 0
-    for line in lines:
-        if not line.strip():
-            continue
+    for line in filter(str.strip, lines):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
@@ -170,28 +171,25 @@ def _records(lines: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
     return records, broken
 
 
-def _series(name: str, kept: dict[int, dict[str, float]]) -> Series:
-    points = [(at, values[name]) for at, values in kept.items() if name in values]
-    iterations, values = np.array(points, dtype=np.float64).T
-    return Series(iterations, values)
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# Metrics that a plot without --metrics has, in this order; one group, one row or more.
-GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("training", (r"total_loss", r"validation_loss", r"loss_[a-z_]*[a-z]", r"lr")),
-    ("semantic", (r"sem_seg/(mIoU|IoU)", r"sem_seg/mBoundaryIoU", r"sem_seg/(fwIoU|pACC|mACC)")),
-    ("instances", (r"bbox/AP", r"bbox/AP(50|75)", r"segm/AP", r"segm/AP(50|75)")),
-    ("panoptic", (r"panoptic_seg/PQ", r"panoptic_seg/PQ_(th|st)", r"panoptic_seg/(SQ|RQ)")),
-)
-_PREFIXES = {
-    "training": ("loss_",),
-    "semantic": ("sem_seg/",),
-    "instances": ("bbox/", "segm/"),
-    "panoptic": ("panoptic_seg/",),
+# By group, in this order: prefixes of its metrics, and those that a plot without --metrics has.
+GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "training": (("loss_",), (r"total_loss", r"validation_loss", r"loss_[a-z_]*[a-z]", r"lr")),
+    "semantic": (
+        ("sem_seg/",),
+        (r"sem_seg/(mIoU|IoU)", r"sem_seg/mBoundaryIoU", r"sem_seg/(fwIoU|pACC|mACC)"),
+    ),
+    "instances": (
+        ("bbox/", "segm/"),
+        (r"bbox/AP", r"bbox/AP(50|75)", r"segm/AP", r"segm/AP(50|75)"),
+    ),
+    "panoptic": (
+        ("panoptic_seg/",),
+        (r"panoptic_seg/PQ", r"panoptic_seg/PQ_(th|st)", r"panoptic_seg/(SQ|RQ)"),
+    ),
 }
 # Of the others, those of a data set or a task, but neither of a class nor about the speed.
 _SCORE = re.compile(r"[^/]+/[^/-]+")
@@ -232,32 +230,31 @@ def choose(known: Iterable[str], patterns: Sequence[str]) -> list[Group]:
 
 
 def grouped(names: Sequence[str]) -> list[Group]:
-    """Names by group, in the order of ``GROUPS``; others follow, by the part before the slash."""
-    groups: list[Group] = []
-    left = list(names)
-    for title, patterns in GROUPS:
-        mine = [n for p in patterns for n in sorted(left, key=_natural) if re.fullmatch(p, n)]
-        mine += [
-            n
-            for n in sorted(left, key=_natural)
-            if n.startswith(_PREFIXES[title]) and n not in mine
-        ]
-        if mine:
-            groups.append(Group(title, tuple(dict.fromkeys(mine))))
+    """Sort names by group, in the order of ``GROUPS``; others by the part before the slash."""
+    by_group: dict[str, list[str]] = {}
+    left = sorted(names, key=_natural)
+    for title, (prefixes, patterns) in GROUPS.items():
+        mine = [name for pattern in patterns for name in left if re.fullmatch(pattern, name)]
+        mine += [name for name in left if name.startswith(prefixes)]
+        by_group[title] = list(dict.fromkeys(mine))
         left = [name for name in left if name not in mine]
-    for prefix in dict.fromkeys(_prefix(name) for name in left):
-        mine = sorted((name for name in left if _prefix(name) == prefix), key=_natural)
-        groups.append(Group(prefix, tuple(mine)))
-    return groups
+    for name in sorted(left, key=list(names).index):
+        prefix = name.partition("/")[0] if "/" in name else "other"
+        by_group.setdefault(prefix, []).append(name)
+    return [
+        Group(title, tuple(mine if title in GROUPS else sorted(mine, key=_natural)))
+        for title, mine in by_group.items()
+        if mine
+    ]
 
 
 def is_smoothed(name: str) -> bool:
-    """Whether a metric is noisy by nature: losses are, scores and learning rates are not."""
+    """Return whether a metric is noisy by nature: losses are, scores and learning rates are not."""
     return _SMOOTHED.fullmatch(name) is not None
 
 
 def found(pattern: str, name: str) -> bool:
-    """Whether a regular expression fits some part of a name; ValueError for a broken one."""
+    """Return whether a regular expression fits some part of a name; ValueError for a broken one."""
     try:
         return re.search(pattern, name) is not None
     except re.error as error:
@@ -265,34 +262,29 @@ def found(pattern: str, name: str) -> bool:
 
 
 def _is_usual(name: str) -> bool:
-    if any(re.fullmatch(pattern, name) for _, patterns in GROUPS for pattern in patterns):
-        return True
-    listed = tuple(prefix for prefixes in _PREFIXES.values() for prefix in prefixes)
-    return bool(
-        _SCORE.fullmatch(name) and not _INNER.fullmatch(name) and not name.startswith(listed)
-    )
-
-
-def _prefix(name: str) -> str:
-    return name.partition("/")[0] if "/" in name else "other"
+    for prefixes, patterns in GROUPS.values():
+        if any(re.fullmatch(pattern, name) for pattern in patterns):
+            return True
+        if name.startswith(prefixes):
+            return False
+    return bool(_SCORE.fullmatch(name) and not _INNER.fullmatch(name))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts loss_ce_10 after loss_ce_9."""
+    """Return a key that sorts loss_ce_10 after loss_ce_9."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 COLUMNS = 4
-# Okabe and Ito's colours, which can be told apart with any colour vision; dashes when they run out.
+# Okabe and Ito's colors, which can be told apart with any color vision; dashes when they run out.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
-_SOFT = "#6b6b73"
 FORMATS = (".png", ".svg", ".pdf")
 
 
 def draw_figure(runs: Sequence[Run], groups: Sequence[Group], output: Path, smooth: int) -> int:
-    """Write the figure of ``build_figure``; returns the number of panels."""
+    """Write the figure of ``build_figure``; return the number of panels."""
     import matplotlib as mpl
 
     # Text stays text in SVG and PDF, and the SVG of the same runs is the same file.
@@ -305,23 +297,29 @@ def draw_figure(runs: Sequence[Run], groups: Sequence[Group], output: Path, smoo
 
 
 def build_figure(runs: Sequence[Run], groups: Sequence[Group], smooth: int) -> Any:
-    """A panel for each metric, with lines for the runs that have it: a matplotlib Figure.
+    """Draw a panel for each metric, with lines for the runs that have it.
 
     Losses are smoothed over ``smooth`` records, with the records themselves faint behind.
     """
+    from matplotlib.lines import Line2D
+
     columns = min(COLUMNS, max(len(group.metrics) for group in groups))
     rows = [math.ceil(len(group.metrics) / columns) for group in groups]
     figure = new_figure(max(3.3 * columns, 5.0), 2.15 * sum(rows) + 0.32 * len(groups) + 0.6)
     parts = figure.subfigures(len(groups), 1, height_ratios=rows, squeeze=False)[:, 0]
     for part, group, high in zip(parts, groups, rows, strict=True):
         _draw_group(part, group, (high, columns), runs, smooth)
-    last = _last_iteration(runs, groups)
+    drawn = [run.series.get(name) for run in runs for group in groups for name in group.metrics]
+    last = max([1.0, *(float(series.iterations[-1]) for series in drawn if series is not None)])
     for axis in figure.axes:
         axis.set_xlim(-0.03 * last, 1.03 * last)
-    parts[-1].supxlabel("iteration", fontsize=8, color=_SOFT)
+    parts[-1].supxlabel("iteration", fontsize=8, color=SOFT)
     if len(runs) > 1:
         figure.legend(
-            handles=_handles(runs),
+            handles=[
+                Line2D([], [], color=color, linestyle=dashes, label=run.name)
+                for run, (color, dashes) in zip(runs, map(_style, range(len(runs))), strict=True)
+            ],
             loc="outside upper left",
             ncols=min(len(runs), columns),
             frameon=False,
@@ -331,7 +329,7 @@ def build_figure(runs: Sequence[Run], groups: Sequence[Group], smooth: int) -> A
 
 
 def smoothed(values: FloatArray, window: int) -> FloatArray:
-    """Mean over ``window`` neighbours around each value, fewer at the ends; nan counts nowhere.
+    """Return means over ``window`` neighbors, fewer at the ends; nan counts nowhere.
 
     At most a tenth of the values are averaged, so that the curve of a short run stays as it is.
     """
@@ -349,7 +347,7 @@ def smoothed(values: FloatArray, window: int) -> FloatArray:
 
 
 def short_number(value: float) -> str:
-    """Three figures or so: 0.0123, 1.25, 63.4, 1234, 2.5e-05."""
+    """Return three figures or so: 0.0123, 1.25, 63.4, 1234, 2.5e-05."""
     if value == 0:
         return "0"
     if not 1e-4 <= abs(value) < 1e5:
@@ -357,18 +355,6 @@ def short_number(value: float) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if abs(value) < 1 and "." in text else text
-
-
-def _last_iteration(runs: Sequence[Run], groups: Sequence[Group]) -> float:
-    """The end of the axis that all panels share."""
-    drawn = {metric for group in groups for metric in group.metrics}
-    ends = [
-        float(series.iterations[-1])
-        for run in runs
-        for metric, series in run.series.items()
-        if metric in drawn
-    ]
-    return max([*ends, 1.0])
 
 
 def _draw_group(
@@ -415,23 +401,19 @@ def _draw_metric(axis: Any, metric: str, runs: Sequence[Run], smooth: int) -> No
 
 
 def _dress(axis: Any) -> None:
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color("#b8b8c0")
-    axis.tick_params(labelsize=7.5, colors=_SOFT, length=2.5)
-    axis.grid(axis="y", color="#e6e6ea", linewidth=0.7)
-    axis.set_axisbelow(True)
+    quiet(axis)
+    axis.grid(visible=False, axis="x")
+    axis.tick_params(labelsize=7.5)
     axis.margins(y=0.12)
     axis.locator_params(axis="x", nbins=4, integer=True)
     axis.locator_params(axis="y", nbins=5)
     axis.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useOffset=False)
     axis.yaxis.get_offset_text().set_fontsize(7.5)
-    axis.yaxis.get_offset_text().set_color(_SOFT)
+    axis.yaxis.get_offset_text().set_color(SOFT)
 
 
 def _label_ends(axis: Any, ends: Sequence[tuple[float, float, str]]) -> None:
-    """The last value of each line right of the panel, moved apart where they would overlap."""
+    """Write the last value of each line right of the panel, apart from each other."""
     low, high = axis.get_ylim()
     apart = 0.115 * (high - low)
     ordered = sorted(ends, key=lambda end: end[1])
@@ -453,15 +435,6 @@ def _label_ends(axis: Any, ends: Sequence[tuple[float, float, str]]) -> None:
             va="center",
             annotation_clip=False,
         )
-
-
-def _handles(runs: Sequence[Run]) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    return [
-        Line2D([], [], color=_style(number)[0], linestyle=_style(number)[1], label=run.name)
-        for number, run in enumerate(runs)
-    ]
 
 
 def _style(number: int) -> tuple[str, Any]:

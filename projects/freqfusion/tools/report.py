@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; returns the exit code: 0, or 2 for what the user can mend."""
+    """Write the page; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         _check(options)
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make(context: Context, names: Sequence[str]) -> tuple[dict[str, Section], dict[str, str]]:
-    """The named sections, and the reasons of those that there cannot be."""
+    """Return the named sections, and the reasons of those that there cannot be."""
     from tqdm import tqdm
 
     sections, left_out = {}, {}
@@ -111,7 +111,7 @@ def _context(options: argparse.Namespace) -> Context:
 
 
 def _readable(sources: Sequence[Source]) -> list[Source]:
-    """Without the images that cannot be read; ValueError where none can."""
+    """Leave out the images that cannot be read; ValueError where none can."""
     found = []
     for source in sources:
         try:
@@ -140,7 +140,7 @@ def _notes(context: Context) -> list[str]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """ValueError, before the model is built, for what cannot work."""
+    """Raise ValueError, before the model is built, for what cannot work."""
     if options.output.is_dir():
         raise ValueError(f"--output {options.output} is a folder; name a file such as report.html")
     if options.run is not None and not options.run.is_dir():
@@ -188,7 +188,7 @@ _KEYS = "<kbd>j</kbd> <kbd>k</kbd> next, previous section"
 def render_report(
     title: str, notes: Sequence[str], sections: Mapping[str, Section], left_out: Mapping[str, str]
 ) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         title: Of the page.
@@ -225,7 +225,7 @@ _SMOOTH = 20
 
 
 def results(context: Context) -> Section:
-    """The scores of ``results.json``: one table for each task, those of classes apart."""
+    """Show the scores of ``results.json``: a table for each task, those of classes apart."""
     run = _run(context)
     path = run / _RESULTS
     if not path.is_file():
@@ -248,7 +248,7 @@ def results(context: Context) -> Section:
 
 
 def curves(context: Context) -> Section:
-    """Losses, learning rate and scores over the training."""
+    """Draw losses, learning rate and scores over the training."""
     run = _run(context)
     if not (run / FILE_NAME).is_file():
         raise ValueError(f"{run} has no {FILE_NAME}, which training writes")
@@ -264,7 +264,7 @@ def _run(context: Context) -> Path:
 
 
 def _task_tables(title: str, scores: Mapping[str, float | None]) -> str:
-    """Mean scores as one row; scores of classes, called ``IoU-sky``, as a row for each class."""
+    """Return a table of mean scores and one of classes, called ``IoU-sky``, a row each."""
     means = {name: value for name, value in scores.items() if "-" not in name}
     by_class: dict[str, dict[str, float | None]] = {}
     for name, value in scores.items():
@@ -296,7 +296,7 @@ _MIN_IMAGES = 2
 
 
 def predictions(context: Context) -> Section:
-    """The first images with truth, prediction and errors, for each task of the model."""
+    """Draw the first images with truth, prediction and errors, for each task of the model."""
     images: list[Image] = []
     classes: dict[str, RGB] = {}
     tasks: dict[str, Scores] = {}
@@ -321,7 +321,7 @@ def predictions(context: Context) -> Section:
 
 
 def similarity(context: Context) -> Section:
-    """How well features separate classes before and after the finest fusion."""
+    """Show how well features separate classes before and after the finest fusion."""
     layers = default_layers(context.model)
     if not layers:
         raise ValueError("the model has neither a fusion nor outputs of a backbone to compare")
@@ -336,8 +336,8 @@ def similarity(context: Context) -> Section:
         for (label, width), scores in measurement.scores.items()
     ]
     body = paragraphs(
-        "IntraSim: cosine of pixels to the centre of their class; InterSim: of the centres of"
-        " different classes; margin: how much nearer a pixel is to its own centre than to the"
+        "IntraSim: cosine of pixels to the center of their class; InterSim: of the centers of"
+        " different classes; margin: how much nearer a pixel is to its own center than to the"
         " nearest other one. A band of 3 are the pixels along class boundaries.",
     )
     body += table([row[1:] for row in cells(rows)], words=2, title="feature similarity")
@@ -348,7 +348,7 @@ def similarity(context: Context) -> Section:
 
 
 def aliasing(context: Context) -> Section:
-    """Shares of the power above the Nyquist frequency, by stage."""
+    """Show the shares of the power above the Nyquist frequency, by stage."""
     from freqfusion.tools._aliasing import find_places
 
     sources = context.images()
@@ -379,7 +379,7 @@ _SIZE = (512, 512)
 
 
 def costs(context: Context) -> Section:
-    """Parameters, FLOPs, memory and time, at the size of the first image."""
+    """Show parameters, FLOPs, memory and time, at the size of the first image."""
     from freqfusion.data.randomness import separate_randomness
     from freqfusion.engine.unchanged import unchanged
 

@@ -35,7 +35,7 @@ _FACTORS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the data set; returns the exit code: 0, or 2 for what the user can mend."""
+    """Write the data set; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     started = time.perf_counter()
     try:

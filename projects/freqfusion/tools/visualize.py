@@ -58,7 +58,7 @@ class DrawnImages:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the images; returns the exit code: 0, or 2 for what the user can mend."""
+    """Draw the images; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         _check(options)
@@ -116,7 +116,7 @@ def _keep(strips: Strips, source: Source, stem: str, output: Path, report: Drawn
 
 
 def _config(options: argparse.Namespace) -> Any:
-    """The configuration; the weights are looked for before any data."""
+    """Return the configuration; the weights are looked for before any data."""
     cfg = read_config(
         options.config_file or "",
         options.weights or None,
@@ -216,7 +216,7 @@ def image_scores(prediction: Content, truth: Content) -> dict[str, Scores]:
 
 
 def semantic_scores(prediction: LabelMap, truth: LabelMap) -> Scores:
-    """MIoU over the classes in the image's truth or prediction, and pixel accuracy."""
+    """Return mIoU over the classes in the image's ground truth or prediction, and accuracy."""
     classes = max(len(prediction.names), len(truth.names))
     confusion = ConfusionMatrix(classes, ignore_label=-1)
     confusion.update(prediction.labels, truth.labels)
@@ -224,7 +224,7 @@ def semantic_scores(prediction: LabelMap, truth: LabelMap) -> Scores:
 
 
 def instance_scores(prediction: tuple[Instance, ...], truth: tuple[Instance, ...]) -> Scores:
-    """Precision, recall and F1 of the drawn predictions at mask IoU 1/2."""
+    """Return precision, recall and F1 of the drawn predictions at mask IoU 1/2."""
     found = match_instances(prediction, truth)
     right, wrong, missed = len(found.matched), len(found.spurious), len(found.missed)
     return {
@@ -235,7 +235,7 @@ def instance_scores(prediction: tuple[Instance, ...], truth: tuple[Instance, ...
 
 
 def panoptic_scores(prediction: PanopticMap, truth: PanopticMap) -> Scores:
-    """PQ, SQ and RQ over the categories in the image's truth or prediction."""
+    """Return PQ, SQ and RQ over the categories in the image's ground truth or prediction."""
     kinds = {one.category: one.is_thing for one in (*prediction.segments, *truth.segments)}
     if not kinds:
         return dict.fromkeys(("PQ", "SQ", "RQ"), math.nan)
@@ -265,7 +265,7 @@ ERRORS: Mapping[str, Mapping[str, RGB]] = {
 
 @dataclass(frozen=True)
 class Strips:
-    """The rows of one image and their scores, by task; the classes in them with their colours."""
+    """The rows of one image and their scores, by task; the classes in them with their colors."""
 
     pictures: Mapping[str, Picture]
     scores: Mapping[str, Scores] = field(default_factory=dict)
@@ -329,7 +329,7 @@ def draw_strips(
 
 
 def classes_of(content: Content, tasks: Mapping[str, Picture]) -> dict[str, RGB]:
-    """Names and colours of what a content shows; objects have colours of their own."""
+    """Return names and colors of what a content shows; objects have colors of their own."""
     classes: dict[str, RGB] = {}
     if content.semantic is not None and "semantic" in tasks:
         present = sorted({*content.semantic.labels.ravel().tolist()} - {-1})
@@ -351,7 +351,7 @@ class Card:
 def render_page(
     title: str, notes: Sequence[str], cards: Sequence[Card], classes: Mapping[str, RGB]
 ) -> str:
-    """The whole page; it can be read without its script, which sorts, filters and enlarges."""
+    """Return the whole page; its script, which sorts, filters and enlarges, is not needed."""
     tasks = list(dict.fromkeys(task for card in cards for task in card.files))
     scored = {task for card in cards for task in card.scores}
     return document(
@@ -384,7 +384,7 @@ def _controls(tasks: Sequence[str], scored: set[str]) -> str:
 
 
 def legends(classes: Mapping[str, RGB], tasks: Sequence[str]) -> str:
-    """Colours of classes, and of the errors of some tasks."""
+    """Return colors of classes, and of the errors of some tasks."""
     groups = [("classes", "", classes)] if classes else []
     groups += [(f"{task} errors", task, ERRORS[task]) for task in tasks]
     if not groups:
@@ -393,7 +393,7 @@ def legends(classes: Mapping[str, RGB], tasks: Sequence[str]) -> str:
         f'<div class="legend" data-of="{task}"><h2>{name}</h2><ul>{_swatches(colors)}</ul></div>'
         for name, task, colors in groups
     )
-    return f"<details open><summary>Colours</summary>{parts}</details>"
+    return f"<details open><summary>Colors</summary>{parts}</details>"
 
 
 def _swatches(colors: Mapping[str, RGB]) -> str:
