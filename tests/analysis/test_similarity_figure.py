@@ -37,7 +37,7 @@ def test_panels_and_captions():
     wrong = 100 * (one.margin < 0).mean()
     assert f"coarse\n{wrong:.1f} % nearer to another" in titles
     assert sorted(t.split("\n")[0] for t in titles) == sorted(
-        ["image", "truth", *["coarse"] * 2, *["p2"] * 4]
+        ["image", "ground truth", *["coarse"] * 2, *["p2"] * 4]
     )
     assert {axis.get_ylabel() for axis in figure.axes} >= {"A", "B", "similarity to the own class"}
     names = [text.get_text() for axis in figure.axes if axis.get_legend()

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from freqfusion.drawing import Instance, LabelMap, PanopticMap, Segment, panoptic_map
+from freqfusion.drawing import Instance, LabelMap, PanopticMap, PanopticSegment, panoptic_map
 from freqfusion.drawing.content import check_picture
 
 RED = (255, 0, 0)
 
 
 def test_panoptic_map_without_loose_ends():
-    """Segment 3 has no pixel, and the pixels of 9 belong to no segment."""
+    """PanopticSegment 3 has no pixel, and the pixels of 9 belong to no segment."""
     ids = np.array([[1, 9, 0], [2, 2, 9]])
-    content = panoptic_map(ids, [Segment(number, 0, "a", RED) for number in (1, 2, 3)])
+    content = panoptic_map(ids, [PanopticSegment(number, 0, "a", RED) for number in (1, 2, 3)])
     assert [one.id for one in content.segments] == [1, 2]
     assert content.ids.tolist() == [[1, 0, 0], [2, 2, 0]]
     assert panoptic_map(ids, []).ids.sum() == 0

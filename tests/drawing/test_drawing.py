@@ -11,7 +11,7 @@ from freqfusion.drawing import (
     Instance,
     LabelMap,
     PanopticMap,
-    Segment,
+    PanopticSegment,
     draw_image,
     draw_instance_errors,
     draw_instances,
@@ -22,7 +22,7 @@ from freqfusion.drawing import (
     side_by_side,
 )
 from freqfusion.drawing.overlays import contours, dimmed, enlargement, line_width
-from freqfusion.drawing.panels import Places, fitting, text_size, write
+from freqfusion.drawing.panels import TextPlacer, fitting, text_size, write
 
 NAMES = ("grass", "sky", "a class with a very long name indeed")
 COLORS = ((40, 160, 60), (90, 160, 230), (200, 60, 60))
@@ -78,7 +78,7 @@ def test_panoptic_things_of_a_class_differ_and_stuff_does_not():
     image = np.full((400, 400, 3), 128, dtype=np.uint8)
     ids = np.repeat(np.array([1, 2, 3, 4]), 100)[None].repeat(400, 0)
     for is_thing, count in ((True, 4), (False, 1)):
-        segments = tuple(Segment(n, 0, "car", COLORS[0], is_thing) for n in (1, 2, 3, 4))
+        segments = tuple(PanopticSegment(n, 0, "car", COLORS[0], is_thing) for n in (1, 2, 3, 4))
         picture = draw_panoptic(image, PanopticMap(ids, segments), names=False)
         middles = picture[200, 50::100]
         assert len({tuple(color) for color in middles.tolist()}) == count
@@ -131,10 +131,10 @@ def test_an_instance_without_pixels_or_with_a_box_outside():
 
 def test_semantic_errors_have_the_colors_of_the_legend():
     image = np.full((400, 400, 3), 250, dtype=np.uint8)
-    truth = halves(right=-1)
-    labels = np.where(truth.labels == 0, 0, 1)
+    gt = halves(right=-1)
+    labels = np.where(gt.labels == 0, 0, 1)
     labels[50:60, 50:60] = 2
-    picture = draw_semantic_errors(image, LabelMap(labels, NAMES, COLORS), truth)
+    picture = draw_semantic_errors(image, LabelMap(labels, NAMES, COLORS), gt)
     shown = picture[55, 55].astype(int)
     distances = {
         name: np.abs(shown - np.array(color)).sum() for name, color in SEMANTIC_ERRORS.items()
@@ -150,9 +150,11 @@ def test_semantic_errors_have_the_colors_of_the_legend():
 def test_panoptic_errors_have_the_colors_of_the_legend():
     image = np.full((400, 400, 3), 128, dtype=np.uint8)
     ids = halves(left=1, right=2).labels
-    truth = PanopticMap(ids, (Segment(1, 0, "a", COLORS[0]), Segment(2, 1, "b", COLORS[1])))
-    guess = PanopticMap(np.where(ids == 1, 1, 0), (Segment(1, 0, "a", COLORS[0]),))
-    picture = draw_panoptic_errors(image, guess, truth).astype(int)
+    gt = PanopticMap(
+        ids, (PanopticSegment(1, 0, "a", COLORS[0]), PanopticSegment(2, 1, "b", COLORS[1]))
+    )
+    guess = PanopticMap(np.where(ids == 1, 1, 0), (PanopticSegment(1, 0, "a", COLORS[0]),))
+    picture = draw_panoptic_errors(image, guess, gt).astype(int)
     missed = np.array(PANOPTIC_ERRORS["missed"])
     assert np.abs(picture[200, 300] - missed).max() < 30
     assert np.abs(picture[200, 100] - dimmed(image)[0, 0]).max() < 40
@@ -196,7 +198,7 @@ def test_text_is_cut_only_where_it_does_not_fit():
 
 
 def test_places_keep_names_apart():
-    places = Places(100, 100)
+    places = TextPlacer(100, 100)
     mask = np.ones((100, 100), dtype=np.bool_)
     first = places.find(mask, 40, 20)
     places.take((first[0], first[1], first[0] + 40, first[1] + 20))
@@ -206,7 +208,7 @@ def test_places_keep_names_apart():
     places.take((0, 0, 100, 100))
     assert places.find(mask, 40, 20) is None
     assert places.find(mask, 400, 20) is None
-    assert Places(100, 100).find(np.zeros((100, 100), dtype=np.bool_), 4, 2) is None
+    assert TextPlacer(100, 100).find(np.zeros((100, 100), dtype=np.bool_), 4, 2) is None
 
 
 def test_side_by_side():

@@ -147,10 +147,10 @@ def test_options(noise, weights, tmp_path, capsys):
 def test_nothing_stays_on_the_model(weights):
     import torch
 
-    from freqfusion.tools._aliasing import find_places, recorded
+    from freqfusion.tools._aliasing import find_downsampling, recorded
 
     model = load_model(SFM, weights["even"], ["MODEL.DEVICE", "cpu"])[1]
-    places = find_places(model)
+    places = find_downsampling(model)
     image = {"image": torch.rand(3, 64, 96) * 255, "height": 64, "width": 96}
     hooks = [len(place.module._forward_pre_hooks) for place in places.steps]
     with recorded(places) as seen, torch.no_grad():
@@ -171,7 +171,7 @@ def test_known_attention_is_measured(data, weights):
 
     from freqfusion.analysis import MeasureOptions
     from freqfusion.layers.sfm import aliasing_ratio, warp_edge_target
-    from freqfusion.tools._aliasing import AliasingMeter, Reader, edges_of, find_places
+    from freqfusion.tools._aliasing import AliasingMeter, Reader, edges_of, find_downsampling
     from freqfusion.tools._images import from_dataset
     from freqfusion.tools._model import Predictor, read_config
 
@@ -189,7 +189,7 @@ def test_known_attention_is_measured(data, weights):
 
     cfg = read_config(SFM, weights["even"], SMALL)
     predictor = Predictor(cfg)
-    places = find_places(predictor.model)
+    places = find_downsampling(predictor.model)
     item = Reader(cfg, predictor, with_truth=True)(from_dataset(DATASET, 1)[0][0])
     edges, ignored = edges_of(item, (64, 96), 255)
     assert edges.shape == ignored.shape == (1, 1, 64, 96)
@@ -204,8 +204,12 @@ def test_known_attention_is_measured(data, weights):
     heads["res2"].attention = Taught(warp_edge_target(edges, (16, 24)))
     meter, seen, covered = measured()
     assert covered == (64, 96)
-    assert meter.stages["res2"].values["edges"].mean.item() == pytest.approx(1, abs=1e-4)
-    assert meter.stages["res3"].values["edges"].mean.isnan(), "even attention has none"
+    assert meter.stages["res2"].values["attention_edge_correlation"].mean.item() == pytest.approx(
+        1, abs=1e-4
+    )
+    assert meter.stages["res3"].values["attention_edge_correlation"].mean.isnan(), (
+        "even attention has none"
+    )
     assert not meter.is_still
     assert seen.maps["res2"].shape[-2:] == (16, 24)
     assert meter.stages["res2"].sizes == {(16, 20)}
@@ -215,7 +219,9 @@ def test_known_attention_is_measured(data, weights):
     there = warp_edge_target(edges, (8, 12), seen.stacks["res3"])
     assert (there - warp_edge_target(edges, (8, 12))).abs().max() > 0.05
     heads["res3"].attention = Taught(there)
-    assert measured()[0].stages["res3"].values["edges"].mean.item() == pytest.approx(1, abs=1e-4)
+    assert measured()[0].stages["res3"].values[
+        "attention_edge_correlation"
+    ].mean.item() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["convnext", "timm_swin", "swin", "internimage"])
@@ -225,7 +231,7 @@ def test_other_backbones(kind):
     from sfm_backbones import build_pair, disturb
 
     from freqfusion.analysis import MeasureOptions
-    from freqfusion.tools._aliasing import AliasingMeter, Item, find_places
+    from freqfusion.tools._aliasing import AliasingMeter, Item, find_downsampling
 
     class Model(torch.nn.Module):
         def __init__(self, backbone):
@@ -240,7 +246,7 @@ def test_other_backbones(kind):
     plain = []
     for backbone in (bare, disturb(modulated)):
         model = Model(backbone)
-        meter = AliasingMeter(model, find_places(model), options=MeasureOptions())
+        meter = AliasingMeter(model, find_downsampling(model), options=MeasureOptions())
         meter(item)
         assert [stage.place.title for stage in meter.stages.values()] == [
             f"{one} → {other}" for one, other in STEPS
@@ -287,7 +293,7 @@ def test_backbone_without_steps_is_one_sentence(noise, weights, tmp_path, capsys
 def test_model_without_backbone():
     from torch import nn
 
-    from freqfusion.tools._aliasing import find_places
+    from freqfusion.tools._aliasing import find_downsampling
 
     with pytest.raises(ValueError, match="Sequential has no backbone of Detectron2's kind"):
-        find_places(nn.Sequential())
+        find_downsampling(nn.Sequential())

@@ -1,4 +1,4 @@
-"""The tool that measures features: layers, padding, truth, a whole run, and its messages."""
+"""The tool that measures features: layers, padding, ground truth, a whole run, and its messages."""
 
 import json
 from collections import namedtuple
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from freqfusion.analysis import FeatureSimilarity, similarity_maps
-from freqfusion.drawing import PanopticMap, Segment
+from freqfusion.drawing import PanopticMap, PanopticSegment
 from freqfusion.tools import feature_similarity
 from freqfusion.tools._arguments import write_json
 from freqfusion.tools._feature_similarity import (
@@ -201,11 +201,11 @@ def test_a_module_that_runs_twice_gives_its_first_map():
 
 
 def test_crowds_are_void():
-    """Of a panoptic truth: things are 0.., stuff comes after them."""
+    """Of a panoptic ground truth: things are 0.., stuff comes after them."""
     red = (255, 0, 0)
     segments = (
-        Segment(1, 1, "cat", red), Segment(2, 1, "cat", red, is_crowd=True),
-        Segment(3, 2, "sky", red, is_thing=False),
+        PanopticSegment(1, 1, "cat", red), PanopticSegment(2, 1, "cat", red, is_crowd=True),
+        PanopticSegment(3, 2, "sky", red, is_thing=False),
     )  # fmt: skip
     metadata = {"thing_classes": ["dog", "cat"], "stuff_classes": ["sky"]}
     found = categories(PanopticMap(np.array([[0, 1, 2, 3]]), segments), metadata)
@@ -424,13 +424,16 @@ def test_messages_with_a_model(data, weights_of, tmp_path, capsys):
     for arguments, message in (
         (["--dataset", "synthetic_panoptic_vall"], "is registered; did you mean synthetic"),
         (["--dataset", DATASET, "--layers", "p9"], "no module 'p9'"),
-        (["--dataset", "synthetic_instances_val"], "has no semantic or panoptic truth"),
-        (["--dataset", "synthetic_semantic_val", "--labels", "panoptic"], "has no panoptic truth"),
+        (["--dataset", "synthetic_instances_val"], "has no semantic or panoptic ground truth"),
+        (
+            ["--dataset", "synthetic_semantic_val", "--labels", "panoptic"],
+            "has no panoptic ground truth",
+        ),
     ):
         assert feature_similarity.main([*model, *arguments, "--", *SMALL]) == 2
         assert message in capsys.readouterr().err
-    truth = sorted((data / "panoptic_stuff_val").iterdir())[0]
-    Image.fromarray(np.zeros((5, 5), np.uint8)).save(truth)
+    gt = sorted((data / "panoptic_stuff_val").iterdir())[0]
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(gt)
     semantic = ["--dataset", DATASET, "--labels", "semantic"]
     assert feature_similarity.main([*model, *semantic, *SMALL]) == 2
-    assert "is 64 x 80 (height x width), but its truth is 5 x 5" in capsys.readouterr().err
+    assert "is 64 x 80 (height x width), but its ground truth is 5 x 5" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_mistakes_are_one_sentence(ade20k, capsys, arguments, message):
 
 
 def test_declared_data_set(tmp_path, capsys):
-    """The maps are those that the scenes come with; panoptic truth alone is not enough."""
+    """The maps are those that the scenes come with; panoptic ground truth alone is not enough."""
     root = write_coco(
         tmp_path / "scenes", num_train=2, num_val=1, size=(16, 24), workers=1, progress=False
     )

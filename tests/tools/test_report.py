@@ -15,7 +15,7 @@ from html_pages import Page
 from PIL import Image
 
 from freqfusion.tools import report
-from freqfusion.tools._page import Section, from_picture, image_html, paragraphs, table
+from freqfusion.tools._page import ReportSection, from_picture, image_html, paragraphs, table
 from freqfusion.tools._report_fusion import short_names
 from freqfusion.tools.report import SECTIONS, render_report, results
 
@@ -160,12 +160,12 @@ def test_measuring_leaves_the_model_as_it_was(data, weights_of, trained):
     """Weights, running statistics and the mode; and the order of the sections does not matter."""
     from freqfusion.tools._images import from_dataset
     from freqfusion.tools._model import Predictor
-    from freqfusion.tools.report import Context
+    from freqfusion.tools.report import ReportContext
 
     cfg, model = report.load_model(FREQFUSION, weights_of[FREQFUSION], SMALL)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     sources, metadata = from_dataset(cfg.DATASETS.TEST[0], 1)
-    context = Context(
+    context = ReportContext(
         FREQFUSION, cfg, Predictor(cfg, model), trained, "d", sources, metadata, examples=1, runs=0
     )
     sections, left_out = report.make(context, ["costs", "spectra", "aliasing"])
@@ -258,7 +258,7 @@ def test_page_escapes():
     """Texts are text, whatever is in them; leading spaces indent."""
     rows = [["<a>", "n"], ["  b & c", "<1>"]]
     body = paragraphs("1 < 2") + table(rows, title='"t"')
-    sections = {"one": Section("A <b> & c", body)}
+    sections = {"one": ReportSection("A <b> & c", body)}
     page = Page(render_report("<t>", ["n < m"], sections, {"x": "a <i>"}))
     for said in ("A <b> & c", "1 < 2", "<a>", "b & c", "<1>", '"t"', "<t>", "n < m", "a <i>"):
         assert said in page.text, said

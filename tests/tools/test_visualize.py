@@ -10,7 +10,7 @@ import pytest
 from html_pages import Page
 from PIL import Image
 
-from freqfusion.drawing import Instance, LabelMap, PanopticMap, Segment
+from freqfusion.drawing import Instance, LabelMap, PanopticMap, PanopticSegment
 from freqfusion.tools import visualize
 from freqfusion.tools._images import from_files, read_image
 from freqfusion.tools.visualize import (
@@ -72,7 +72,7 @@ def test_files_of_any_size_and_kind(data, weights_of, tmp_path, capsys):
     assert "drew 3 images (3 pictures); 1 skipped" in capsys.readouterr().out
     page = open_page(out)
     assert [card["data-name"] for card in page.cards] == ["alpha.png", "gray.png", "palette #1.png"]
-    assert all(set(card) == {"data-number", "data-name"} for card in page.cards), "no truth"
+    assert all(set(card) == {"data-number", "data-name"} for card in page.cards), "no ground truth"
 
 
 @pytest.mark.detectron2
@@ -103,7 +103,7 @@ def test_truth_only_needs_no_model(data, tmp_path, capsys):
     assert "Truth of synthetic_panoptic_val_separated" in page.text
     assert "matched" not in page.text, "no errors without a prediction"
     with Image.open(next((out / "images").glob("*_panoptic.png"))) as picture:
-        assert 2 * 480 < picture.width < 3 * 480, "image and truth"
+        assert 2 * 480 < picture.width < 3 * 480, "image and ground truth"
 
 
 @pytest.mark.detectron2
@@ -181,10 +181,10 @@ def test_scores_by_hand():
     scores = semantic_scores(*maps)
     assert scores == {"mIoU": pytest.approx(100 * (2 / 3 + 1 / 2) / 2), "pixels": 75}
     mask = np.ones((2, 2), dtype=np.bool_)
-    truth = (Instance(0, "a", mask), Instance(1, "b", mask))
-    found = instance_scores((Instance(0, "a", mask, score=0.9),), truth)
+    gt = (Instance(0, "a", mask), Instance(1, "b", mask))
+    found = instance_scores((Instance(0, "a", mask, score=0.9),), gt)
     assert found == {"F1": pytest.approx(200 / 3), "precision": 100, "recall": 50}
-    segments = Segment(1, 0, "a", red), Segment(2, 1, "b", red)
+    segments = PanopticSegment(1, 0, "a", red), PanopticSegment(2, 1, "b", red)
     ids = np.array([[1, 1, 2, 2]])
     guess = PanopticMap(np.array([[1, 1, 0, 0]]), segments[:1])
     assert panoptic_scores(guess, PanopticMap(ids, segments)) == {"PQ": 50, "SQ": 50, "RQ": 50}

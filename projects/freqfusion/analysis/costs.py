@@ -24,6 +24,8 @@ from torch.utils._pytree import tree_leaves
 
 NumberT = TypeVar("NumberT", int, float)
 
+_MILLISECONDS = 1000
+
 
 class RunningModule:
     """While entered, knows the name of the innermost part of a module that is running.
@@ -124,9 +126,6 @@ def _count(part: nn.Module) -> ParameterCount:
     for parameter in part.parameters():
         sizes[parameter.requires_grad] += parameter.numel()
     return ParameterCount(sizes[True], sizes[False], sum(b.numel() for b in part.buffers()))
-
-
-_MILLISECONDS = 1000
 
 
 @dataclass(frozen=True)

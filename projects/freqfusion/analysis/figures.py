@@ -21,6 +21,25 @@ from freqfusion.analysis.spectra import Response, Spectrum, radial_power_spectru
 BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
 SOFT = "#6b6b73"
 
+_MAP_COLUMNS = 4
+_MAP_WIDTH = 3.2
+# Room for the color bar of a panel.
+_BAR = 0.5
+_ARROWS = 24
+# Okabe and Ito's colors, which can be told apart with any color vision, and dashes for gray.
+_STYLES = (
+    ("#0072B2", "-"),
+    ("#D55E00", "-"),
+    ("#56B4E9", "--"),
+    ("#E69F00", "--"),
+    ("#009E73", "-."),
+    ("#CC79A7", ":"),
+)
+_COLUMNS = 3
+_PANEL = (3.5, 2.9)
+Curve = TypeVar("Curve")
+_LAYER_STYLES = ((BLACK, "-"), (BLUE, "-"), (ORANGE, "--"), ("#009E73", "-."))
+
 
 def new_figure(width: float, height: float) -> Any:
     """Return an empty matplotlib figure of a size in inches."""
@@ -60,13 +79,6 @@ def panel_size(shape: Sequence[int], *, longest: float) -> tuple[float, float]:
     scale = longest / max(shape[0], shape[1])
     # Narrower than this, titles do not fit.
     return max(shape[1] * scale, 2.2), shape[0] * scale + 0.35
-
-
-_MAP_COLUMNS = 4
-_MAP_WIDTH = 3.2
-# Room for the color bar of a panel.
-_BAR = 0.5
-_ARROWS = 24
 
 
 def maps_figure(
@@ -215,21 +227,6 @@ def _bar(figure: Any, axis: Any, shown: Any, label: str) -> None:
         bar.set_label(label, fontsize=7.5)
 
 
-# Okabe and Ito's colors, which can be told apart with any color vision, and dashes for gray.
-_STYLES = (
-    ("#0072B2", "-"),
-    ("#D55E00", "-"),
-    ("#56B4E9", "--"),
-    ("#E69F00", "--"),
-    ("#009E73", "-."),
-    ("#CC79A7", ":"),
-)
-_COLUMNS = 3
-_PANEL = (3.5, 2.9)
-
-Curve = TypeVar("Curve")
-
-
 def spectra_figure(
     panels: Mapping[str, Mapping[str, Spectrum]],
     *,
@@ -338,9 +335,6 @@ def _panels(
     if title:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     return figure
-
-
-_LAYER_STYLES = ((BLACK, "-"), (BLUE, "-"), (ORANGE, "--"), ("#009E73", "-."))
 
 
 @dataclass(frozen=True)

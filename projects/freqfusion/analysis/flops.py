@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from freqfusion.analysis.costs import RunningModule, roll_up
 
@@ -129,6 +128,8 @@ def _plain_attention() -> Iterator[None]:
 
 def formula_of(operator: Any) -> Formula | None:
     """Return the formula of an operator: ours, or torch's own, which counts twice as much."""
+    from torch.utils.flop_counter import flop_registry  # imports Triton where it is installed
+
     name = operator._schema.name
     if _DEFORMOPS.fullmatch(name):
         return deformops_attention

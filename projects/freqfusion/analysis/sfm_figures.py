@@ -22,6 +22,9 @@ from freqfusion.layers.sfm.modulation import spatial_softmax
 _PANEL = 4.2
 _OPACITY = 0.72
 
+# More lines than this along an axis are thinned, so that the image stays visible.
+_MOST_LINES = 40
+
 
 def attention_figure(
     image: NDArray[np.uint8],
@@ -76,10 +79,6 @@ def attention_in_image(logits: Tensor, before: MappingStack, size: tuple[int, in
     align = before[0].align_corners if before else False
     points = lattice_points(size, align, dtype=attention.dtype, device=attention.device)[None]
     return interpolate_at(attention, before.inverse(points), align_corners=align)[0, 0].cpu()
-
-
-# More lines than this along an axis are thinned, so that the image stays visible.
-_MOST_LINES = 40
 
 
 def lattice_figure(

@@ -22,6 +22,15 @@ from torch import Tensor
 from freqfusion.analysis.running import FloatArray, IntArray
 from freqfusion.layers.checks import check_choice
 
+ResizeMode = Literal["bilinear", "nearest"]
+# Values that are made at a time.
+_PIECE = 2**22
+LabelMap = Tensor | NDArray[np.integer[Any]]
+# Norms are kept above this, so that a pixel of zeros resembles nothing instead of giving nan.
+_SMALLEST_NORM = 1e-8
+# Rounding makes differences of this size between centers that are the same.
+_TIE = 1e-12
+
 
 def split_pixels(labels: Tensor, edge_width: int, ignore_label: int) -> tuple[Tensor, Tensor]:
     """Return masks of the measured pixels and of those that make centers, both (H, W).
@@ -66,12 +75,6 @@ def _widen(mask: Tensor, width: int) -> Tensor:
     image = F.pad(mask[None, None].float(), (before, after, before, after))
     wide: Tensor = F.max_pool2d(image, width, stride=1)[0, 0] > 0
     return wide
-
-
-ResizeMode = Literal["bilinear", "nearest"]
-
-# Values that are made at a time.
-_PIECE = 2**22
 
 
 class ResizedMap:
@@ -204,14 +207,6 @@ def _neighbors(
     return first, (first + 1).clamp_max(before - 1), place - first
 
 
-LabelMap = Tensor | NDArray[np.integer[Any]]
-
-# Norms are kept above this, so that a pixel of zeros resembles nothing instead of giving nan.
-_SMALLEST_NORM = 1e-8
-# Rounding makes differences of this size between centers that are the same.
-_TIE = 1e-12
-
-
 @dataclass(frozen=True)
 class SimilarityMaps:
     """Similarities of one image; cosines, so -1..1.
@@ -220,8 +215,8 @@ class SimilarityMaps:
     class has no center. ``margin`` (H, W) is by how much that exceeds the similarity to the nearest
     other center: below 0 the pixel is nearer to another class; nan also where there is no other
     center. ``measured`` (H, W) are the pixels that count: all that have ``own``, or those on the
-    boundary band. ``labels`` (H, W) is the truth, ``classes`` (K,) are those with a center in
-    rising order, ``between`` (K, K) is the similarity of their centers.
+    boundary band. ``labels`` (H, W) is the ground truth, ``classes`` (K,) are those with a center
+    in rising order, ``between`` (K, K) is the similarity of their centers.
     """
 
     own: FloatArray
@@ -264,14 +259,14 @@ def similarity_maps(
     Raises:
         ValueError: for other shapes or types, or features that are not finite.
     """
-    truth = _checked(features, labels)
-    measured, centered = split_pixels(truth, edge_width, ignore_label)
-    size = (truth.shape[0], truth.shape[1])
+    gt = _checked(features, labels)
+    measured, centered = split_pixels(gt, edge_width, ignore_label)
+    size = (gt.shape[0], gt.shape[1])
     resized = ResizedMap(features, size, covered, mode)
-    classes = torch.unique(truth[centered])
+    classes = torch.unique(gt[centered])
     # Where each pixel's class is among the classes; -1 for none.
-    place = torch.searchsorted(classes, truth.contiguous())
-    known = torch.isin(truth, classes) & (truth != ignore_label)
+    place = torch.searchsorted(classes, gt.contiguous())
+    known = torch.isin(gt, classes) & (gt != ignore_label)
     place = torch.where(known, place, -1)
     centers = _centers(resized, torch.where(centered, place, -1), len(classes))
     own, other = _nearest(resized, place, centers)
@@ -279,7 +274,7 @@ def similarity_maps(
         own=_array(own),
         margin=_array(own - other),
         measured=(measured & known).cpu().numpy(),
-        labels=truth.cpu().numpy(),
+        labels=gt.cpu().numpy(),
         classes=classes.cpu().numpy(),
         between=_array(centers @ centers.T),
     )
@@ -317,19 +312,17 @@ def _checked(features: Tensor, labels: LabelMap) -> Tensor:
             "features must be channels x height x width of one image in floating point, not"
             f" {features.dtype} of shape {tuple(features.shape)}"
         )
-    truth = torch.as_tensor(
-        np.ascontiguousarray(labels) if isinstance(labels, np.ndarray) else labels
-    )
-    if truth.ndim != 2 or not truth.numel() or truth.is_floating_point() or truth.is_complex():
+    gt = torch.as_tensor(np.ascontiguousarray(labels) if isinstance(labels, np.ndarray) else labels)
+    if gt.ndim != 2 or not gt.numel() or gt.is_floating_point() or gt.is_complex():
         raise ValueError(
-            f"labels must be height x width of whole numbers, not {truth.dtype} of shape"
-            f" {tuple(truth.shape)}"
+            f"labels must be height x width of whole numbers, not {gt.dtype} of shape"
+            f" {tuple(gt.shape)}"
         )
     if not features.isfinite().all():
         raise ValueError(
             "the features hold nan or infinity, which resembles nothing; did it diverge?"
         )
-    return truth.to(features.device, torch.int64)
+    return gt.to(features.device, torch.int64)
 
 
 def _array(values: Tensor) -> FloatArray:

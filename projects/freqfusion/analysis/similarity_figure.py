@@ -1,4 +1,4 @@
-"""Similarity maps of several layers and models beside the image and its truth."""
+"""Similarity maps of several layers and models beside the image and its ground truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_LEGEND = 12
 
 def similarity_figure(
     image: Picture,
-    truth: Picture,
+    gt: Picture,
     maps: Maps,
     *,
     classes: Mapping[str, Color] | None = None,
@@ -34,14 +34,14 @@ def similarity_figure(
 ) -> Any:
     """Draw how near each pixel is to its class, layer by layer and model by model.
 
-    The left column is the image and its truth; then a column for each layer, with a row for each
-    model: above, the similarity of each pixel to the center of its class; below, the margin to the
-    nearest other center, which is negative (red) where the pixel is nearer to another class. All
-    panels of a kind have one scale. Ignored pixels are gray.
+    The left column is the image and its ground truth; then a column for each layer, with a row for
+    each model: above, the similarity of each pixel to the center of its class; below, the margin to
+    the nearest other center, which is negative (red) where the pixel is nearer to another class.
+    All panels of a kind have one scale. Ignored pixels are gray.
 
     Args:
         image: (H, W, 3).
-        truth: (H, W, 3), the label map in the colors of its classes.
+        gt: (H, W, 3), the label map in the colors of its classes.
         maps: By model, by layer; models may have different layers.
         classes: Names and colors for the legend, of which a dozen are shown.
         title: Over the figure.
@@ -64,7 +64,7 @@ def similarity_figure(
     legend = dict(list((classes or {}).items())[:_MAX_LEGEND])
     if legend and any(np.isnan(one.own).any() for one in every):
         legend["ignored"] = _VOID_COLOR
-    _show_scene(axes[:, 0], image, truth, legend)
+    _show_scene(axes[:, 0], image, gt, legend)
     for kind, (top, style) in enumerate(_styles(every)):
         part = axes[kind * len(maps) : (kind + 1) * len(maps), 1:]
         drawn = _show_kind(part, maps, layers, height, top, style)
@@ -118,17 +118,17 @@ def _show_kind(
 
 
 def _show_scene(
-    axes: NDArray[Any], image: Picture, truth: Picture, legend: Mapping[str, Color]
+    axes: NDArray[Any], image: Picture, gt: Picture, legend: Mapping[str, Color]
 ) -> None:
     from matplotlib.patches import Patch
 
-    for axis, picture, name in zip(axes, (image, truth), ("image", "truth"), strict=False):
+    for axis, picture, name in zip(axes, (image, gt), ("image", "ground truth"), strict=False):
         axis.imshow(picture, interpolation="nearest")
         axis.set_title(name, fontsize=8.5)
     handles = [Patch(color=_unit(color), label=name) for name, color in legend.items()]
     if not handles:
         return
-    # Under the truth, or beside nothing in the free rows of further models.
+    # Under the ground truth, or beside nothing in the free rows of further models.
     free = len(axes) > 2
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0 if free else -0.02)}
     axes[2 if free else 1].legend(

@@ -24,6 +24,13 @@ _HIGHEST = 0.5
 # A frequency on the border of two rings lies in the lower one, however it has been rounded.
 _ROUNDING = 1e-6
 
+_BINS = 16
+Filter = Literal["smoothing", "detail", "sharpening"]
+# What a filter keeps of the map itself, and the sign of the kernel in it.
+_FILTERS = {"smoothing": (0.0, 1.0), "detail": (1.0, -1.0), "sharpening": (2.0, -1.0)}
+# Pixels at a time: some ten megabytes in between.
+_CHUNK = 1 << 14
+
 
 def radial_power_spectrum(
     features: Tensor,
@@ -81,9 +88,6 @@ def radial_power_spectrum(
     sums = power.new_zeros(len(power), bins).index_add_(1, index, power[:, is_inside])
     frequencies = (torch.arange(bins, dtype=power.dtype, device=power.device) + 0.5) / bins
     return frequencies * _HIGHEST, torch.where(counts > 0, sums / counts, math.nan)
-
-
-_BINS = 16
 
 
 @dataclass(frozen=True)
@@ -156,13 +160,6 @@ def generator_spectrum(convolution: nn.Conv2d, *, bins: int = _BINS) -> Spectrum
     image[..., :rows:step_down, :columns:step_across] = weights.flatten(0, 1)
     frequencies, power = radial_power_spectrum(image, bins=bins, remove_dc=False)
     return Spectrum(frequencies.cpu(), power[0].cpu() * size**2)
-
-
-Filter = Literal["smoothing", "detail", "sharpening"]
-# What a filter keeps of the map itself, and the sign of the kernel in it.
-_FILTERS = {"smoothing": (0.0, 1.0), "detail": (1.0, -1.0), "sharpening": (2.0, -1.0)}
-# Pixels at a time: some ten megabytes in between.
-_CHUNK = 1 << 14
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from freqfusion.drawing.content import (
     Instance,
     LabelMap,
     PanopticMap,
+    PanopticSegment,
     Picture,
-    Segment,
     panoptic_map,
 )
 from freqfusion.drawing.matching import (
@@ -42,8 +42,8 @@ __all__ = [
     "InstanceMatches",
     "LabelMap",
     "PanopticMap",
+    "PanopticSegment",
     "Picture",
-    "Segment",
     "draw_image",
     "draw_instance_errors",
     "draw_instances",

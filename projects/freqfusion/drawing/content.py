@@ -1,7 +1,7 @@
 """What can be drawn over an image: a label map, a panoptic map, instances; classes of a data set.
 
 Maps are height x width, of the image's size. Categories are any numbers; a prediction and a ground
-truth that are compared must number them alike.
+ground truth that are compared must number them alike.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LabelMap:
 
 
 @dataclass(frozen=True)
-class Segment:
+class PanopticSegment:
     """One segment of a panoptic map. A crowd is many things in one; it is never compared."""
 
     id: int
@@ -62,7 +62,7 @@ class PanopticMap:
     """An id for each pixel, 0 for void, and what the segments are; see ``panoptic_map``."""
 
     ids: IntMap
-    segments: tuple[Segment, ...]
+    segments: tuple[PanopticSegment, ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Instance:
         return max(right - left, 0) * max(bottom - top, 0)
 
 
-def panoptic_map(ids: IntMap, segments: Iterable[Segment]) -> PanopticMap:
+def panoptic_map(ids: IntMap, segments: Iterable[PanopticSegment]) -> PanopticMap:
     """Return a panoptic map without loose ends.
 
     Segments without a pixel are left out, and pixels of no segment are void.
@@ -182,14 +182,14 @@ class Classes:
                 labels[panoptic.ids == one.id] = label
         return self.label_map(labels)
 
-    def _segment(self, info: Mapping[str, Any]) -> Segment:
+    def _segment(self, info: Mapping[str, Any]) -> PanopticSegment:
         label = int(info["category_id"])
         is_thing = bool(info.get("isthing", label in self._thing_ids))
         names, colors = (
             (self.things, self.thing_colors) if is_thing else (self.stuff, self.stuff_colors)
         )
         known = label < len(names)
-        return Segment(
+        return PanopticSegment(
             id=int(info["id"]),
             category=label if is_thing else len(self.things) + label,
             name=names[label] if known else f"class {label}",

@@ -29,13 +29,50 @@ from freqfusion.drawing.content import (
     check_picture,
 )
 from freqfusion.drawing.matching import Kinds, match_instances, panoptic_kinds, semantic_kinds
-from freqfusion.drawing.panels import Places, name_size, outline_width, text_size, write
+from freqfusion.drawing.panels import TextPlacer, name_size, outline_width, text_size, write
 
 _SHORT_SIDE = 384
 _LONG_SIDE = 1536
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])
 
 T = TypeVar("T", bound=np.generic)
+
+_OPACITY = 0.62
+_YELLOW: RGB = (240, 228, 66)
+_BLUE: RGB = (86, 180, 233)
+_ORANGE: RGB = (240, 110, 20)
+_PINK: RGB = (225, 90, 180)
+_GREEN: RGB = (0, 158, 115)
+_VOID: RGB = (150, 150, 150)
+SEMANTIC_ERRORS: Mapping[str, RGB] = {
+    "wrong near a boundary": _YELLOW,
+    "wrong inside": _PINK,
+    "void": _VOID,
+}
+PANOPTIC_ERRORS: Mapping[str, RGB] = {
+    "matched": _GREEN,
+    "border off": _YELLOW,
+    "missed": _BLUE,
+    "spurious": _ORANGE,
+    "wrong class or shape": _PINK,
+    "void": _VOID,
+}
+INSTANCE_ERRORS: Mapping[str, RGB] = {
+    "matched": _GREEN,
+    "missed": _BLUE,
+    "spurious": _ORANGE,
+    "not counted": _VOID,
+}
+# (kind of pixel, color, opacity) in the order of drawing.
+_SEMANTIC = (("void", _VOID, 0.75), ("inside", _PINK, 0.9), ("boundary", _YELLOW, 0.9))
+_PANOPTIC = (
+    ("matched", _GREEN, 0.22),
+    ("void", _VOID, 0.75),
+    ("missed", _BLUE, 0.85),
+    ("spurious", _ORANGE, 0.85),
+    ("wrong", _PINK, 0.85),
+    ("border", _YELLOW, 0.9),
+)
 
 
 def enlargement(height: int, width: int) -> int:
@@ -102,9 +139,6 @@ def dimmed(image: Picture) -> Picture:
     """Return a dark gray version of the image, as the ground of an error map."""
     gray = image @ _GREY_WEIGHTS
     return np.repeat(np.round(18 + 0.36 * gray)[..., None], 3, axis=2).astype(np.uint8)
-
-
-_OPACITY = 0.62
 
 
 def draw_image(image: Picture) -> Picture:
@@ -218,7 +252,7 @@ def tag_instances(picture: Picture, pairs: Iterable[tuple[Instance, RGB]], facto
     """Return names and scores on tags at the boxes, the best and largest first."""
     height, width = picture.shape[:2]
     size = name_size(height, width)
-    places = Places(height, width)
+    places = TextPlacer(height, width)
     ordered = sorted(pairs, key=lambda pair: (-(pair[0].score or 0), -pair[0].area()))
     for instance, color in ordered:
         extent = instance.extent()
@@ -249,7 +283,7 @@ def _draw_names(picture: Picture, parts: Iterable[tuple[Mask, str]]) -> None:
     """Write names at good places of their masks, those of large masks first."""
     height, width = picture.shape[:2]
     size = name_size(height, width)
-    places = Places(height, width)
+    places = TextPlacer(height, width)
     edge = outline_width(size)
     for mask, name in sorted(parts, key=lambda part: -int(np.count_nonzero(part[0]))):
         wide, high = text_size(name, size)
@@ -258,62 +292,24 @@ def _draw_names(picture: Picture, parts: Iterable[tuple[Mask, str]]) -> None:
             places.take(write(picture, name, (place[0] + edge, place[1]), size))
 
 
-_YELLOW: RGB = (240, 228, 66)
-_BLUE: RGB = (86, 180, 233)
-_ORANGE: RGB = (240, 110, 20)
-_PINK: RGB = (225, 90, 180)
-_GREEN: RGB = (0, 158, 115)
-_VOID: RGB = (150, 150, 150)
-
-SEMANTIC_ERRORS: Mapping[str, RGB] = {
-    "wrong near a boundary": _YELLOW,
-    "wrong inside": _PINK,
-    "void": _VOID,
-}
-PANOPTIC_ERRORS: Mapping[str, RGB] = {
-    "matched": _GREEN,
-    "border off": _YELLOW,
-    "missed": _BLUE,
-    "spurious": _ORANGE,
-    "wrong class or shape": _PINK,
-    "void": _VOID,
-}
-INSTANCE_ERRORS: Mapping[str, RGB] = {
-    "matched": _GREEN,
-    "missed": _BLUE,
-    "spurious": _ORANGE,
-    "not counted": _VOID,
-}
-# (kind of pixel, color, opacity) in the order of drawing.
-_SEMANTIC = (("void", _VOID, 0.75), ("inside", _PINK, 0.9), ("boundary", _YELLOW, 0.9))
-_PANOPTIC = (
-    ("matched", _GREEN, 0.22),
-    ("void", _VOID, 0.75),
-    ("missed", _BLUE, 0.85),
-    ("spurious", _ORANGE, 0.85),
-    ("wrong", _PINK, 0.85),
-    ("border", _YELLOW, 0.9),
-)
-
-
-def draw_semantic_errors(image: Picture, prediction: LabelMap, truth: LabelMap) -> Picture:
+def draw_semantic_errors(image: Picture, prediction: LabelMap, gt: LabelMap) -> Picture:
     """Draw wrong pixels by where they are: near a boundary or inside; see ``semantic_kinds``."""
-    check_picture(image, truth.labels.shape)
-    picture = _paint(image, semantic_kinds(prediction, truth), _SEMANTIC)
-    _outline(picture, truth.labels, image, 0.28)
+    check_picture(image, gt.labels.shape)
+    picture = _paint(image, semantic_kinds(prediction, gt), _SEMANTIC)
+    _outline(picture, gt.labels, image, 0.28)
     return picture
 
 
-def draw_panoptic_errors(image: Picture, prediction: PanopticMap, truth: PanopticMap) -> Picture:
+def draw_panoptic_errors(image: Picture, prediction: PanopticMap, gt: PanopticMap) -> Picture:
     """Draw pixels by what panoptic quality makes of their segments; see ``panoptic_kinds``."""
-    check_picture(image, truth.ids.shape)
-    picture = _paint(image, panoptic_kinds(prediction, truth), _PANOPTIC)
-    _outline(picture, truth.ids, image, 0.45)
+    check_picture(image, gt.ids.shape)
+    picture = _paint(image, panoptic_kinds(prediction, gt), _PANOPTIC)
+    _outline(picture, gt.ids, image, 0.45)
     return picture
 
 
 def draw_instance_errors(
-    image: Picture, predictions: Sequence[Instance], truths: Sequence[Instance]
+    image: Picture, predictions: Sequence[Instance], gts: Sequence[Instance]
 ) -> Picture:
     """Draw matched, spurious and missed objects, by mask IoU 1/2 of one class.
 
@@ -322,11 +318,11 @@ def draw_instance_errors(
     check_picture(image)
     factor = enlargement(*image.shape[:2])
     picture = enlarge_image(dimmed(image), factor)
-    found = match_instances(predictions, truths)
-    crowds = [(one, _VOID) for one in truths if one.is_crowd]
+    found = match_instances(predictions, gts)
+    crowds = [(one, _VOID) for one in gts if one.is_crowd]
     excused = [(predictions[at], _VOID) for at in found.excused]
     matched = [(predictions[at], _GREEN) for at, _ in found.matched]
-    missed = [(truths[at], _BLUE) for at in found.missed]
+    missed = [(gts[at], _BLUE) for at in found.missed]
     spurious = [(predictions[at], _ORANGE) for at in found.spurious]
     groups = ((crowds, 0.25), (excused, 0.25), (matched, 0.3), (missed, 0.6), (spurious, 0.6))
     for group, opacity in groups:

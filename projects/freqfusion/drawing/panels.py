@@ -23,6 +23,9 @@ _GRID = 192
 _MOST_OVERLAP = 0.12
 _LEAST_COVER = 0.3
 
+_PAPER: RGB = (255, 255, 255)
+_INK: RGB = (25, 25, 28)
+
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -94,7 +97,7 @@ def write(
     return left, top, min(left + width, wide), min(top + height, high)
 
 
-class Places:
+class TextPlacer:
     """Finds a rectangle for each name, inside its segment and away from the other names."""
 
     def __init__(self, height: int, width: int) -> None:
@@ -154,10 +157,6 @@ def _window_sums(mask: Mask, height: int, width: int) -> NDArray[np.int64]:
     sums[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
     strips = sums[:, width:] - sums[:, :-width]
     return np.asarray(strips[height:] - strips[:-height])
-
-
-_PAPER: RGB = (255, 255, 255)
-_INK: RGB = (25, 25, 28)
 
 
 def side_by_side(

@@ -22,12 +22,24 @@ from freqfusion.analysis.aliasing import (
 from freqfusion.analysis.running import RunningMean
 from freqfusion.drawing import Picture
 from freqfusion.layers.sfm import Mapping, MappingStack, equivalent_sampling_rate, warp_edge_target
-from freqfusion.tools._images import Source, read_image
+from freqfusion.tools._images import ImageSource, read_image
 from freqfusion.tools._model import Predictor
+
+# Scalars of a stage.
+QUANTITIES = (
+    "plain",
+    "modulated",
+    "control",
+    "modulated_over_plain",
+    "modulated_over_control",
+    "attention_edge_correlation",
+)
+_MOST_BINS = 64
+_STILL = 1e-4
 
 
 @dataclass(frozen=True)
-class Place:
+class DownsamplingStep:
     """A module of the backbone that makes a map smaller; ``becomes`` names what it is made to."""
 
     point: Any  # InsertionPoint
@@ -51,15 +63,15 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Places:
+class DownsamplingSteps:
     """The steps of a backbone, fine to coarse; ``modulated`` is the wrapper, if there is one."""
 
-    steps: tuple[Place, ...]
+    steps: tuple[DownsamplingStep, ...]
     modulated: Any | None
 
 
 @dataclass
-class Pass:
+class RecordedPass:
     """What one run of the model did.
 
     Attributes:
@@ -73,7 +85,7 @@ class Pass:
     own: dict[str, tuple[Mapping, Modulation]] = field(default_factory=dict)
 
 
-def find_places(model: nn.Module, points: str = "auto") -> Places:
+def find_downsampling(model: nn.Module, points: str = "auto") -> DownsamplingSteps:
     """Return the places of a model with or without modulation.
 
     Args:
@@ -104,10 +116,10 @@ def find_places(model: nn.Module, points: str = "auto") -> Places:
         modulated = None
         found = find_points(backbone, *parse_points(points))
     strides = feature_strides(backbone)
-    return Places(tuple(_place(backbone, point, strides) for point in found), modulated)
+    return DownsamplingSteps(tuple(_place(backbone, point, strides) for point in found), modulated)
 
 
-def _place(backbone: Any, point: Any, strides: dict[str, int]) -> Place:
+def _place(backbone: Any, point: Any, strides: dict[str, int]) -> DownsamplingStep:
     from freqfusion.modeling.sfm.geometry import kernel_of, strided_layers
 
     module = backbone.get_submodule(point.path)
@@ -116,18 +128,18 @@ def _place(backbone: Any, point: Any, strides: dict[str, int]) -> Place:
     channels = {name: shape.channels for name, shape in backbone.output_shape().items()}
     channels = dict(getattr(backbone, "_out_feature_channels", {})) | channels
     kernel = max((kernel_of(layer) for _, layer in strided_layers(module)), default=1)
-    return Place(point, module, becomes, kernel, channels.get(becomes, point.channels))
+    return DownsamplingStep(point, module, becomes, kernel, channels.get(becomes, point.channels))
 
 
 @contextmanager
-def recorded(places: Places) -> Iterator[Pass]:
+def recorded(places: DownsamplingSteps) -> Iterator[RecordedPass]:
     """Record one run of the model; what it did is complete when the context ends.
 
     Nothing stays on the model.
     """
     from freqfusion.modeling.sfm.recording import record_modulations
 
-    seen = Pass()
+    seen = RecordedPass()
     with ExitStack() as stack:
         for place in places.steps:
             # Before the hook that resamples.
@@ -143,7 +155,9 @@ def recorded(places: Places) -> Iterator[Pass]:
         _add_modulations(seen, places, passes[-1])
 
 
-def _keep(seen: Pass, place: Place, module: nn.Module, args: tuple[Any, ...]) -> None:
+def _keep(
+    seen: RecordedPass, place: DownsamplingStep, module: nn.Module, args: tuple[Any, ...]
+) -> None:
     from freqfusion.modeling.sfm.geometry import to_channels_first
 
     point = place.point
@@ -156,7 +170,7 @@ def _keep(seen: Pass, place: Place, module: nn.Module, args: tuple[Any, ...]) ->
     seen.maps[point.feature] = maps.detach()
 
 
-def _add_modulations(seen: Pass, places: Places, modulations: Any) -> None:
+def _add_modulations(seen: RecordedPass, places: DownsamplingSteps, modulations: Any) -> None:
     # The longest stack has all steps, in the order of the points.
     steps = max(modulations.mappings.values(), key=len)
     heads: Any = getattr(places.modulated, "sfm", {})
@@ -182,7 +196,7 @@ class Item:
     """One image: what the model takes, the same with its targets (if known), and how to see it."""
 
     inputs: dict[str, Any]
-    truth: dict[str, Any] | None
+    gt: dict[str, Any] | None
     picture: Callable[[], Picture]
 
     @property
@@ -205,24 +219,26 @@ class Reader:
         self.predictor = predictor
         self.mapper = _mapper(cfg) if with_truth else None
 
-    def __call__(self, source: Source) -> Item:
+    def __call__(self, source: ImageSource) -> Item:
         """Read an image.
 
         Raises:
-            ValueError: if it or its truth cannot be read.
+            ValueError: if it or its ground truth cannot be read.
         """
         picture = read_image(source.path)
         inputs = self.predictor.inputs(picture)
-        truth = None
-        if self.mapper is not None and source.truth is not None:
+        gt = None
+        if self.mapper is not None and source.gt is not None:
             try:
-                truth = self.mapper(dict(source.truth))
+                gt = self.mapper(dict(source.gt))
             except (OSError, KeyError) as error:
-                raise ValueError(f"{source.path}: its truth cannot be read: {error}") from error
-            if truth["image"].shape != inputs["image"].shape:
+                raise ValueError(
+                    f"{source.path}: its ground truth cannot be read: {error}"
+                ) from error
+            if gt["image"].shape != inputs["image"].shape:
                 raise ValueError(f"{source.path} has another size than its data set says")
         height, width = inputs["image"].shape[-2:]
-        return Item(inputs, truth, lambda: resized(picture, height, width))
+        return Item(inputs, gt, lambda: resized(picture, height, width))
 
 
 def edges_of(item: Item, size: tuple[int, int], ignore_value: int) -> tuple[Tensor, Tensor] | None:
@@ -234,11 +250,11 @@ def edges_of(item: Item, size: tuple[int, int], ignore_value: int) -> tuple[Tens
 
     from freqfusion.modeling.sfm.edges import ignored_pixels, label_edges, label_maps
 
-    if item.truth is None or not any(True for _ in label_maps(item.truth, ignore_value)):
+    if item.gt is None or not any(True for _ in label_maps(item.gt, ignore_value)):
         return None
     device = torch.device("cpu")
-    edges = label_edges([item.truth], size, device, ignore_value=ignore_value)
-    return edges, ignored_pixels([item.truth], size, device, ignore_value=ignore_value)
+    edges = label_edges([item.gt], size, device, ignore_value=ignore_value)
+    return edges, ignored_pixels([item.gt], size, device, ignore_value=ignore_value)
 
 
 def _mapper(cfg: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -265,12 +281,6 @@ def resized(picture: Picture, height: int, width: int) -> Picture:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
 
 
-# Scalars of a stage.
-QUANTITIES = ("plain", "modulated", "control", "modulated / plain", "modulated / control", "edges")
-_MOST_BINS = 64
-_STILL = 1e-4
-
-
 @dataclass
 class StageResult:
     """What has been measured at one place so far.
@@ -284,7 +294,7 @@ class StageResult:
         furthest: Greatest displacement of a sample, in pixels of the map.
     """
 
-    place: Place
+    place: DownsamplingStep
     f_nyquist: float
     values: dict[str, RunningMean] = field(
         default_factory=lambda: {name: RunningMean() for name in QUANTITIES}
@@ -310,7 +320,7 @@ class AliasingMeter:
     def __init__(
         self,
         model: Callable[[list[dict[str, Any]]], Any] | nn.Module,
-        places: Places,
+        places: DownsamplingSteps,
         *,
         options: MeasureOptions,
         ignore_value: int = 255,
@@ -331,22 +341,24 @@ class AliasingMeter:
         return self.places.modulated is not None and max(moved) < _STILL
 
     @torch.no_grad()
-    def __call__(self, item: Item) -> tuple[Pass, tuple[int, int]]:
+    def __call__(self, item: Item) -> tuple[RecordedPass, tuple[int, int]]:
         """Run and measure one image; what the model did, and the size that its maps cover."""
         with recorded(self.places) as seen:
             self.model([item.inputs])
         point = self.places.steps[0].point
         rows, columns = seen.maps[point.feature].shape[-2:]
         covered = rows * point.stride, columns * point.stride
-        truth = edges_of(item, covered, self.ignore_value) if seen.own else None
+        gt = edges_of(item, covered, self.ignore_value) if seen.own else None
         for name, stage in self.stages.items():
             self._measure(name, stage, seen, item.size)
-            if truth is not None and name in seen.own:
-                self._correlate(name, stage, seen, truth)
+            if gt is not None and name in seen.own:
+                self._correlate(name, stage, seen, gt)
         self.images += 1
         return seen, covered
 
-    def _measure(self, name: str, stage: StageResult, seen: Pass, image: tuple[int, int]) -> None:
+    def _measure(
+        self, name: str, stage: StageResult, seen: RecordedPass, image: tuple[int, int]
+    ) -> None:
         maps, stride = seen.maps[name], stage.place.point.stride
         valid = (-(-image[0] // stride), -(-image[1] // stride))
         valid = min(valid[0], maps.shape[-2]), min(valid[1], maps.shape[-1])
@@ -368,18 +380,18 @@ class AliasingMeter:
             stage.values[version].update(ratios[version])
         for other in ("plain", "control"):
             if "modulated" in ratios and ratios[other] > 0:
-                stage.values[f"modulated / {other}"].update(ratios["modulated"] / ratios[other])
+                stage.values[f"modulated_over_{other}"].update(ratios["modulated"] / ratios[other])
         if own:
             stage.furthest = max(stage.furthest, own[0].displacement.abs().max().item())
 
     def _correlate(
-        self, name: str, stage: StageResult, seen: Pass, truth: tuple[Tensor, Tensor]
+        self, name: str, stage: StageResult, seen: RecordedPass, gt: tuple[Tensor, Tensor]
     ) -> None:
         logits = seen.own[name][1].logits
         size, before = (logits.shape[-2], logits.shape[-1]), seen.stacks[name]
-        edges, ignored = (warp_edge_target(one.to(logits.device), size, before) for one in truth)
+        edges, ignored = (warp_edge_target(one.to(logits.device), size, before) for one in gt)
         found = attention_edge_correlation(logits, edges, ignored < 0.5)
-        stage.values["edges"].update(found.item())
+        stage.values["attention_edge_correlation"].update(found.item())
 
 
 def _bins(size: tuple[int, int], stride: int) -> int:

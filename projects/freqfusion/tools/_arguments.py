@@ -9,7 +9,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from freqfusion.files import write_whole
+from freqfusion.files import add_unsafe_config, write_whole
+
+
+def model_parser(
+    tool: str, description: str, *, config_required: bool = True, weights: str | None = None
+) -> argparse.ArgumentParser:
+    """Return a parser with the options of a tool that runs a model.
+
+    Without ``--weights`` it has ``weights``: those of the configuration, or random ones for "".
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m freqfusion.tools.{tool}", description=description
+    )
+    add, default = parser.add_argument, "MODEL.WEIGHTS" if weights is None else "random weights"
+    configuration = "the model's configuration (YAML)"
+    add("--config-file", required=config_required, metavar="FILE", help=configuration)
+    add_unsafe_config(parser)
+    add("--weights", default=weights, metavar="FILE", help=f"checkpoint; not given: {default}")
+    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
+    return parser
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dataset`` and ``--input``, one of which is required."""
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument("--dataset", metavar="NAME", help="a registered data set")
+    images.add_argument(
+        "--input", nargs="+", metavar="PATH", help="image files, folders or patterns like '*.jpg'"
+    )
 
 
 def number_from(lowest: int) -> Callable[[str], int]:

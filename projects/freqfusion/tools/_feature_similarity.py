@@ -1,8 +1,9 @@
-"""Which maps of a model to look at: how a user names them, and which are taken unasked.
+"""Record maps of a model, and measure how well they separate classes, one image at a time.
 
-``[LABEL=]NAME[:PART | @ARGUMENT]``: a module as ``model.named_modules()`` calls it, or an output of
-the backbone such as ``p2`` or ``res4``. PART is a key or a place of the module's output (``0``,
-``-1``, ``p2``; ``1+2`` is the sum of two), ARGUMENT one of its inputs, by name or place.
+A user names a map ``[LABEL=]NAME[:PART | @ARGUMENT]``: a module as ``model.named_modules()`` calls
+it, or an output of the backbone such as ``p2`` or ``res4``. PART is a key or a place of the
+module's output (``0``, ``-1``, ``p2``; ``1+2`` is the sum of two), ARGUMENT one of its inputs, by
+name or place.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from torch import Tensor, nn
 from freqfusion.analysis import FeatureSimilarity, SimilarityMaps
 from freqfusion.drawing import VOID, Classes, LabelMap, PanopticMap, Picture
 from freqfusion.tools._arguments import suggestion
-from freqfusion.tools._images import Source, read_image
+from freqfusion.tools._images import ImageSource, read_image
 from freqfusion.tools._model import Predictor, padded_sizes
 
 _SYNTAX = re.compile(r"(?:(?P<label>[^=]+)=)?(?P<name>[^:@=]+)(?:(?P<kind>[:@])(?P<part>[^:@=]+))?")
 _FPN_OUTPUT = re.compile(r"(?P<pyramid>(?:.*\.)?)fpn_output(?P<stage>\d+)")
+
+LabelSource = Literal["semantic", "panoptic"]
+# Maps that are kept for a figure are no larger than this.
+_DRAWN_SIDE = 800
 
 
 @dataclass(frozen=True)
@@ -294,20 +299,17 @@ def _strides(size: tuple[int, int], cells: tuple[int, int]) -> tuple[float, floa
     return size[0] / cells[0], size[1] / cells[1]
 
 
-LabelSource = Literal["semantic", "panoptic"]
-
-
 def true_labels(
     entry: Mapping[str, Any], metadata: Any, size: tuple[int, int], source: LabelSource | None
 ) -> LabelMap:
     """Labels of an image of ``size`` (height, width); -1 is void.
 
-    ``"semantic"`` are the data set's semantic labels, or those of its panoptic truth where it has
-    one label space; ``"panoptic"`` the categories of its segments, the things first, and
+    ``"semantic"`` are the data set's semantic labels, or those of its panoptic ground truth where
+    it has one label space; ``"panoptic"`` the categories of its segments, the things first, and
     crowds void; None takes the first that there is.
 
     Raises:
-        ValueError: if there is no such truth, or it is not of the image's size.
+        ValueError: if there is no such ground truth, or it is not of the image's size.
     """
     from freqfusion.evaluation.pictures import truth_content
 
@@ -318,12 +320,12 @@ def true_labels(
     if found is None:
         raise ValueError(
             f"{entry.get('file_name', 'the image')} has no {source or 'semantic or panoptic'}"
-            " truth, by which features are compared; take a data set that has"
+            " ground truth, by which features are compared; take a data set that has"
         )
     if found.labels.shape != size:
         raise ValueError(
             f"{entry.get('file_name', 'the image')} is {size[0]} x {size[1]} (height x width), but"
-            f" its truth is {found.labels.shape[0]} x {found.labels.shape[1]}"
+            f" its ground truth is {found.labels.shape[0]} x {found.labels.shape[1]}"
         )
     return found
 
@@ -339,36 +341,32 @@ def categories(panoptic: PanopticMap, metadata: Any) -> LabelMap:
     return LabelMap(labels, names, (*classes.thing_colors, *classes.stuff_colors))
 
 
-# Maps that are kept for a figure are no larger than this.
-_DRAWN_SIDE = 800
-
-
 @dataclass(frozen=True)
-class Scene:
-    """An image of the data set, and its truth."""
+class LabeledImage:
+    """An image of the data set, and its ground truth."""
 
     name: str
     image: Picture
-    truth: LabelMap
+    gt: LabelMap
 
 
 @dataclass(frozen=True)
 class Drawing:
     """What a figure shows of one image and one model."""
 
-    scene: Scene
+    scene: LabeledImage
     maps: Mapping[str, SimilarityMaps]
 
 
 def read_scenes(
-    sources: Iterable[Source], metadata: Any, labels: LabelSource | None
-) -> Iterator[Scene]:
-    """Return the images with their truth, one at a time; ValueError for one that cannot be read."""
+    sources: Iterable[ImageSource], metadata: Any, labels: LabelSource | None
+) -> Iterator[LabeledImage]:
+    """Yield the images with their ground truth; ValueError for one that cannot be read."""
     for source in sources:
         image = read_image(source.path)
         size = (image.shape[0], image.shape[1])
-        truth = true_labels(source.truth or {}, metadata, size, labels)
-        yield Scene(source.path.name, image, truth)
+        gt = true_labels(source.gt or {}, metadata, size, labels)
+        yield LabeledImage(source.path.name, image, gt)
 
 
 class Measurement:
@@ -385,16 +383,16 @@ class Measurement:
         self.edge_widths, self.min_images = edge_widths, min_images
         self.scores: dict[tuple[str, int], FeatureSimilarity] = {}
 
-    def add(self, scene: Scene, drawn: bool) -> Drawing | None:
+    def add(self, scene: LabeledImage, drawn: bool) -> Drawing | None:
         """Measure an image; the maps of the first width for a figure if they are to be drawn."""
         inputs = self.predictor.inputs(scene.image)
         recorded = record_maps(self.predictor.model, inputs, self.layers)
         kept: dict[str, SimilarityMaps] = {}
         for label, one in recorded.items():
             for width in self.edge_widths:
-                scores = self._scores(label, width, len(scene.truth.names))
+                scores = self._scores(label, width, len(scene.gt.names))
                 try:
-                    maps = scores.update(one.features, scene.truth.labels, one.covered)
+                    maps = scores.update(one.features, scene.gt.labels, one.covered)
                 except ValueError as error:
                     raise ValueError(f"{label} of {scene.name}: {error}") from error
                 if drawn and width == self.edge_widths[0]:
@@ -422,7 +420,7 @@ def _thinned(maps: SimilarityMaps) -> SimilarityMaps:
     return replace(maps, **parts)
 
 
-def _thinned_scene(scene: Scene) -> Scene:
+def _thinned_scene(scene: LabeledImage) -> LabeledImage:
     step = _step(scene.image.shape)
-    truth = replace(scene.truth, labels=np.ascontiguousarray(scene.truth.labels[::step, ::step]))
-    return Scene(scene.name, np.ascontiguousarray(scene.image[::step, ::step]), truth)
+    gt = replace(scene.gt, labels=np.ascontiguousarray(scene.gt.labels[::step, ::step]))
+    return LabeledImage(scene.name, np.ascontiguousarray(scene.image[::step, ::step]), gt)

@@ -15,15 +15,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
 @dataclass(frozen=True)
-class Source:
-    """An image file; ``truth`` is its data set dict, None for an image of no data set."""
+class ImageSource:
+    """An image file; ``gt`` is its data set dict, None for an image of no data set."""
 
     path: Path
-    truth: Mapping[str, Any] | None = None
+    gt: Mapping[str, Any] | None = None
 
 
-def from_dataset(name: str, limit: int | None) -> tuple[list[Source], Any]:
-    """Return the first images of a registered data set with their truth, and the metadata.
+def from_dataset(name: str, limit: int | None) -> tuple[list[ImageSource], Any]:
+    """Return the first images of a registered data set with their ground truth, and the metadata.
 
     Raises:
         ValueError: if there is no such data set, or its files are not there.
@@ -44,11 +44,11 @@ def from_dataset(name: str, limit: int | None) -> tuple[list[Source], Any]:
         ) from error
     if not dicts:
         raise ValueError(f"the data set {name} has no images")
-    sources = [Source(Path(entry["file_name"]), entry) for entry in dicts[:limit]]
+    sources = [ImageSource(Path(entry["file_name"]), entry) for entry in dicts[:limit]]
     return sources, MetadataCatalog.get(name)
 
 
-def from_files(inputs: Sequence[str], limit: int | None) -> list[Source]:
+def from_files(inputs: Sequence[str], limit: int | None) -> list[ImageSource]:
     """Return files, the images of folders (not of folders in them), and what a pattern fits.
 
     A file is taken whatever it is called; of a folder or a pattern, files with an image's suffix.
@@ -74,7 +74,7 @@ def from_files(inputs: Sequence[str], limit: int | None) -> list[Source]:
             f"no images found in {', '.join(inputs)}; looked for files ending in"
             f" {', '.join(SUFFIXES)}"
         )
-    return [Source(path) for path in [*found][:limit]]
+    return [ImageSource(path) for path in [*found][:limit]]
 
 
 def is_image(path: Path) -> bool:

@@ -18,6 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+OPSETS = (18, 23)
+# Sizes that are traced, in blocks or, where nothing is padded, in pixels: any but 0 and 1.
+_BLOCKS, _PIXELS = (3, 4), (96, 130)
+
 
 class Output(NamedTuple):
     """One output of the exported model; ``is_cropped``: at the image's size."""
@@ -26,7 +30,7 @@ class Output(NamedTuple):
     is_cropped: bool = False
 
 
-class Part(nn.Module):
+class ExportedPart(nn.Module):
     """A part of a model in eval mode.
 
     Attributes:
@@ -60,7 +64,7 @@ class Part(nn.Module):
         ]
 
 
-class SemanticPart(Part):
+class SemanticPart(ExportedPart):
     """Logits of every class and pixel, of a semantic segmentor or a Panoptic FPN's branch."""
 
     def __init__(self, model: Any):
@@ -73,7 +77,7 @@ class SemanticPart(Part):
         return (logits,)
 
 
-class ProposalPart(Part):
+class ProposalPart(ExportedPart):
     """The pyramid of an R-CNN, and what its proposal network says on each level."""
 
     def __init__(self, model: Any):
@@ -94,7 +98,7 @@ class ProposalPart(Part):
         return (*(maps[name] for name in self.levels), *logits, *deltas)
 
 
-class QueryPart(Part):
+class QueryPart(ExportedPart):
     """Classes and masks of Mask2Former's queries, and the semantic scores that they make."""
 
     def __init__(self, model: Any):
@@ -116,7 +120,7 @@ class QueryPart(Part):
         return logits, masks, torch.matmul(classes, enlarged).unflatten(2, size)
 
 
-def part_of(model: Any) -> Part:
+def part_of(model: Any) -> ExportedPart:
     """Return the part of a Detectron2 model that is exported.
 
     Raises:
@@ -142,12 +146,7 @@ def part_of(model: Any) -> Part:
     )
 
 
-OPSETS = (18, 23)
-# Sizes that are traced, in blocks or, where nothing is padded, in pixels: any but 0 and 1.
-_BLOCKS, _PIXELS = (3, 4), (96, 130)
-
-
-def to_onnx(part: Part, opset: int, metadata: Mapping[str, str]) -> Any:
+def to_onnx(part: ExportedPart, opset: int, metadata: Mapping[str, str]) -> Any:
     """Return the ONNX model of a part: images (B, 3, H, W) of any size to its outputs."""
     model = trace(part, opset)
     _prepend_preparation(model.graph, part)
@@ -159,7 +158,7 @@ def to_onnx(part: Part, opset: int, metadata: Mapping[str, str]) -> Any:
     return model
 
 
-def trace(part: Part, opset: int) -> Any:
+def trace(part: ExportedPart, opset: int) -> Any:
     """Trace a part from blocks to the outputs that are not cropped yet."""
     rows, columns = _BLOCKS if part.divisor > 1 else _PIXELS
     device = part.model.pixel_mean.device
@@ -190,7 +189,7 @@ def trace(part: Part, opset: int) -> Any:
     return exported.model_proto
 
 
-def _prepend_preparation(graph: Any, part: Part) -> None:
+def _prepend_preparation(graph: Any, part: ExportedPart) -> None:
     """Normalize and pad images as Detectron2 does, and cut them into blocks."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -231,7 +230,7 @@ def _prepend_preparation(graph: Any, part: Part) -> None:
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.FLOAT, sizes))
 
 
-def _append_cropping(graph: Any, part: Part) -> None:
+def _append_cropping(graph: Any, part: ExportedPart) -> None:
     """Cut off what was padded; give all outputs their names."""
     from onnx import TensorProto, helper, numpy_helper
 

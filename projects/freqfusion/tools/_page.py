@@ -41,7 +41,6 @@ document.getElementById("theme").addEventListener("click", () => {
 });
 """
 
-
 STYLE = (
     BASE_STYLE
     + """
@@ -212,6 +211,11 @@ for (const id of ["find", "task", "order"]) byId(id).addEventListener("input", u
 update();
 """
 
+_PNG_DPI = 110
+_QUALITY = 90
+# A picture above this many bytes is no drawing but a photograph.
+_MOST_PNG = 150_000
+
 
 def document(
     title: str,
@@ -272,14 +276,8 @@ def caption(title: str, scores: Mapping[str, float]) -> str:
     return f"<figcaption><em>{html.escape(title)}</em>{said}</figcaption>"
 
 
-_PNG_DPI = 110
-_QUALITY = 90
-# A picture above this many bytes is no drawing but a photograph.
-_MOST_PNG = 150_000
-
-
 @dataclass(frozen=True)
-class Image:
+class EmbeddedImage:
     """An encoded picture, its size in pixels, and what is said about it."""
 
     data: bytes
@@ -290,25 +288,27 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """One part of the page: ``body`` is HTML, pictures follow it."""
 
     title: str
     body: str = ""
-    images: Sequence[Image] = ()
+    images: Sequence[EmbeddedImage] = ()
 
 
-def from_figure(figure: Any, title: str) -> Image:
+def from_figure(figure: Any, title: str) -> EmbeddedImage:
     """Encode a matplotlib Figure as PNG."""
     from PIL import Image as Pillow
 
     file = io.BytesIO()
     figure.savefig(file, dpi=_PNG_DPI, format="png")
     with Pillow.open(file) as picture:
-        return Image(file.getvalue(), "png", picture.size, title)
+        return EmbeddedImage(file.getvalue(), "png", picture.size, title)
 
 
-def from_picture(picture: Picture, title: str, scores: Mapping[str, float] | None = None) -> Image:
+def from_picture(
+    picture: Picture, title: str, scores: Mapping[str, float] | None = None
+) -> EmbeddedImage:
     """Encode a picture as PNG, or as JPEG where that would be large."""
     from PIL import Image as Pillow
 
@@ -318,10 +318,10 @@ def from_picture(picture: Picture, title: str, scores: Mapping[str, float] | Non
     if file.tell() > _MOST_PNG:
         file, kind = io.BytesIO(), "jpeg"
         image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
-    return Image(file.getvalue(), kind, image.size, title, scores or {})
+    return EmbeddedImage(file.getvalue(), kind, image.size, title, scores or {})
 
 
-def image_html(image: Image, name: str) -> str:
+def image_html(image: EmbeddedImage, name: str) -> str:
     """Return a figure with the picture in it as a data URI; ``name`` is its id on the page."""
     encoded = base64.b64encode(image.data).decode("ascii")
     width, height = image.size

@@ -29,9 +29,9 @@ from freqfusion.analysis.spectra import Filter
 from freqfusion.drawing import Picture
 from freqfusion.layers import FreqFusion
 from freqfusion.tools._feature_similarity import covered_part, default_layers, record_maps
-from freqfusion.tools._images import Source, read_image
+from freqfusion.tools._images import ImageSource, read_image
 from freqfusion.tools._model import Predictor, padded_sizes
-from freqfusion.tools._page import Image, Section, from_figure, paragraphs
+from freqfusion.tools._page import EmbeddedImage, ReportSection, from_figure, paragraphs
 
 # Maps before and after a hop, by what the curves are called.
 MAPS = ("fine, before", "fine, after", "coarse, repeated", "coarse, after")
@@ -39,9 +39,13 @@ MAPS = ("fine, before", "fine, after", "coarse, repeated", "coarse, after")
 FILTERS: Mapping[str, Filter] = {"low-pass": "smoothing", "high-pass": "detail"}
 SUMS = ("plain sum", "sum after fusion")
 
+_HIGHEST = 0.5
+# Figures of offsets and kernels are large; more of them tell little.
+_MOST_EXAMPLES = 2
+
 
 @dataclass(frozen=True)
-class Example:
+class FusionExample:
     """An image, and what the hops computed for it, without the padding."""
 
     name: str
@@ -49,7 +53,7 @@ class Example:
     passes: dict[str, FusionPass]
 
 
-class Survey:
+class FusionSurvey:
     """Mean spectra, mean responses and a few examples, by hop in the order of the pass.
 
     ``titles`` are what the hops are called, by the names of their modules.
@@ -63,19 +67,19 @@ class Survey:
         ValueError: if the model has no fusion modules.
     """
 
-    def __init__(self, predictor: Predictor, sources: Sequence[Source], examples: int) -> None:
+    def __init__(self, predictor: Predictor, sources: Sequence[ImageSource], examples: int) -> None:
         if not fusion_modules(predictor.model):
             raise ValueError("the model has no fusion module; maps are added or joined as they are")
         self.spectra: dict[str, dict[str, MeanSpectrum]] = {}
         self.sums: dict[str, dict[str, MeanSpectrum]] = {}
         self.responses: dict[str, dict[str, MeanResponse]] = {}
-        self.examples: list[Example] = []
+        self.examples: list[FusionExample] = []
         self.images = 0
         self.titles: dict[str, str] = {}
         for source in sources:
             self._add(predictor, source, drawn=len(self.examples) < examples)
 
-    def _add(self, predictor: Predictor, source: Source, *, drawn: bool) -> None:
+    def _add(self, predictor: Predictor, source: ImageSource, *, drawn: bool) -> None:
         picture = read_image(source.path)
         found = fusions_of(predictor, picture)
         self.titles = self.titles or short_names(list(found))
@@ -84,7 +88,7 @@ class Survey:
             self._measure(hop, one)
         self.images += 1
         if drawn:
-            self.examples.append(Example(source.path.name, picture, passes))
+            self.examples.append(FusionExample(source.path.name, picture, passes))
 
     def _measure(self, hop: str, one: FusionPass) -> None:
         maps = zip(MAPS, (one.hr_in, one.hr_out, one.lr_repeated, one.lr_out), strict=True)
@@ -138,13 +142,8 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return {name: ".".join(own[common:]) for name, own in zip(names, parts, strict=True)}
 
 
-_HIGHEST = 0.5
-# Figures of offsets and kernels are large; more of them tell little.
-_MOST_EXAMPLES = 2
-
-
 @dataclass
-class Context:
+class ReportContext:
     """A trained model and what it can be shown with.
 
     Attributes:
@@ -165,12 +164,12 @@ class Context:
     predictor: Predictor
     run: Path | None = None
     dataset: str = ""
-    sources: list[Source] = field(default_factory=list)
+    sources: list[ImageSource] = field(default_factory=list)
     metadata: Any = None
     without_images: str = ""
     examples: int = 3
     runs: int = 5
-    _survey: Survey | None = None
+    _survey: FusionSurvey | None = None
 
     @property
     def model(self) -> torch.nn.Module:
@@ -178,20 +177,20 @@ class Context:
         model: torch.nn.Module = self.predictor.model
         return model
 
-    def images(self) -> list[Source]:
+    def images(self) -> list[ImageSource]:
         """Return the images; ValueError with the reason where there are none."""
         if not self.sources:
             raise ValueError(self.without_images or "there are no images")
         return self.sources
 
-    def survey(self) -> Survey:
+    def survey(self) -> FusionSurvey:
         """Return what the fusion modules do to all images, measured when it is first asked for."""
         if self._survey is None:
-            self._survey = Survey(self.predictor, self.images(), self.examples)
+            self._survey = FusionSurvey(self.predictor, self.images(), self.examples)
         return self._survey
 
 
-def spectra(context: Context) -> Section:
+def spectra(context: ReportContext) -> ReportSection:
     """Draw the power over frequency of the maps before and after each hop."""
     if not fusion_modules(context.model):
         return _spectra_of_layers(context)
@@ -208,10 +207,10 @@ def spectra(context: Context) -> Section:
         " out. The coarse map before the hop is repeated to the fine size, as a plain pyramid"
         " adds it."
     )
-    return Section("Spectra before and after fusion", paragraphs(said), images)
+    return ReportSection("Spectra before and after fusion", paragraphs(said), images)
 
 
-def kernels(context: Context) -> Section:
+def kernels(context: ReportContext) -> ReportSection:
     """Draw the responses of the predicted kernels, and the spectra of their generators."""
     survey = context.survey()
     found = {
@@ -235,10 +234,10 @@ def kernels(context: Context) -> Section:
         " kernels read the coarse map, in whose samples their frequencies are; of the high-pass"
         " filter the part that is added to the fine map is shown. At one a wave stays as it is."
     )
-    return Section("Responses of the predicted kernels", paragraphs(said), images)
+    return ReportSection("Responses of the predicted kernels", paragraphs(said), images)
 
 
-def offsets(context: Context) -> Section:
+def offsets(context: ReportContext) -> ReportSection:
     """Draw where the sampler of each hop reads."""
     survey = context.survey()
     images = []
@@ -256,10 +255,10 @@ def offsets(context: Context) -> Section:
         " small cells, drawn at the scale that the title names; lengths are those of single"
         " pixels, in pixels of the fine map."
     )
-    return Section("Offsets of the sampler", paragraphs(said), images)
+    return ReportSection("Offsets of the sampler", paragraphs(said), images)
 
 
-def _spectra_of_layers(context: Context) -> Section:
+def _spectra_of_layers(context: ReportContext) -> ReportSection:
     """Draw what the finest hop of a model without fusion modules joins and gives."""
     layers = default_layers(context.model)
     means = {layer.label: MeanSpectrum() for layer in layers}
@@ -275,7 +274,7 @@ def _spectra_of_layers(context: Context) -> Section:
     )
     places = ", ".join(f"{layer.label} is {layer}" for layer in layers)
     images = [from_figure(figure, "maps of the finest hop")]
-    return Section("Spectra", paragraphs(said, f"{places}."), images)
+    return ReportSection("Spectra", paragraphs(said, f"{places}."), images)
 
 
 def _results(
@@ -286,7 +285,7 @@ def _results(
     }
 
 
-def _response_maps(example: Example, name: str) -> Image:
+def _response_maps(example: FusionExample, name: str) -> EmbeddedImage:
     highest = torch.tensor([_HIGHEST])
     maps = {}
     for hop, one in example.passes.items():
@@ -297,7 +296,7 @@ def _response_maps(example: Example, name: str) -> Image:
     return from_figure(figure, f"{name} at {_HIGHEST}, {example.name}")
 
 
-def _generators(context: Context) -> list[Image]:
+def _generators(context: ReportContext) -> list[EmbeddedImage]:
     """Draw the spectra of the convolutions that predict FreqFusion's kernels."""
     modules = fusion_modules(context.model)
     panels = {}

@@ -23,15 +23,35 @@ from freqfusion.analysis.aliasing import MeasureOptions, Version
 from freqfusion.analysis.running import RunningMean
 from freqfusion.analysis.sfm_figures import attention_figure, lattice_figure
 from freqfusion.drawing import Picture
-from freqfusion.files import add_unsafe_config
 from freqfusion.layers.sampling import ResampleMode
 from freqfusion.layers.sfm.spectrum import SpectrumWindow
-from freqfusion.tools._aliasing import QUANTITIES, AliasingMeter, Pass, StageResult
-from freqfusion.tools._arguments import number_from, text_table, write_json
-from freqfusion.tools._images import Source, from_dataset, from_files
+from freqfusion.tools._aliasing import QUANTITIES, AliasingMeter, RecordedPass, StageResult
+from freqfusion.tools._arguments import (
+    add_image_options,
+    model_parser,
+    number_from,
+    text_table,
+    write_json,
+)
+from freqfusion.tools._images import ImageSource, from_dataset, from_files
 from freqfusion.tools._model import Predictor, check_weights, read_config
 
 logger = logging.getLogger(__name__)
+
+_HEADS = {
+    "plain": "plain",
+    "modulated": "modulated",
+    "control": "control",
+    "modulated_over_plain": "mod / plain",
+    "modulated_over_control": "mod / control",
+    "attention_edge_correlation": "attention-edges",
+}
+_DPI = 130
+_LABELS: dict[Version, str] = {
+    "plain": "plain",
+    "modulated": "modulated",
+    "control": "control: same operator, unrelated places",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> tuple[AliasingMeter, list[Path]]:
     """Measure everything; the numbers, and the files that were written."""
-    from freqfusion.tools._aliasing import Reader, find_places
+    from freqfusion.tools._aliasing import Reader, find_downsampling
 
     cfg = read_config(
         options.config_file, options.weights, options.opts, unsafe=options.allow_unsafe_config
@@ -61,7 +81,7 @@ def run(options: argparse.Namespace) -> tuple[AliasingMeter, list[Path]]:
     check_weights(cfg.MODEL.WEIGHTS)
     sources = _sources(options)
     predictor = Predictor(cfg)
-    places = find_places(predictor.model, cfg.MODEL.SFM.POINTS)
+    places = find_downsampling(predictor.model, cfg.MODEL.SFM.POINTS)
     read = Reader(cfg, predictor, with_truth=places.modulated is not None)
     meter = AliasingMeter(
         predictor.model,
@@ -78,14 +98,14 @@ def run(options: argparse.Namespace) -> tuple[AliasingMeter, list[Path]]:
     files = _measure_images(meter, read, sources, options)
     if not meter.images:
         raise ValueError(f"none of the {len(sources)} images could be used, see above")
-    files.append(write_spectra(meter, options.output / "spectra.png"))
-    files.append(options.output / "aliasing.json")
+    files += [options.output / "spectra.png", options.output / "aliasing.json"]
+    stage_spectra(meter).savefig(files[-2], dpi=_DPI)
     write_json(files[-1], summary(meter, _settings(options)))
     return meter, files
 
 
 def _measure_images(
-    meter: AliasingMeter, read: Any, sources: Sequence[Source], options: argparse.Namespace
+    meter: AliasingMeter, read: Any, sources: Sequence[ImageSource], options: argparse.Namespace
 ) -> list[Path]:
     """Measure and draw the images; the files of the figures."""
     from tqdm import tqdm
@@ -100,11 +120,13 @@ def _measure_images(
         seen, covered = meter(item)
         if meter.images <= options.figures:
             stem = options.output / f"{meter.images:03d}_{source.path.stem}"
-            files += write_image_figures(item.picture(), seen, covered, stem)
+            for kind, figure in image_figures(item.picture(), seen, covered).items():
+                files.append(stem.with_name(f"{stem.name}_{kind}.png"))
+                figure.savefig(files[-1], dpi=_DPI)
     return files
 
 
-def _sources(options: argparse.Namespace) -> list[Source]:
+def _sources(options: argparse.Namespace) -> list[ImageSource]:
     if options.dataset:
         return from_dataset(options.dataset, options.limit)[0]
     return from_files(options.input, options.limit)
@@ -120,19 +142,11 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m freqfusion.tools.aliasing",
-        description="Measure how much the downsampling steps of a model alias, and draw it.",
+    parser = model_parser(
+        "aliasing", "Measure how much the downsampling steps of a model alias, and draw it."
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
-    add_unsafe_config(parser)
-    add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
-    images = parser.add_mutually_exclusive_group(required=True)
-    images.add_argument("--dataset", metavar="NAME", help="a registered data set")
-    images.add_argument(
-        "--input", nargs="+", metavar="PATH", help="image files, folders or patterns like '*.jpg'"
-    )
+    add_image_options(parser)
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--limit", type=number_from(1), metavar="N", help="measure the first N images only")
     add("--figures", type=number_from(0), default=3, metavar="N", help="draw the first N images; 3")
@@ -149,23 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="raise the limit where a step makes more channels",
     )
-    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser
-
-
-_HEADS = {
-    "plain": "plain",
-    "modulated": "modulated",
-    "control": "control",
-    "modulated / plain": "mod / plain",
-    "modulated / control": "mod / control",
-    "edges": "attention-edges",
-}
-_NAMES = {
-    "edges": "attention_edge_correlation",
-    "modulated / plain": "modulated_over_plain",
-    "modulated / control": "modulated_over_control",
-}
 
 
 def aliasing_rows(meter: AliasingMeter) -> list[list[str]]:
@@ -209,7 +207,7 @@ def aliasing_notes(meter: AliasingMeter, *, equivalent: bool) -> list[str]:
             "Resampled bicubically, since bilinear interpolation (--interpolation bilinear, as the"
             " model resamples) is itself a low-pass filter; what it filters too, the control shows."
         )
-    if _has(meter, "edges"):
+    if _has(meter, "attention_edge_correlation"):
         lines.append(
             "attention-edges: Pearson correlation of the attention with the edges of the labels."
         )
@@ -229,7 +227,7 @@ def summary(meter: AliasingMeter, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _stage_summary(stage: StageResult) -> dict[str, Any]:
     point = stage.place.point
-    values = {_NAMES.get(name, name): _numbers(mean) for name, mean in stage.values.items()}
+    values = {name: _numbers(mean) for name, mean in stage.values.items()}
     power = {version: mean.mean.tolist() for version, mean in stage.spectra.items()}
     return {
         "feature": point.feature,
@@ -272,26 +270,7 @@ def _sizes(stage: StageResult) -> str:
     return " to ".join(f"{height}x{width}" for height, width in ends)
 
 
-_DPI = 130
-_LABELS: dict[Version, str] = {
-    "plain": "plain",
-    "modulated": "modulated",
-    "control": "control: same operator, unrelated places",
-}
-
-
-def write_image_figures(
-    picture: Picture, seen: Pass, covered: tuple[int, int], stem: Path
-) -> list[Path]:
-    """Write ``<stem>_attention.png`` and ``<stem>_lattice.png``, if the model modulates."""
-    paths = []
-    for kind, figure in image_figures(picture, seen, covered).items():
-        paths.append(stem.with_name(f"{stem.name}_{kind}.png"))
-        figure.savefig(paths[-1], dpi=_DPI)
-    return paths
-
-
-def image_figures(picture: Picture, seen: Pass, covered: tuple[int, int]) -> dict[str, Any]:
+def image_figures(picture: Picture, seen: RecordedPass, covered: tuple[int, int]) -> dict[str, Any]:
     """Return figures of an image's ``attention`` and ``lattice``; none without modulation."""
     if not seen.own:
         return {}
@@ -301,12 +280,6 @@ def image_figures(picture: Picture, seen: Pass, covered: tuple[int, int]) -> dic
         "attention": attention_figure(picture, attention, covered=covered),
         "lattice": lattice_figure(picture, lattices, covered=covered),
     }
-
-
-def write_spectra(meter: AliasingMeter, path: Path) -> Path:
-    """Write the figure of ``stage_spectra``."""
-    stage_spectra(meter).savefig(path, dpi=_DPI)
-    return path
 
 
 def stage_spectra(meter: AliasingMeter) -> Any:

@@ -27,9 +27,28 @@ from freqfusion.analysis import (
     peak_memory,
     saved_for_backward,
 )
-from freqfusion.files import add_unsafe_config
-from freqfusion.tools._arguments import number_from, parse_size, text_table, write_json
+from freqfusion.tools._arguments import (
+    model_parser,
+    number_from,
+    parse_size,
+    text_table,
+    write_json,
+)
 from freqfusion.tools._model import load_model, padded_sizes
+
+_BLOCK = 32
+_BOXES = 8
+_FLOPS = (
+    "a multiply-add counts once; matrix products, convolutions, attention, reassembly, local"
+    " similarity and interpolation are counted"
+)
+_DETECTOR = (
+    "a detector: the work of its heads depends on the proposals, here those that the given or"
+    " random weights make of noise"
+)
+_COLUMNS = ("module", "parameters", "buffers", "FLOPs", "share", "for backward", "time", "spread")
+_MEBIBYTE = 1 << 20
+_NOTHING = "-"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,25 +80,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m freqfusion.tools.analyze",
-        description="Parameters, FLOPs, memory and time of a model and its parts.",
+    parser = model_parser(
+        "analyze", "Parameters, FLOPs, memory and time of a model and its parts.", weights=""
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
-    add_unsafe_config(parser)
-    add("--weights", default="", metavar="FILE", help="checkpoint; not given: random weights")
     add("--size", type=parse_size, default=(512, 512), metavar="HxW", help="of the image; 512x512")
     add("--depth", type=number_from(0), default=2, metavar="N", help="of the printed tree; 2")
     add("--runs", type=number_from(0), default=5, metavar="N", help="to time; 5, 0 takes no time")
     output = Path("analysis.json")
     add("--output", type=Path, default=output, metavar="FILE", help=f"numbers; {output}")
-    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser
-
-
-_BLOCK = 32
-_BOXES = 8
 
 
 def random_image(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
@@ -112,16 +122,6 @@ def with_targets(image: dict[str, Any], cfg: Any) -> dict[str, Any]:
     instances.gt_masks = BitMasks(masks)
     labels = (down + right) % cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     return image | {"sem_seg": labels, "instances": instances}
-
-
-_FLOPS = (
-    "a multiply-add counts once; matrix products, convolutions, attention, reassembly, local"
-    " similarity and interpolation are counted"
-)
-_DETECTOR = (
-    "a detector: the work of its heads depends on the proposals, here those that the given or"
-    " random weights make of noise"
-)
 
 
 def analyze(cfg: Any, model: nn.Module, size: tuple[int, int], runs: int) -> dict[str, Any]:
@@ -212,11 +212,6 @@ def _setting(
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "runs": runs,
     }
-
-
-_COLUMNS = ("module", "parameters", "buffers", "FLOPs", "share", "for backward", "time", "spread")
-_MEBIBYTE = 1 << 20
-_NOTHING = "-"
 
 
 def render(result: dict[str, Any], depth: int) -> str:

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from freqfusion.files import add_unsafe_config
+from freqfusion.tools._arguments import model_parser
 from freqfusion.tools._model import build_model, metadata_of, read_config
-from freqfusion.tools._onnx import Part
+from freqfusion.tools._onnx import ExportedPart
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SMALLEST_SIDE = 64
@@ -148,20 +148,15 @@ def _tolerance(text: str) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m freqfusion.tools.export",
-        description="Write a model as ONNX for images of any size, and compare it with the model.",
+    parser = model_parser(
+        "export", "Write a model as ONNX for images of any size, and compare it with the model."
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
-    add_unsafe_config(parser)
-    add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     add("--output", type=Path, required=True, metavar="FILE", help="the ONNX file to write")
     add("--size", type=_size, default=(256, 320), metavar="HxW", help="sizes to compare at lie "
         "around this; 256x320")  # fmt: skip
     add("--opset", type=_opset, default=18, metavar="N", help="version of the operators; 18")
     add("--tolerance", type=_tolerance, default=1e-3, metavar="D", help="of outputs; 0.001")
-    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser
 
 
@@ -186,7 +181,7 @@ def sizes_around(size: tuple[int, int]) -> list[tuple[int, int]]:
     return [size, ((height * 3 // 4) | 1, (width // 2) | 1), ((height * 5 // 4) | 1, width)]
 
 
-def compare(part: Part, file: Path, sizes: list[tuple[int, int]]) -> list[Difference]:
+def compare(part: ExportedPart, file: Path, sizes: list[tuple[int, int]]) -> list[Difference]:
     """Run both on an image of noise for each size.
 
     Raises:
@@ -205,7 +200,7 @@ def _image(size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
     return 255 * torch.rand(1, 3, *size, generator=generator)
 
 
-def _difference(part: Part, session: Any, image: torch.Tensor) -> Difference:
+def _difference(part: ExportedPart, session: Any, image: torch.Tensor) -> Difference:
     size = (image.shape[-2], image.shape[-1])
     try:
         found = session.run(None, {"image": image.numpy()})

@@ -1,6 +1,6 @@
 """How well features separate classes: ``python -m freqfusion.tools.feature_similarity``.
 
-For chosen layers of one or several models, on a data set with semantic truth: the similarity of
+For chosen layers of one or several models, on a data set with semantic labels: the similarity of
 pixels to the center of their class (IntraSim), that of the centers of different classes (InterSim),
 the margin between the two, and the part of the pixels that are nearer to another class; on all
 pixels, and on bands along class boundaries. Writes ``similarity.json`` and figures of some images.
@@ -37,10 +37,12 @@ from freqfusion.tools._feature_similarity import (
     read_scenes,
     resolve_layers,
 )
-from freqfusion.tools._images import Source, from_dataset
+from freqfusion.tools._images import ImageSource, from_dataset
 from freqfusion.tools._model import Predictor, build_model, check_weights, read_config
 
 logger = logging.getLogger(__name__)
+
+_COLUMNS = ("IntraSim", "InterSim", "margin", "nearer to another class", "class mean")
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def run(models: Sequence[NamedModel], options: argparse.Namespace) -> MeasuredMo
     return report
 
 
-def _check_truth(source: Source, metadata: Any, labels: LabelSource | None) -> None:
+def _check_truth(source: ImageSource, metadata: Any, labels: LabelSource | None) -> None:
     """Raise ValueError, before a model is built, where the data set has no ground truth."""
     next(read_scenes([source], metadata, labels))
 
@@ -109,7 +111,7 @@ def _check_truth(source: Source, metadata: Any, labels: LabelSource | None) -> N
 def _measure(
     model: NamedModel,
     measurement: Measurement,
-    sources: Sequence[Source],
+    sources: Sequence[ImageSource],
     metadata: Any,
     options: argparse.Namespace,
     report: MeasuredModels,
@@ -121,12 +123,12 @@ def _measure(
     scenes = read_scenes(sources, metadata, options.labels)
     bar = tqdm(scenes, total=len(sources), desc=model.name, unit="image", disable=None)
     for number, scene in enumerate(bar):
-        if report.names and scene.truth.names != report.names:
+        if report.names and scene.gt.names != report.names:
             raise ValueError(
-                f"{scene.name} has {len(scene.truth.names)} classes, others {len(report.names)};"
+                f"{scene.name} has {len(scene.gt.names)} classes, others {len(report.names)};"
                 " name the classes in the data set's metadata (stuff_classes)"
             )
-        report.names = scene.truth.names
+        report.names = scene.gt.names
         drawing = measurement.add(scene, drawn=number < options.figures)
         drawings += [drawing] if drawing else []
     report.images = len(sources)
@@ -192,11 +194,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("NAME", "CONFIG", "WEIGHTS"),
         help="a model to compare; repeat for others",
     )
-    add("--dataset", required=True, metavar="NAME", help="a registered data set with its truth")
+    add(
+        "--dataset",
+        required=True,
+        metavar="NAME",
+        help="a registered data set with its ground truth",
+    )
     add(
         "--labels",
         choices=("semantic", "panoptic"),
-        help="which truth; not given: the first there is",
+        help="which ground truth; not given: the first there is",
     )
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     add(
@@ -230,9 +237,6 @@ def _parser() -> argparse.ArgumentParser:
         help="changes of all configurations, after -- if need be",
     )
     return parser
-
-
-_COLUMNS = ("IntraSim", "InterSim", "margin", "nearer to another class", "class mean")
 
 
 @dataclass(frozen=True)
@@ -357,25 +361,25 @@ def build_figures(drawings: Mapping[str, Sequence[Drawing]]) -> Iterator[tuple[s
             scene.name,
             similarity_figure(
                 scene.image,
-                colored(scene.truth),
+                colored(scene.gt),
                 {name: part.maps for name, part in zip(drawings, parts, strict=True)},
-                classes=_legend(scene.truth),
+                classes=_legend(scene.gt),
                 title=scene.name,
             ),
         )
 
 
-def colored(truth: LabelMap) -> Picture:
+def colored(gt: LabelMap) -> Picture:
     """Return each pixel in the color of its class, void gray; (H, W, 3)."""
-    table = np.array([*truth.colors, VOID_COLOR], dtype=np.uint8)
-    return table[truth.labels]
+    table = np.array([*gt.colors, VOID_COLOR], dtype=np.uint8)
+    return table[gt.labels]
 
 
-def _legend(truth: LabelMap) -> dict[str, RGB]:
+def _legend(gt: LabelMap) -> dict[str, RGB]:
     """Return the classes of an image, the largest first."""
-    labels, pixels = np.unique(truth.labels[truth.labels >= 0], return_counts=True)
+    labels, pixels = np.unique(gt.labels[gt.labels >= 0], return_counts=True)
     order = labels[np.argsort(-pixels, kind="stable")].tolist()
-    return {truth.names[label]: truth.colors[label] for label in order}
+    return {gt.names[label]: gt.colors[label] for label in order}
 
 
 if __name__ == "__main__":

@@ -23,6 +23,35 @@ from numpy.typing import NDArray
 from freqfusion.analysis.figures import SOFT, new_figure, quiet
 from freqfusion.tools._arguments import number_from
 
+logger = logging.getLogger(__name__)
+FILE_NAME = "metrics.json"
+FloatArray = NDArray[np.float64]
+# By group, in this order: prefixes of its metrics, and those that a plot without --metrics has.
+GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "training": (("loss_",), (r"total_loss", r"validation_loss", r"loss_[a-z_]*[a-z]", r"lr")),
+    "semantic": (
+        ("sem_seg/",),
+        (r"sem_seg/(mIoU|IoU)", r"sem_seg/mBoundaryIoU", r"sem_seg/(fwIoU|pACC|mACC)"),
+    ),
+    "instances": (
+        ("bbox/", "segm/"),
+        (r"bbox/AP", r"bbox/AP(50|75)", r"segm/AP", r"segm/AP(50|75)"),
+    ),
+    "panoptic": (
+        ("panoptic_seg/",),
+        (r"panoptic_seg/PQ", r"panoptic_seg/PQ_(th|st)", r"panoptic_seg/(SQ|RQ)"),
+    ),
+}
+# Of the others, those of a data set or a task, but neither of a class nor about the speed.
+_SCORE = re.compile(r"[^/]+/[^/-]+")
+_INNER = re.compile(r"(fast_rcnn|roi_head|mask_rcnn|rpn|retinanet)/.*|.*time.*|.*eta.*")
+_SMOOTHED = re.compile(r"total_loss|validation_loss|loss_.*|(fast_rcnn|roi_head|mask_rcnn|rpn)/.*")
+COLUMNS = 4
+# Okabe and Ito's colors, which can be told apart with any color vision; dashes when they run out.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", ":", "-.")
+FORMATS = (".png", ".svg", ".pdf")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the runs; return the exit code: 0, or 2 for what the user can mend."""
@@ -71,14 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-logger = logging.getLogger(__name__)
-
-FILE_NAME = "metrics.json"
-FloatArray = NDArray[np.float64]
-
-
 @dataclass(frozen=True)
-class Series:
+class MetricSeries:
     """Values of one metric in the order of the iterations; nan where it was not a number."""
 
     iterations: FloatArray
@@ -86,14 +109,14 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training run: its name, and its metrics by theirs."""
 
     name: str
-    series: dict[str, Series]
+    series: dict[str, MetricSeries]
 
 
-def read_runs(paths: Iterable[Path]) -> list[Run]:
+def read_runs(paths: Iterable[Path]) -> list[TrainingRun]:
     """Runs from output folders or their ``metrics.json``, named so that they differ.
 
     Raises:
@@ -101,10 +124,10 @@ def read_runs(paths: Iterable[Path]) -> list[Run]:
     """
     files = [path / FILE_NAME if path.is_dir() else path for path in paths]
     names = run_names(files)
-    return [Run(name, read_series(file)) for name, file in zip(names, files, strict=True)]
+    return [TrainingRun(name, read_series(file)) for name, file in zip(names, files, strict=True)]
 
 
-def read_series(file: Path) -> dict[str, Series]:
+def read_series(file: Path) -> dict[str, MetricSeries]:
     """Return every metric of a file.
 
     Lines that cannot be read, such as one that a killed run left unfinished, are left out. Where
@@ -124,7 +147,7 @@ def read_series(file: Path) -> dict[str, Series]:
     return series_of(records)
 
 
-def series_of(records: Iterable[dict[str, Any]]) -> dict[str, Series]:
+def series_of(records: Iterable[dict[str, Any]]) -> dict[str, MetricSeries]:
     """Metrics of records in the order in which they were written."""
     kept: dict[int, dict[str, float]] = {}
     for record in records:
@@ -140,7 +163,7 @@ def series_of(records: Iterable[dict[str, Any]]) -> dict[str, Series]:
     for at, values in kept.items():
         for name, value in values.items():
             points.setdefault(name, []).append((at, value))
-    return {name: Series(*np.array(of_one, np.float64).T) for name, of_one in points.items()}
+    return {name: MetricSeries(*np.array(of_one, np.float64).T) for name, of_one in points.items()}
 
 
 def run_names(files: Iterable[Path]) -> list[str]:
@@ -175,37 +198,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# By group, in this order: prefixes of its metrics, and those that a plot without --metrics has.
-GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "training": (("loss_",), (r"total_loss", r"validation_loss", r"loss_[a-z_]*[a-z]", r"lr")),
-    "semantic": (
-        ("sem_seg/",),
-        (r"sem_seg/(mIoU|IoU)", r"sem_seg/mBoundaryIoU", r"sem_seg/(fwIoU|pACC|mACC)"),
-    ),
-    "instances": (
-        ("bbox/", "segm/"),
-        (r"bbox/AP", r"bbox/AP(50|75)", r"segm/AP", r"segm/AP(50|75)"),
-    ),
-    "panoptic": (
-        ("panoptic_seg/",),
-        (r"panoptic_seg/PQ", r"panoptic_seg/PQ_(th|st)", r"panoptic_seg/(SQ|RQ)"),
-    ),
-}
-# Of the others, those of a data set or a task, but neither of a class nor about the speed.
-_SCORE = re.compile(r"[^/]+/[^/-]+")
-_INNER = re.compile(r"(fast_rcnn|roi_head|mask_rcnn|rpn|retinanet)/.*|.*time.*|.*eta.*")
-_SMOOTHED = re.compile(r"total_loss|validation_loss|loss_.*|(fast_rcnn|roi_head|mask_rcnn|rpn)/.*")
-
-
 @dataclass(frozen=True)
-class Group:
+class MetricGroup:
     """Metrics that are drawn together."""
 
     name: str
     metrics: tuple[str, ...]
 
 
-def choose(known: Iterable[str], patterns: Sequence[str]) -> list[Group]:
+def choose(known: Iterable[str], patterns: Sequence[str]) -> list[MetricGroup]:
     """Groups of metrics: those that one of the patterns fits anywhere, or else the usual ones.
 
     Raises:
@@ -229,7 +230,7 @@ def choose(known: Iterable[str], patterns: Sequence[str]) -> list[Group]:
     return grouped(chosen)
 
 
-def grouped(names: Sequence[str]) -> list[Group]:
+def grouped(names: Sequence[str]) -> list[MetricGroup]:
     """Sort names by group, in the order of ``GROUPS``; others by the part before the slash."""
     by_group: dict[str, list[str]] = {}
     left = sorted(names, key=_natural)
@@ -242,7 +243,7 @@ def grouped(names: Sequence[str]) -> list[Group]:
         prefix = name.partition("/")[0] if "/" in name else "other"
         by_group.setdefault(prefix, []).append(name)
     return [
-        Group(title, tuple(mine if title in GROUPS else sorted(mine, key=_natural)))
+        MetricGroup(title, tuple(mine if title in GROUPS else sorted(mine, key=_natural)))
         for title, mine in by_group.items()
         if mine
     ]
@@ -276,14 +277,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-COLUMNS = 4
-# Okabe and Ito's colors, which can be told apart with any color vision; dashes when they run out.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "--", ":", "-.")
-FORMATS = (".png", ".svg", ".pdf")
-
-
-def draw_figure(runs: Sequence[Run], groups: Sequence[Group], output: Path, smooth: int) -> int:
+def draw_figure(
+    runs: Sequence[TrainingRun], groups: Sequence[MetricGroup], output: Path, smooth: int
+) -> int:
     """Write the figure of ``build_figure``; return the number of panels."""
     import matplotlib as mpl
 
@@ -296,7 +292,7 @@ def draw_figure(runs: Sequence[Run], groups: Sequence[Group], output: Path, smoo
     return sum(len(group.metrics) for group in groups)
 
 
-def build_figure(runs: Sequence[Run], groups: Sequence[Group], smooth: int) -> Any:
+def build_figure(runs: Sequence[TrainingRun], groups: Sequence[MetricGroup], smooth: int) -> Any:
     """Draw a panel for each metric, with lines for the runs that have it.
 
     Losses are smoothed over ``smooth`` records, with the records themselves faint behind.
@@ -358,7 +354,7 @@ def short_number(value: float) -> str:
 
 
 def _draw_group(
-    part: Any, group: Group, shape: tuple[int, int], runs: Sequence[Run], smooth: int
+    part: Any, group: MetricGroup, shape: tuple[int, int], runs: Sequence[TrainingRun], smooth: int
 ) -> None:
     part.suptitle(group.name, x=0.012, ha="left", fontsize=11, fontweight="bold")
     axes = part.subplots(*shape, squeeze=False).ravel()
@@ -368,7 +364,7 @@ def _draw_group(
         axis.set_axis_off()
 
 
-def _draw_metric(axis: Any, metric: str, runs: Sequence[Run], smooth: int) -> None:
+def _draw_metric(axis: Any, metric: str, runs: Sequence[TrainingRun], smooth: int) -> None:
     ends: list[tuple[float, float, str]] = []
     for number, run in enumerate(runs):
         series = run.series.get(metric)

@@ -19,16 +19,16 @@ from pathlib import Path
 
 from freqfusion.analysis import MeasureOptions
 from freqfusion.drawing import RGB
-from freqfusion.files import add_unsafe_config, write_whole
+from freqfusion.files import write_whole
 from freqfusion.tools._aliasing import AliasingMeter, Reader
-from freqfusion.tools._arguments import number_from, one_of
+from freqfusion.tools._arguments import model_parser, number_from, one_of
 from freqfusion.tools._feature_similarity import Drawing, Measurement, default_layers, read_scenes
-from freqfusion.tools._images import Source, from_dataset, read_image
+from freqfusion.tools._images import ImageSource, from_dataset, read_image
 from freqfusion.tools._model import Predictor, check_weights, load_model
 from freqfusion.tools._page import (
     REPORT_STYLE,
-    Image,
-    Section,
+    EmbeddedImage,
+    ReportSection,
     document,
     from_figure,
     from_picture,
@@ -36,7 +36,7 @@ from freqfusion.tools._page import (
     paragraphs,
     table,
 )
-from freqfusion.tools._report_fusion import Context, kernels, offsets, spectra
+from freqfusion.tools._report_fusion import ReportContext, kernels, offsets, spectra
 from freqfusion.tools.aliasing import aliasing_notes, aliasing_rows, image_figures, stage_spectra
 from freqfusion.tools.analyze import analyze, cost_notes, cost_rows, cost_summary
 from freqfusion.tools.feature_similarity import SimilarityRow, build_figures, cells
@@ -44,6 +44,16 @@ from freqfusion.tools.plot_metrics import FILE_NAME, build_figure, choose, read_
 from freqfusion.tools.visualize import MAIN_SCORE, Scores, draw_source, legends
 
 logger = logging.getLogger(__name__)
+
+_KEYS = "<kbd>j</kbd> <kbd>k</kbd> next, previous section"
+_RESULTS = "results.json"
+_SMOOTH = 20
+_THRESHOLD = 0.5
+_EDGE_WIDTHS = (0, 3)
+# A class counts in the means from so many images on, as in the tool for similarity alone.
+_MIN_IMAGES = 2
+_DEPTH = 2
+_SIZE = (512, 512)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make(context: Context, names: Sequence[str]) -> tuple[dict[str, Section], dict[str, str]]:
+def make(
+    context: ReportContext, names: Sequence[str]
+) -> tuple[dict[str, ReportSection], dict[str, str]]:
     """Return the named sections, and the reasons of those that there cannot be."""
     from tqdm import tqdm
 
@@ -81,11 +93,11 @@ def make(context: Context, names: Sequence[str]) -> tuple[dict[str, Section], di
     return sections, left_out
 
 
-def _context(options: argparse.Namespace) -> Context:
+def _context(options: argparse.Namespace) -> ReportContext:
     cfg, model = load_model(
         options.config_file, options.weights, options.opts, unsafe=options.allow_unsafe_config
     )
-    context = Context(
+    context = ReportContext(
         options.config_file,
         cfg,
         Predictor(cfg, model),
@@ -110,7 +122,7 @@ def _context(options: argparse.Namespace) -> Context:
     return context
 
 
-def _readable(sources: Sequence[Source]) -> list[Source]:
+def _readable(sources: Sequence[ImageSource]) -> list[ImageSource]:
     """Leave out the images that cannot be read; ValueError where none can."""
     found = []
     for source in sources:
@@ -124,7 +136,7 @@ def _readable(sources: Sequence[Source]) -> list[Source]:
     return found
 
 
-def _notes(context: Context) -> list[str]:
+def _notes(context: ReportContext) -> list[str]:
     from freqfusion import __version__
 
     notes = [
@@ -150,14 +162,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m freqfusion.tools.report",
-        description="Write one offline HTML page about one trained model.",
-    )
+    parser = model_parser("report", "Write one offline HTML page about one trained model.")
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
-    add_unsafe_config(parser)
-    add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     add("--run", type=Path, metavar="DIR", help="output folder of its training")
     add("--dataset", metavar="NAME", help="registered data set; not given: the first to test on")
     add("--output", type=Path, required=True, metavar="FILE", help="the page, *.html")
@@ -178,15 +184,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"some of {', '.join(SECTIONS)}; not given: all",
     )
-    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser
 
 
-_KEYS = "<kbd>j</kbd> <kbd>k</kbd> next, previous section"
-
-
 def render_report(
-    title: str, notes: Sequence[str], sections: Mapping[str, Section], left_out: Mapping[str, str]
+    title: str,
+    notes: Sequence[str],
+    sections: Mapping[str, ReportSection],
+    left_out: Mapping[str, str],
 ) -> str:
     """Return the whole page.
 
@@ -201,7 +206,7 @@ def render_report(
     if left_out:
         entries.append(("left-out", "Left out"))
         lines = (f"<li><b>{html.escape(k)}</b>: {html.escape(v)}</li>" for k, v in left_out.items())
-        body.append(_article("left-out", Section("Left out", f"<ul>{''.join(lines)}</ul>")))
+        body.append(_article("left-out", ReportSection("Left out", f"<ul>{''.join(lines)}</ul>")))
     links = "".join(f'<li><a href="#{name}">{html.escape(said)}</a></li>' for name, said in entries)
     contents = (
         f'<nav aria-label="contents"><details open><summary>Contents</summary><ol>{links}</ol>'
@@ -210,7 +215,7 @@ def render_report(
     return document(title, notes, "\n".join(body), before=contents, keys=_KEYS, style=REPORT_STYLE)
 
 
-def _article(name: str, section: Section) -> str:
+def _article(name: str, section: ReportSection) -> str:
     pictures = "\n".join(
         image_html(image, f"{name}-{number}") for number, image in enumerate(section.images, 1)
     )
@@ -220,11 +225,7 @@ def _article(name: str, section: Section) -> str:
     )
 
 
-_RESULTS = "results.json"
-_SMOOTH = 20
-
-
-def results(context: Context) -> Section:
+def results(context: ReportContext) -> ReportSection:
     """Show the scores of ``results.json``: a table for each task, those of classes apart."""
     run = _run(context)
     path = run / _RESULTS
@@ -244,20 +245,22 @@ def results(context: Context) -> Section:
             f" {error}"
         ) from error
     said = f"After {iteration} iterations, in percent." if iteration else "In percent."
-    return Section("Results", paragraphs(said) + "".join(tables))
+    return ReportSection("Results", paragraphs(said) + "".join(tables))
 
 
-def curves(context: Context) -> Section:
+def curves(context: ReportContext) -> ReportSection:
     """Draw losses, learning rate and scores over the training."""
     run = _run(context)
     if not (run / FILE_NAME).is_file():
         raise ValueError(f"{run} has no {FILE_NAME}, which training writes")
     runs = read_runs([run])
     figure = build_figure(runs, choose(runs[0].series, ()), _SMOOTH)
-    return Section("Training", images=[from_figure(figure, "losses, learning rate and scores")])
+    return ReportSection(
+        "Training", images=[from_figure(figure, "losses, learning rate and scores")]
+    )
 
 
-def _run(context: Context) -> Path:
+def _run(context: ReportContext) -> Path:
     if context.run is None:
         raise ValueError("no run is given; name the output folder of the training with --run")
     return context.run
@@ -289,15 +292,9 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-_THRESHOLD = 0.5
-_EDGE_WIDTHS = (0, 3)
-# A class counts in the means from so many images on, as in the tool for similarity alone.
-_MIN_IMAGES = 2
-
-
-def predictions(context: Context) -> Section:
-    """Draw the first images with truth, prediction and errors, for each task of the model."""
-    images: list[Image] = []
+def predictions(context: ReportContext) -> ReportSection:
+    """Draw the first images with ground truth, prediction and errors, for each task."""
+    images: list[EmbeddedImage] = []
     classes: dict[str, RGB] = {}
     tasks: dict[str, Scores] = {}
     for source in context.images()[: context.examples]:
@@ -317,10 +314,10 @@ def predictions(context: Context) -> Section:
         raise ValueError("the model gives nothing that can be drawn")
     said = f"The first {min(context.examples, len(context.sources))} images of {context.dataset};"
     said += f" instances with a score of {_THRESHOLD:g} or more."
-    return Section("Predictions", paragraphs(said) + legends(classes, list(tasks)), images)
+    return ReportSection("Predictions", paragraphs(said) + legends(classes, list(tasks)), images)
 
 
-def similarity(context: Context) -> Section:
+def similarity(context: ReportContext) -> ReportSection:
     """Show how well features separate classes before and after the finest fusion."""
     layers = default_layers(context.model)
     if not layers:
@@ -344,15 +341,15 @@ def similarity(context: Context) -> Section:
     layer_names = ", ".join(f"{label} is {place}" for label, place in places.items())
     body += paragraphs(f"{len(context.sources)} images of {context.dataset}; {layer_names}.")
     images = [from_figure(figure, name) for name, figure in build_figures({"": drawings})]
-    return Section("Feature similarity", body, images)
+    return ReportSection("Feature similarity", body, images)
 
 
-def aliasing(context: Context) -> Section:
+def aliasing(context: ReportContext) -> ReportSection:
     """Show the shares of the power above the Nyquist frequency, by stage."""
-    from freqfusion.tools._aliasing import find_places
+    from freqfusion.tools._aliasing import find_downsampling
 
     sources = context.images()
-    places = find_places(context.model, context.cfg.MODEL.SFM.POINTS)
+    places = find_downsampling(context.model, context.cfg.MODEL.SFM.POINTS)
     read = Reader(context.cfg, context.predictor, with_truth=places.modulated is not None)
     meter = AliasingMeter(
         context.model,
@@ -371,14 +368,12 @@ def aliasing(context: Context) -> Section:
             ]
     images.insert(0, from_figure(stage_spectra(meter), "mean spectra, and the limit of the step"))
     body = table(aliasing_rows(meter), words=2, title="share of the power that is folded")
-    return Section("Aliasing", body + paragraphs(*aliasing_notes(meter, equivalent=False)), images)
+    return ReportSection(
+        "Aliasing", body + paragraphs(*aliasing_notes(meter, equivalent=False)), images
+    )
 
 
-_DEPTH = 2
-_SIZE = (512, 512)
-
-
-def costs(context: Context) -> Section:
+def costs(context: ReportContext) -> ReportSection:
     """Show parameters, FLOPs, memory and time, at the size of the first image."""
     from freqfusion.data.randomness import separate_randomness
     from freqfusion.engine.unchanged import unchanged
@@ -395,11 +390,11 @@ def costs(context: Context) -> Section:
     body += table(cost_rows(result, _DEPTH), title=f"parts down to level {_DEPTH}")
     notes = paragraphs(*cost_notes(result))
     notes = f"<details><summary>What is counted</summary>{notes}</details>"
-    return Section("Parameters, FLOPs, memory and time", body + notes)
+    return ReportSection("Parameters, FLOPs, memory and time", body + notes)
 
 
 # A section that does not apply to the model, or cannot be made, raises ValueError with the reason.
-SECTIONS: Mapping[str, Callable[[Context], Section]] = {
+SECTIONS: Mapping[str, Callable[[ReportContext], ReportSection]] = {
     "results": results,
     "training": curves,
     "predictions": predictions,

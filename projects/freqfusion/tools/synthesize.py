@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m freqfusion.tools.synthesize",
-        description="Write a data set of synthetic scenes with exact segmentation truth.",
+        description="Write a data set of synthetic scenes with exact segmentation ground truth.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

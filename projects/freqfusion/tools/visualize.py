@@ -1,9 +1,9 @@
 """Look at what a model predicts: ``python -m freqfusion.tools.visualize --config-file X ...``.
 
 Draws images of a registered data set, or any image files: for each task that the model has, the
-image, the truth (where a data set has it), the prediction and its errors, side by side. Writes PNG
+image, the ground truth (where a data set has it), the prediction and its errors. Writes PNG
 files and ``index.html``, a page that shows them all, sorted and searched. With ``--truth-only`` the
-truth of a data set is drawn, and no model is needed.
+ground truth of a data set is drawn, and no model is needed.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from freqfusion.drawing import (
     match_instances,
     side_by_side,
 )
-from freqfusion.files import add_unsafe_config
+from freqfusion.files import write_whole
 from freqfusion.metrics import ConfusionMatrix, PanopticQuality
-from freqfusion.tools._arguments import number_from, unit_score
-from freqfusion.tools._images import Source, from_dataset, from_files, read_image
+from freqfusion.tools._arguments import add_image_options, model_parser, number_from, unit_score
+from freqfusion.tools._images import ImageSource, from_dataset, from_files, read_image
 from freqfusion.tools._model import Predictor, check_weights, metadata_of, read_config
 from freqfusion.tools._page import READING, SORTING, caption, document
 
@@ -46,6 +46,16 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+Scores = dict[str, float]
+# The score by which the images of a task are put in order.
+MAIN_SCORE = {"semantic": "mIoU", "instance": "F1", "panoptic": "PQ"}
+TASKS = tuple(MAIN_SCORE)
+ERRORS: Mapping[str, Mapping[str, RGB]] = {
+    "semantic": SEMANTIC_ERRORS,
+    "instance": INSTANCE_ERRORS,
+    "panoptic": PANOPTIC_ERRORS,
+}
 
 
 @dataclass
@@ -98,11 +108,13 @@ def run(options: argparse.Namespace) -> tuple[Path, DrawnImages]:
         raise ValueError(_nothing(options, report, len(sources)))
     page = options.output / "index.html"
     text = render_page(_title(options), _notes(options, report), report.cards, report.classes)
-    page.write_text(text, encoding="utf-8")
+    write_whole(page, text)
     return page, report
 
 
-def _keep(strips: Strips, source: Source, stem: str, output: Path, report: DrawnImages) -> None:
+def _keep(
+    strips: Strips, source: ImageSource, stem: str, output: Path, report: DrawnImages
+) -> None:
     """Write the pictures of one image and put it on the page."""
     from PIL import Image
 
@@ -130,7 +142,9 @@ def _config(options: argparse.Namespace) -> Any:
 
 def _check(options: argparse.Namespace) -> None:
     if options.truth_only and not options.dataset:
-        raise ValueError("--truth-only needs a data set, which has the truth: give --dataset NAME")
+        raise ValueError(
+            "--truth-only needs a data set, which has the ground truth: give --dataset NAME"
+        )
     if not options.truth_only and not options.config_file:
         raise ValueError(
             "a model needs --config-file; to draw a data set without a model, add --truth-only"
@@ -174,58 +188,46 @@ def _summary(page: Path, report: DrawnImages) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m freqfusion.tools.visualize",
-        description="Draw predictions beside the truth, and a page to browse them.",
+    parser = model_parser(
+        "visualize",
+        "Draw predictions beside the ground truth, and a page to browse them.",
+        config_required=False,
     )
     add = parser.add_argument
-    add("--config-file", metavar="FILE", help="the model's configuration (YAML)")
-    add_unsafe_config(parser)
-    add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
-    images = parser.add_mutually_exclusive_group(required=True)
-    images.add_argument("--dataset", metavar="NAME", help="a registered data set")
-    images.add_argument(
-        "--input", nargs="+", metavar="PATH", help="image files, folders or patterns like '*.jpg'"
-    )
+    add_image_options(parser)
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--limit", type=number_from(1), metavar="N", help="draw the first N images only")
     add("--tasks", nargs="+", choices=TASKS, default=TASKS, help="not given: all of the model")
     add("--score-threshold", type=unit_score, default=0.5, metavar="S", help="of instances; 0.5")
-    add("--truth-only", action="store_true", help="draw the data set's truth; needs no model")
-    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
+    add(
+        "--truth-only", action="store_true", help="draw the data set's ground truth; needs no model"
+    )
     return parser
 
 
-Scores = dict[str, float]
-
-# The score by which the images of a task are put in order.
-MAIN_SCORE = {"semantic": "mIoU", "instance": "F1", "panoptic": "PQ"}
-TASKS = tuple(MAIN_SCORE)
-
-
-def image_scores(prediction: Content, truth: Content) -> dict[str, Scores]:
+def image_scores(prediction: Content, gt: Content) -> dict[str, Scores]:
     """Scores of the tasks that both have; nan stands for a task without anything to compare."""
     scores = {}
-    if prediction.semantic is not None and truth.semantic is not None:
-        scores["semantic"] = semantic_scores(prediction.semantic, truth.semantic)
-    if prediction.instance is not None and truth.instance is not None:
-        scores["instance"] = instance_scores(prediction.instance, truth.instance)
-    if prediction.panoptic is not None and truth.panoptic is not None:
-        scores["panoptic"] = panoptic_scores(prediction.panoptic, truth.panoptic)
+    if prediction.semantic is not None and gt.semantic is not None:
+        scores["semantic"] = semantic_scores(prediction.semantic, gt.semantic)
+    if prediction.instance is not None and gt.instance is not None:
+        scores["instance"] = instance_scores(prediction.instance, gt.instance)
+    if prediction.panoptic is not None and gt.panoptic is not None:
+        scores["panoptic"] = panoptic_scores(prediction.panoptic, gt.panoptic)
     return scores
 
 
-def semantic_scores(prediction: LabelMap, truth: LabelMap) -> Scores:
+def semantic_scores(prediction: LabelMap, gt: LabelMap) -> Scores:
     """Return mIoU over the classes in the image's ground truth or prediction, and accuracy."""
-    classes = max(len(prediction.names), len(truth.names))
+    classes = max(len(prediction.names), len(gt.names))
     confusion = ConfusionMatrix(classes, ignore_label=-1)
-    confusion.update(prediction.labels, truth.labels)
+    confusion.update(prediction.labels, gt.labels)
     return {"mIoU": 100 * confusion.mean_iou(), "pixels": 100 * confusion.pixel_accuracy()}
 
 
-def instance_scores(prediction: tuple[Instance, ...], truth: tuple[Instance, ...]) -> Scores:
+def instance_scores(prediction: tuple[Instance, ...], gt: tuple[Instance, ...]) -> Scores:
     """Return precision, recall and F1 of the drawn predictions at mask IoU 1/2."""
-    found = match_instances(prediction, truth)
+    found = match_instances(prediction, gt)
     right, wrong, missed = len(found.matched), len(found.spurious), len(found.missed)
     return {
         "F1": _percent(2 * right, 2 * right + wrong + missed),
@@ -234,9 +236,9 @@ def instance_scores(prediction: tuple[Instance, ...], truth: tuple[Instance, ...
     }
 
 
-def panoptic_scores(prediction: PanopticMap, truth: PanopticMap) -> Scores:
+def panoptic_scores(prediction: PanopticMap, gt: PanopticMap) -> Scores:
     """Return PQ, SQ and RQ over the categories in the image's ground truth or prediction."""
-    kinds = {one.category: one.is_thing for one in (*prediction.segments, *truth.segments)}
+    kinds = {one.category: one.is_thing for one in (*prediction.segments, *gt.segments)}
     if not kinds:
         return dict.fromkeys(("PQ", "SQ", "RQ"), math.nan)
     quality = PanopticQuality([{"id": number, "isthing": kind} for number, kind in kinds.items()])
@@ -245,22 +247,15 @@ def panoptic_scores(prediction: PanopticMap, truth: PanopticMap) -> Scores:
             {"id": one.id, "category_id": one.category, "iscrowd": int(one.is_crowd)}
             for one in content.segments
         ]
-        for content in (prediction, truth)
+        for content in (prediction, gt)
     )
-    quality.update(np.asarray(prediction.ids), guess, np.asarray(truth.ids), real)
+    quality.update(np.asarray(prediction.ids), guess, np.asarray(gt.ids), real)
     group = quality.result().groups["All"]
     return {"PQ": 100 * group.pq, "SQ": 100 * group.sq, "RQ": 100 * group.rq}
 
 
 def _percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else math.nan
-
-
-ERRORS: Mapping[str, Mapping[str, RGB]] = {
-    "semantic": SEMANTIC_ERRORS,
-    "instance": INSTANCE_ERRORS,
-    "panoptic": PANOPTIC_ERRORS,
-}
 
 
 @dataclass(frozen=True)
@@ -273,7 +268,7 @@ class Strips:
 
 
 def draw_source(
-    source: Source,
+    source: ImageSource,
     predict: Callable[[Picture], Mapping[str, Any]] | None,
     metadata: Any,
     tasks: Sequence[str],
@@ -283,19 +278,19 @@ def draw_source(
     """Read, predict and draw one image.
 
     Raises:
-        ValueError: if the image or its truth cannot be read, or do not fit each other.
+        ValueError: if the image or its ground truth cannot be read, or do not fit each other.
     """
     from freqfusion.evaluation.pictures import output_content, truth_content
 
     image = read_image(source.path)
-    truth = prediction = None
+    gt = prediction = None
     try:
-        if source.truth is not None:
-            truth = truth_content(source.truth, metadata, image.shape[:2])
+        if source.gt is not None:
+            gt = truth_content(source.gt, metadata, image.shape[:2])
         if predict is not None:
             output = predict(image)
             prediction = output_content(output, metadata, score_threshold=score_threshold)
-        return draw_strips(image, prediction, truth, tasks)
+        return draw_strips(image, prediction, gt, tasks)
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error
 
@@ -303,16 +298,16 @@ def draw_source(
 def draw_strips(
     image: Picture,
     prediction: Content | None,
-    truth: Content | None,
+    gt: Content | None,
     tasks: Sequence[str],
 ) -> Strips:
-    """Draw the given tasks, as far as the prediction (or else the truth) has them."""
+    """Draw the given tasks, as far as the prediction (or else the ground truth) has them."""
     from freqfusion.evaluation.pictures import Content, draw_content, draw_differences
 
     nothing = Content()
-    guess, real = prediction or nothing, truth or nothing
+    guess, real = prediction or nothing, gt or nothing
     wanted = (guess if prediction is not None else real).tasks()
-    drawn = {"truth": draw_content(image, real), "prediction": draw_content(image, guess)}
+    drawn = {"ground truth": draw_content(image, real), "prediction": draw_content(image, guess)}
     drawn["errors"] = draw_differences(image, guess, real)
     plain = draw_image(image)
     pictures = {}

@@ -203,9 +203,9 @@ def _part(request: Mapping[str, Any], name: str) -> float:
 def _modulated_places(model: Any) -> Any | None:
     """Where a model with Spatial Frequency Modulation bends its maps; None for another model."""
     from freqfusion.modeling.sfm.backbone import ModulatedBackbone
-    from freqfusion.tools._aliasing import find_places
+    from freqfusion.tools._aliasing import find_downsampling
 
     if not any(isinstance(part, ModulatedBackbone) for part in model.modules()):
         return None
-    places = find_places(model)
+    places = find_downsampling(model)
     return places if places.modulated is not None else None
