@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.ablation_matrix import LEARNING_RATES, Experiment, Matrix
 from benchmarks.documents import NOT_MEASURED, read_json, table, write_marked
-from freqfusion.analysis.canvas import BLACK, BLUE, ORANGE, SOFT, new_figure, quiet
+from freqfusion.analysis.figures import BLACK, BLUE, ORANGE, SOFT, new_figure, quiet
 
 COMMAND = "python -m benchmarks.ablation --write-docs"
 CONFIDENCE = 0.95

@@ -41,9 +41,9 @@ from benchmarks.model_zoo_pages import (
 )
 from freqfusion.analysis import count_flops, count_parameters
 from freqfusion.files import write_whole
-from freqfusion.tools._analyze.inputs import random_image
 from freqfusion.tools._arguments import parse_size
 from freqfusion.tools._model import build_model, read_config
+from freqfusion.tools.analyze import random_image
 
 COMMAND = "python -m benchmarks.model_zoo"
 FILE = Path("results/model-zoo.json")

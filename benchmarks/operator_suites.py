@@ -331,7 +331,7 @@ def model(size: Size, *, ours: bool, config: str, switch: str, training: bool) -
 
     from freqfusion.data.registration import register_datasets
     from freqfusion.engine.setup import load_config
-    from freqfusion.tools._analyze.inputs import random_image, with_targets
+    from freqfusion.tools.analyze import random_image, with_targets
 
     register_datasets()
     path = CHECKOUT / "configs" / "synthetic" / config

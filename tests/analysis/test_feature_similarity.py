@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freqfusion.analysis import FeatureSimilarity, similarity_maps
-from freqfusion.analysis import resized as resized_module
-from freqfusion.analysis.bands import split_pixels
-from freqfusion.analysis.moments import Moments
-from freqfusion.analysis.resized import ResizedMap
+from freqfusion.analysis import similarity as similarity_module
+from freqfusion.analysis.running import Moments
+from freqfusion.analysis.similarity import ResizedMap, split_pixels
 
 VOID = 255
 CLASSES = 4
@@ -37,22 +36,22 @@ def slow_scores(images, edge_width, needed):
         pixels = [(y, x) for y in range(height) for x in range(width)]
         full = F.interpolate(features[None].double(), size=(height, width), mode="bilinear")[0]
         band = slow_band(labels, edge_width) if edge_width else set(pixels)
-        centres = {}
+        centers = {}
         for label in range(CLASSES):
             own = [p for p in pixels if labels[p] == label and (not edge_width or p not in band)]
             if own:
-                centres[label] = torch.stack([full[:, y, x] for y, x in own]).mean(0)
+                centers[label] = torch.stack([full[:, y, x] for y, x in own]).mean(0)
                 seen[label].add(number)
-        for first in centres:
-            for second in centres:
+        for first in centers:
+            for second in centers:
                 if first < second:
-                    inter[first].append(cosine(centres[first], centres[second]))
+                    inter[first].append(cosine(centers[first], centers[second]))
         for y, x in sorted(band):
             label = labels[y, x]
-            if label not in centres:
+            if label not in centers:
                 continue
-            mine = cosine(full[:, y, x], centres[label])
-            others = [cosine(full[:, y, x], c) for key, c in centres.items() if key != label]
+            mine = cosine(full[:, y, x], centers[label])
+            others = [cosine(full[:, y, x], c) for key, c in centers.items() if key != label]
             intra[label].append(mine)
             if others:
                 margin[label].append(mine - max(others))
@@ -133,7 +132,7 @@ def test_against_loops(edge_width):
 def test_by_hand():
     """Two pixels (1, 0) of class 0; (0, 1) and (1, 0) of class 1.
 
-    Centres (1, 0) and (1, 1) / 2, whose cosine is r = 1 / sqrt 2. Class 0: own 1, other r. Class 1:
+    Centers (1, 0) and (1, 1) / 2, whose cosine is r = 1 / sqrt 2. Class 0: own 1, other r. Class 1:
     own r and r; other 0 and 1, so the second is nearer to class 0.
     """
     features = torch.tensor([[[1.0, 1.0, 0.0, 1.0]], [[0.0, 0.0, 1.0, 0.0]]])
@@ -167,7 +166,7 @@ def test_maps_by_hand():
 
 
 def test_one_class():
-    """There is no other centre: no margin, no pair, and no pixel is nearer to another class."""
+    """There is no other center: no margin, no pair, and no pixel is nearer to another class."""
     result = measure([(scene(0)[0], np.full((9, 11), 2))]).result()
     assert result.pixels.tolist() == [0, 0, 99, 0]
     assert 0 < result.intra.overall < 1
@@ -191,20 +190,6 @@ def test_all_void(edge_width):
     assert_same(with_void, measure([scene(1)], edge_width=edge_width).result())
 
 
-def test_no_image():
-    result = measure([]).result()
-    assert result.images == 0
-    assert np.isnan(result.intra.mean).all()
-    assert math.isnan(result.pixel_error_rate)
-
-
-def test_no_boundary():
-    """On a band that is empty nothing is measured, though the class has a centre."""
-    maps = similarity_maps(scene(0)[0], np.ones((9, 11), dtype=int), edge_width=3)
-    assert not maps.measured.any()
-    assert maps.classes.tolist() == [1]
-
-
 def test_min_images():
     """Class 1 is in one image of two: said by class, left out of the mean unless asked for."""
     random = np.random.default_rng(0)
@@ -220,8 +205,8 @@ def test_min_images():
     assert result.class_error_rate == result.error_rates[0]
 
 
-def test_errors_count_images_with_a_centre():
-    """Class 2 lies on a boundary in one image of two only, but has a centre in both."""
+def test_errors_count_images_with_a_center():
+    """Class 2 lies on a boundary in one image of two only, but has a center in both."""
     images = [scene(0)[0]] * 2
     labels = [np.full((9, 11), 2), np.full((9, 11), 2)]
     labels[0][:, :5] = 0
@@ -314,7 +299,7 @@ def test_resizing_is_that_of_torch(before, after, mode, piece):
     features = torch.randn(3, *before, dtype=torch.float64)
     wanted = F.interpolate(features[None], size=after, mode=mode)[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resized_module, "_PIECE", piece)
+        patch.setattr(similarity_module, "_PIECE", piece)
         check_resized(ResizedMap(features, after, mode=mode), wanted)
 
 
@@ -342,12 +327,12 @@ def test_band(seed, width):
     random = np.random.default_rng(seed)
     size = random.integers(1, 8, size=2)
     labels = random.choice([0, 1, 2, VOID], size=size, p=[0.4, 0.3, 0.2, 0.1])
-    measured, centred = split_pixels(torch.from_numpy(labels), width, VOID)
+    measured, centered = split_pixels(torch.from_numpy(labels), width, VOID)
     wanted = slow_band(labels, width) if min(size) > 1 else None
     if wanted is not None:
         assert {tuple(p) for p in measured.nonzero().tolist()} == wanted
-    assert not (measured & centred).any()
-    assert not (measured | centred)[torch.from_numpy(labels == VOID)].any()
+    assert not (measured & centered).any()
+    assert not (measured | centered)[torch.from_numpy(labels == VOID)].any()
 
 
 def test_band_by_hand():
@@ -406,6 +391,7 @@ def test_work_is_that_of_the_map_not_of_the_labels():
         (torch.zeros(0, 3, 3), np.zeros((3, 3), int), r"of shape \(0, 3, 3\)"),
         (torch.zeros(2, 3, 3), np.zeros((1, 3, 3), int), "labels must be height x width of whole"),
         (torch.zeros(2, 3, 3), np.zeros((0, 3), int), r"of shape \(0, 3\)"),
+        (torch.zeros(2, 3, 3), np.zeros((3, 3)), r"whole numbers, not torch\.float64"),
         (torch.full((2, 3, 3), math.nan), np.zeros((3, 3), int), "nan or infinity"),
         (torch.zeros(2, 3, 3), np.array([[0, 4, -1]]), r"unexpected label -1, 4: allowed"),
     ],
@@ -415,11 +401,6 @@ def test_wrong_input_counts_nothing(features, labels, message):
     with pytest.raises(ValueError, match=message):
         similarity.update(features, labels)
     assert similarity.result().images == 0
-
-
-def test_labels_in_floating_point():
-    with pytest.raises(ValueError, match=r"whole numbers, not torch\.float64"):
-        similarity_maps(torch.zeros(2, 3, 3), np.zeros((3, 3)))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Figures hold what they were given: lines, colours by name, ranges, arrows that point right."""
+"""Figures hold what they were given: lines, colors by name, ranges, arrows that point right."""
+
+import math
 
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ import torch
 from freqfusion.analysis import (
     Response,
     Spectrum,
+    layer_spectrum,
+    layer_spectrum_figure,
     maps_figure,
     offsets_figure,
     responses_figure,
@@ -27,7 +31,7 @@ def response(mean):
 
 
 def test_spectra_figure():
-    """A name keeps its colour, though one panel lacks another; a power of zero is not drawn."""
+    """A name keeps its color, though one panel lacks another; a power of zero is not drawn."""
     panels = {"p3": {"before": spectrum(1), "after": spectrum(2)}, "p2": {"after": spectrum(0.0)}}
     figure = spectra_figure(panels, title="spectra")
     first, second = figure.axes[:2]
@@ -39,7 +43,13 @@ def test_spectra_figure():
     assert alone.get_color() == lines["after"].get_color() != lines["before"].get_color()
     assert np.isnan(alone.get_ydata()).all()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["before", "after"]
-    figure.canvas.draw()
+    assert not first.texts
+    limited = spectra_figure(panels, limits={"p3": 0.25, "p2": 0.354})
+    assert [axis.texts[0].get_text() for axis in limited.axes] == [
+        "folded above 0.25", "folded above 0.354",
+    ]  # fmt: skip
+    assert any(list(line.get_xdata()) == [0.354, 0.354] for line in limited.axes[1].lines)
+    limited.canvas.draw()
 
 
 def test_responses_figure():
@@ -50,7 +60,7 @@ def test_responses_figure():
 
 
 def test_maps_figure():
-    """All maps have one range of colours, or each its own; a map of one value, nan or not, too."""
+    """All maps have one range of colors, or each its own; a map of one value, nan or not, too."""
     maps = {"a": torch.linspace(0, 1, 100).view(10, 10), "b": 3 + torch.zeros(5, 7)}
     figure = maps_figure(maps, image=IMAGE, label="response")
     pictures = [axis.images[0] for axis in figure.axes if axis.images]
@@ -107,3 +117,46 @@ def test_nothing_to_draw():
             call()
     with pytest.raises(ValueError, match="x first"):
         offsets_figure(IMAGE, {"p2": torch.zeros(2, 4, 4)})
+
+
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_noise_is_even_whatever_its_scale():
+    """White noise fills the plane of 1/4 x 1/4 cycles per pixel evenly: density 4 * 4."""
+    found = layer_spectrum("noise", 30 * noise(64, 32, 32) + 5, 4)
+    assert found.frequencies[-1] < 0.5 / 4
+    torch.testing.assert_close(found.density.mean().item(), 16.0, rtol=0.05, atol=0)
+    again = layer_spectrum("noise", 0.1 * noise(64, 32, 32), 4)
+    torch.testing.assert_close(found.density, again.density)
+
+
+def test_wave_is_found_at_its_frequency_in_the_image():
+    """A period of 8 cells of 4 pixels is 1/32 cycles per pixel."""
+    wave = torch.sin(torch.arange(64) * 2 * math.pi / 8).expand(2, 64, 64)
+    found = layer_spectrum("wave", wave, 4)
+    best = int(found.density.argmax())
+    width = float(found.frequencies[1] - found.frequencies[0])
+    assert abs(float(found.frequencies[best]) - 1 / 32) <= width / 2 + 1e-9
+
+
+def test_layer_spectrum_figure():
+    layers = [
+        layer_spectrum("coarse", noise(4, 8, 10), 8),
+        layer_spectrum("fused", noise(4, 16, 20), 4),
+        layer_spectrum("dead", torch.ones(4, 16, 20), 4),
+    ]
+    (axis,) = layer_spectrum_figure(layers).axes
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ["coarse", "fused", "dead (constant)"]
+    coarse, fused, dead = axis.get_lines()
+    assert len(dead.get_xdata()) == 0
+    assert max(coarse.get_xdata()) < 1 / 16 < max(fused.get_xdata()) < 1 / 8
+    assert axis.get_xscale() == axis.get_yscale() == "log"
+
+
+def test_figure_of_nothing_but_constants_can_be_drawn(tmp_path):
+    figure = layer_spectrum_figure([layer_spectrum("dead", torch.ones(2, 1, 1), 32)])
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000

@@ -96,7 +96,7 @@ def test_counts(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_last_image(case):
-    """The pixels that are measured and that make the centres, and the values of the pairs."""
+    """The pixels that are measured and that make the centers, and the values of the pairs."""
     _, maps = measure(case)
     last = images_of(case)[-1]
     middle = {name: image.numpy() for name, image in case.group("mid").items()}

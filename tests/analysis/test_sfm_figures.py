@@ -1,4 +1,4 @@
-"""Figures of lattices, attention and spectra: what is drawn lies where it should."""
+"""Figures of lattices and attention: what is drawn lies where it should."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,8 @@ from matplotlib.collections import LineCollection
 from PIL import Image
 from sfm_models import chain
 
-from freqfusion.analysis import (
-    StageSpectra,
-    attention_figure,
-    lattice_figure,
-    spectrum_figure,
-)
-from freqfusion.analysis.attention_figure import attention_in_image
-from freqfusion.analysis.lattice_figure import lattice_nodes
+from freqfusion.analysis import attention_figure, lattice_figure
+from freqfusion.analysis.sfm_figures import attention_in_image, lattice_nodes
 from freqfusion.layers.sfm import Mapping, MappingStack
 
 IMAGE = np.full((64, 96, 3), 120, dtype=np.uint8)
@@ -76,15 +70,6 @@ def test_lattice_is_thinned(tmp_path):
     assert saved(figure, tmp_path).std() > 1
 
 
-def test_padding_is_out_of_sight(tmp_path):
-    figure = lattice_figure(
-        IMAGE[:50, :70], [("res2", MappingStack(), still(16, 24))], covered=SIZE
-    )
-    assert figure.axes[0].get_xlim() == (-0.5, 69.5)
-    assert figure.axes[0].get_ylim() == (49.5, -0.5)
-    saved(figure, tmp_path)
-
-
 def test_attention_lies_on_the_image():
     """A peak at pixel (3, 5) of the first map is seen at 4 * (3, 5) + 1.5; its mean stays one."""
     logits = torch.zeros(1, 1, 16, 24)
@@ -121,37 +106,7 @@ def test_attention_figure(tmp_path):
     )
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert titles[:3] == ["image", "res2: 16 × 24", "res3: 8 × 12"]
-    assert len(figure.axes) == 4, "with a colour bar"
+    assert len(figure.axes) == 4, "with a color bar"
     assert saved(figure, tmp_path).std() > 1
-
-
-def test_even_attention_can_be_drawn(tmp_path):
-    figure = attention_figure(IMAGE, [("res2", MappingStack(), torch.zeros(1, 1, 16, 24))])
-    saved(figure, tmp_path)
-
-
-def test_spectrum_figure(tmp_path):
-    frequencies = torch.tensor([0.05, 0.15, 0.25, 0.35, 0.45])
-    power = torch.tensor([100.0, 10, float("nan"), 0.1, 0])
-    stages = [
-        StageSpectra("res2", frequencies, {"plain": power, "modulated": power / 2}, 0.25),
-        StageSpectra("res3", frequencies, {"plain": power}, 0.354),
-    ]
-    figure = spectrum_figure(stages)
-    first, second = figure.axes
-    drawn = [line for line in first.lines if len(line.get_xdata()) == 3]
-    assert len(drawn) == 2, "neither nan nor zero has a logarithm"
-    assert np.allclose(drawn[1].get_ydata(), [50, 5, 0.05])
-    assert any(list(line.get_xdata()) == [0.354, 0.354] for line in second.lines)
-    assert first.get_yscale() == "log"
-    assert first.get_xlim() == (0, 0.5)
-    saved(figure, tmp_path)
-
-
-def test_silent_spectrum_can_be_drawn(tmp_path):
-    saved(
-        spectrum_figure(
-            [StageSpectra("res2", torch.tensor([0.25]), {"plain": torch.zeros(1)}, 0.25)]
-        ),
-        tmp_path,
-    )
+    even = attention_figure(IMAGE, [("res2", MappingStack(), torch.zeros(1, 1, 16, 24))])
+    saved(even, tmp_path)

@@ -37,7 +37,7 @@ def test_panels_and_captions():
     wrong = 100 * (one.margin < 0).mean()
     assert f"coarse\n{wrong:.1f} % nearer to another" in titles
     assert sorted(t.split("\n")[0] for t in titles) == sorted(
-        ["image", "truth", *["coarse"] * 2, *["p2"] * 4]
+        ["image", "ground truth", *["coarse"] * 2, *["p2"] * 4]
     )
     assert {axis.get_ylabel() for axis in figure.axes} >= {"A", "B", "similarity to the own class"}
     names = [text.get_text() for axis in figure.axes if axis.get_legend()
@@ -93,11 +93,3 @@ def test_long_names_stay_in_their_panels(size):
 def test_no_maps():
     with pytest.raises(ValueError, match="no maps to draw"):
         similarity_figure(PICTURE, PICTURE, {"A": {}})
-
-
-def test_no_global_state():
-    import sys
-
-    draw({"A": {"x": maps(0)}})
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    assert pyplot is None or not pyplot.get_fignums()

@@ -198,7 +198,7 @@ class TestCounting:
     def test_without_memory_the_numbers_are_the_same(self, name):
         from benchmarks.model_zoo import count, offline_configuration, seeded_model
         from freqfusion.analysis import count_flops, count_parameters
-        from freqfusion.tools._analyze.inputs import random_image
+        from freqfusion.tools.analyze import random_image
 
         file = SCENES / f"{name}.yaml"
         cfg = offline_configuration(file)
@@ -212,7 +212,7 @@ class TestCounting:
         import torch
 
         from benchmarks.model_zoo import offline_configuration, seeded_model
-        from freqfusion.tools._analyze.inputs import random_image
+        from freqfusion.tools.analyze import random_image
 
         cfg = offline_configuration(SCENES / "instance-segmentation/mask_rcnn_r18.yaml")
         cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 70

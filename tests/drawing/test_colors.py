@@ -13,7 +13,7 @@ def distance(first, second):
     return float(np.linalg.norm(lab[0] - lab[1]))
 
 
-def test_oklab_of_known_colours():
+def test_oklab_of_known_colors():
     """White is (1, 0, 0); the values of red are those of Ottosson's article, rounded."""
     lab = to_oklab(np.array([[255, 255, 255], [255, 0, 0], [0, 0, 0]], dtype=np.float64))
     expected = [[1, 0, 0], [0.628, 0.225, 0.126], [0, 0, 0]]
@@ -38,7 +38,7 @@ def test_palette_begins_alike_and_never_ends():
     assert palette(300)[:7] == palette(7)
     assert len(set(palette(150))) == 150
     assert all(0 <= value <= 255 for color in palette(300) for value in color)
-    with pytest.raises(ValueError, match="0 or more colours, not -1"):
+    with pytest.raises(ValueError, match="0 or more colors, not -1"):
         palette(-1)
 
 
@@ -51,7 +51,7 @@ def test_shades_are_relatives():
 
 
 @pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (20, 10, 20), (0, 0, 142)])
-def test_dark_and_light_colours_have_shades_too(color):
+def test_dark_and_light_colors_have_shades_too(color):
     assert all(distance(color, shade(color, step)) > 0.02 for step in (1, 2, 3, 4, 5))
 
 

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from freqfusion.drawing import Instance, LabelMap, PanopticMap, Segment, panoptic_map
+from freqfusion.drawing import Instance, LabelMap, PanopticMap, PanopticSegment, panoptic_map
 from freqfusion.drawing.content import check_picture
 
 RED = (255, 0, 0)
 
 
 def test_panoptic_map_without_loose_ends():
-    """Segment 3 has no pixel, and the pixels of 9 belong to no segment."""
+    """PanopticSegment 3 has no pixel, and the pixels of 9 belong to no segment."""
     ids = np.array([[1, 9, 0], [2, 2, 9]])
-    content = panoptic_map(ids, [Segment(number, 0, "a", RED) for number in (1, 2, 3)])
+    content = panoptic_map(ids, [PanopticSegment(number, 0, "a", RED) for number in (1, 2, 3)])
     assert [one.id for one in content.segments] == [1, 2]
     assert content.ids.tolist() == [[1, 0, 0], [2, 2, 0]]
     assert panoptic_map(ids, []).ids.sum() == 0
@@ -26,9 +26,6 @@ def test_extent_of_a_mask():
     assert Instance(0, "a", mask).area() == 8
     assert Instance(0, "a", np.zeros((5, 7), dtype=np.bool_)).extent() is None
     assert Instance(0, "a", box=(1, 2, 4, 6)).area() == 12
-
-
-def test_caption():
     assert Instance(0, "a", score=0.876).caption == "a 88%"
     assert Instance(0, "a", is_crowd=True).caption == "a (crowd)"
 
@@ -40,7 +37,7 @@ def test_caption():
         ([[-2, 0]], ("a", "b"), r"labels span -2\.\.0"),
         ([0, 1], ("a", "b"), "height x width map of integers"),
         ([[0.0]], ("a", "b"), "not float64"),
-        ([[0]], ("a",), "1 names and 2 colours"),
+        ([[0]], ("a",), "1 names and 2 colors"),
     ],
 )
 def test_wrong_labels(labels, names, message):

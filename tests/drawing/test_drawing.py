@@ -1,4 +1,4 @@
-"""What is drawn: colours where they belong, void untouched, names inside, panels in a row."""
+"""What is drawn: colors where they belong, void untouched, names inside, panels in a row."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from freqfusion.drawing import (
     Instance,
     LabelMap,
     PanopticMap,
-    Segment,
+    PanopticSegment,
     draw_image,
     draw_instance_errors,
     draw_instances,
@@ -21,8 +21,8 @@ from freqfusion.drawing import (
     draw_semantic_errors,
     side_by_side,
 )
-from freqfusion.drawing.raster import contours, dimmed, enlargement, lay_over, line_width
-from freqfusion.drawing.text import Places, fitting, text_size, write
+from freqfusion.drawing.overlays import contours, dimmed, enlargement, line_width
+from freqfusion.drawing.panels import TextPlacer, fitting, text_size, write
 
 NAMES = ("grass", "sky", "a class with a very long name indeed")
 COLORS = ((40, 160, 60), (90, 160, 230), (200, 60, 60))
@@ -47,7 +47,7 @@ def test_enlargement(size, factor):
     assert enlargement(*size) == factor
 
 
-def test_colour_is_mixed_into_the_image_and_void_is_left():
+def test_color_is_mixed_into_the_image_and_void_is_left():
     image = photo()
     content = halves(left=0, right=-1)
     picture = draw_semantic(image, content, opacity=0.5, names=False)
@@ -78,7 +78,7 @@ def test_panoptic_things_of_a_class_differ_and_stuff_does_not():
     image = np.full((400, 400, 3), 128, dtype=np.uint8)
     ids = np.repeat(np.array([1, 2, 3, 4]), 100)[None].repeat(400, 0)
     for is_thing, count in ((True, 4), (False, 1)):
-        segments = tuple(Segment(n, 0, "car", COLORS[0], is_thing) for n in (1, 2, 3, 4))
+        segments = tuple(PanopticSegment(n, 0, "car", COLORS[0], is_thing) for n in (1, 2, 3, 4))
         picture = draw_panoptic(image, PanopticMap(ids, segments), names=False)
         middles = picture[200, 50::100]
         assert len({tuple(color) for color in middles.tolist()}) == count
@@ -94,16 +94,12 @@ def test_names_are_written_inside_their_segments():
     assert (columns >= 200).any()
     assert not ((columns > 190) & (columns < 210)).any(), "no name lies across the line"
     assert rows.min() > 100, "names are near the middle of their segments"
-
-
-def test_names_of_segments_that_are_too_small_are_left_out():
-    image = np.full((400, 400, 3), 128, dtype=np.uint8)
     labels = np.zeros((400, 400), dtype=np.int64)
     labels[10:14, 10:14] = 1
     content = LabelMap(labels, NAMES, COLORS)
     changed = (draw_semantic(image, content) != draw_semantic(image, content, names=False)).any(-1)
     assert changed[100:300, 100:300].any()
-    assert not changed[:40, :60].any()
+    assert not changed[:40, :60].any(), "too small for a name"
 
 
 def test_instances():
@@ -133,12 +129,12 @@ def test_an_instance_without_pixels_or_with_a_box_outside():
     assert draw_instance_errors(image, [outside], [empty]).shape == (384, 480, 3)
 
 
-def test_semantic_errors_have_the_colours_of_the_legend():
+def test_semantic_errors_have_the_colors_of_the_legend():
     image = np.full((400, 400, 3), 250, dtype=np.uint8)
-    truth = halves(right=-1)
-    labels = np.where(truth.labels == 0, 0, 1)
+    gt = halves(right=-1)
+    labels = np.where(gt.labels == 0, 0, 1)
     labels[50:60, 50:60] = 2
-    picture = draw_semantic_errors(image, LabelMap(labels, NAMES, COLORS), truth)
+    picture = draw_semantic_errors(image, LabelMap(labels, NAMES, COLORS), gt)
     shown = picture[55, 55].astype(int)
     distances = {
         name: np.abs(shown - np.array(color)).sum() for name, color in SEMANTIC_ERRORS.items()
@@ -146,17 +142,19 @@ def test_semantic_errors_have_the_colours_of_the_legend():
     assert min(distances, key=distances.get) == "wrong inside"
     right = picture[200, 50]
     assert right.max() < 130, "dim"
-    assert right.max() == right.min(), "grey"
+    assert right.max() == right.min(), "gray"
     void = picture[200, 300].astype(int)
     assert np.abs(void - np.array(SEMANTIC_ERRORS["void"])).max() < 20
 
 
-def test_panoptic_errors_have_the_colours_of_the_legend():
+def test_panoptic_errors_have_the_colors_of_the_legend():
     image = np.full((400, 400, 3), 128, dtype=np.uint8)
     ids = halves(left=1, right=2).labels
-    truth = PanopticMap(ids, (Segment(1, 0, "a", COLORS[0]), Segment(2, 1, "b", COLORS[1])))
-    guess = PanopticMap(np.where(ids == 1, 1, 0), (Segment(1, 0, "a", COLORS[0]),))
-    picture = draw_panoptic_errors(image, guess, truth).astype(int)
+    gt = PanopticMap(
+        ids, (PanopticSegment(1, 0, "a", COLORS[0]), PanopticSegment(2, 1, "b", COLORS[1]))
+    )
+    guess = PanopticMap(np.where(ids == 1, 1, 0), (PanopticSegment(1, 0, "a", COLORS[0]),))
+    picture = draw_panoptic_errors(image, guess, gt).astype(int)
     missed = np.array(PANOPTIC_ERRORS["missed"])
     assert np.abs(picture[200, 300] - missed).max() < 30
     assert np.abs(picture[200, 100] - dimmed(image)[0, 0]).max() < 40
@@ -173,21 +171,6 @@ def test_instance_errors_tell_matched_missed_and_spurious_apart():
     assert green.argmax() == 1
     assert blue.argmax() == 2
     assert orange.argmax() == 0
-
-
-def test_contours_have_the_width():
-    values = np.zeros((20, 20), dtype=np.int64)
-    values[:, 10:] = 1
-    for width, columns in ((1, [9]), (2, [9, 10]), (3, [8, 9, 10, 11]), (4, [8, 9, 10, 11])):
-        assert np.flatnonzero(contours(values, width)[10]).tolist() == columns
-    assert line_width(384, 480) == 2
-
-
-def test_lay_over_takes_a_colour_or_a_picture():
-    picture = np.zeros((1, 2, 3), dtype=np.uint8)
-    lay_over(picture, np.array([[True, False]]), (100, 50, 10), 0.5)
-    lay_over(picture, np.array([[False, True]]), np.full((1, 2, 3), 20, dtype=np.uint8), 1.0)
-    assert picture.tolist() == [[[50, 25, 5], [20, 20, 20]]]
 
 
 @settings(max_examples=40)
@@ -215,7 +198,7 @@ def test_text_is_cut_only_where_it_does_not_fit():
 
 
 def test_places_keep_names_apart():
-    places = Places(100, 100)
+    places = TextPlacer(100, 100)
     mask = np.ones((100, 100), dtype=np.bool_)
     first = places.find(mask, 40, 20)
     places.take((first[0], first[1], first[0] + 40, first[1] + 20))
@@ -225,7 +208,7 @@ def test_places_keep_names_apart():
     places.take((0, 0, 100, 100))
     assert places.find(mask, 40, 20) is None
     assert places.find(mask, 400, 20) is None
-    assert Places(100, 100).find(np.zeros((100, 100), dtype=np.bool_), 4, 2) is None
+    assert TextPlacer(100, 100).find(np.zeros((100, 100), dtype=np.bool_), 4, 2) is None
 
 
 def test_side_by_side():
@@ -263,3 +246,11 @@ def test_what_is_refused():
     ):
         with pytest.raises(ValueError, match="resize it to the image first"):
             drawn()
+
+
+def test_contours_have_the_width():
+    values = np.zeros((20, 20), dtype=np.int64)
+    values[:, 10:] = 1
+    for width, columns in ((1, [9]), (2, [9, 10]), (3, [8, 9, 10, 11]), (4, [8, 9, 10, 11])):
+        assert np.flatnonzero(contours(values, width)[10]).tolist() == columns
+    assert line_width(384, 480) == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from freqfusion.drawing import Instance, LabelMap, PanopticMap, Segment
+from freqfusion.drawing import Instance, LabelMap, PanopticMap, PanopticSegment
 from freqfusion.drawing.matching import (
     match_instances,
     near_contours,
@@ -22,7 +22,7 @@ def labels_of(values):
 
 def segments(*categories, crowds=()):
     return tuple(
-        Segment(number, category, "x", RED, is_crowd=number in crowds)
+        PanopticSegment(number, category, "x", RED, is_crowd=number in crowds)
         for number, category in enumerate(categories, start=1)
     )
 
@@ -42,14 +42,14 @@ def test_near_contours_is_what_a_slow_search_finds():
 
 def test_semantic_kinds():
     """The map's diagonal is 50, so that 1 pixel is near: 2 % of it."""
-    truth = np.zeros((30, 40), dtype=np.int64)
-    truth[:, 20:] = 1
-    truth[0] = -1
-    guess = truth.copy()
+    gt = np.zeros((30, 40), dtype=np.int64)
+    gt[:, 20:] = 1
+    gt[0] = -1
+    guess = gt.copy()
     guess[10, 17:20] = 1  # the nearest pixel is wrong at the boundary, two others inside
     guess[20, 5] = 2
     guess[0] = 2
-    kinds = semantic_kinds(labels_of(guess), labels_of(truth))
+    kinds = semantic_kinds(labels_of(guess), labels_of(gt))
     assert np.argwhere(kinds["boundary"]).tolist() == [[10, 19]]
     assert np.argwhere(kinds["inside"]).tolist() == [[10, 17], [10, 18], [20, 5]]
     assert kinds["void"].sum() == 40
@@ -60,9 +60,9 @@ def test_panoptic_kinds_by_hand():
 
     Predicted 2 (b) lies in the matched 1 and is spurious there; predicted 4 (a) covers 3.
     """
-    truth = PanopticMap(np.array([[1, 1, 1, 1, 2, 2, 3, 3, 0]]), segments(0, 1, 2))
+    gt = PanopticMap(np.array([[1, 1, 1, 1, 2, 2, 3, 3, 0]]), segments(0, 1, 2))
     guess = PanopticMap(np.array([[1, 1, 1, 2, 0, 1, 3, 3, 0]]), segments(0, 1, 0))
-    kinds = panoptic_kinds(guess, truth)
+    kinds = panoptic_kinds(guess, gt)
     found = {name: np.flatnonzero(mask).tolist() for name, mask in kinds.items()}
     assert found == {
         "matched": [0, 1, 2],
@@ -74,19 +74,16 @@ def test_panoptic_kinds_by_hand():
     }
 
 
-def test_border_is_where_two_found_segments_meet():
-    truth = PanopticMap(np.array([[1, 1, 1, 1, 2, 2, 2, 2, 2]]), segments(0, 1))
+def test_borders_and_crowds():
+    """A border is where two segments that are found meet; crowds are void."""
+    gt = PanopticMap(np.array([[1, 1, 1, 1, 2, 2, 2, 2, 2]]), segments(0, 1))
     guess = PanopticMap(np.array([[1, 1, 1, 2, 2, 2, 2, 2, 0]]), segments(0, 1))
-    kinds = panoptic_kinds(guess, truth)
+    kinds = panoptic_kinds(guess, gt)
     assert np.flatnonzero(kinds["border"]).tolist() == [3, 8]
     assert kinds["matched"].sum() == 7
-
-
-def test_crowds_are_void():
-    truth = PanopticMap(np.array([[1, 1, 2, 2]]), segments(0, 1, crowds=(2,)))
-    guess = PanopticMap(np.array([[1, 1, 2, 2]]), segments(0, 1))
-    kinds = panoptic_kinds(guess, truth)
-    assert np.flatnonzero(kinds["void"]).tolist() == [2, 3]
+    crowd = PanopticMap(gt.ids, segments(0, 1, crowds=(2,)))
+    kinds = panoptic_kinds(guess, crowd)
+    assert np.flatnonzero(kinds["void"]).tolist() == [4, 5, 6, 7, 8]
     assert not kinds["spurious"].any()
 
 
@@ -94,13 +91,13 @@ def test_panoptic_kinds_agree_with_the_metric():
     """They part the map, and matched pixels are there exactly where the metric has matches."""
     random = np.random.default_rng(1)
     for _ in range(20):
-        truth = random.integers(0, 4, (6, 8)).repeat(4, 0).repeat(4, 1)
-        guess = np.where(random.random(truth.shape) < 0.8, truth, random.integers(0, 4))
+        gt = random.integers(0, 4, (6, 8)).repeat(4, 0).repeat(4, 1)
+        guess = np.where(random.random(gt.shape) < 0.8, gt, random.integers(0, 4))
         shown = segments(*random.integers(0, 2, 3).tolist())
         other = segments(*random.integers(0, 2, 3).tolist())
         maps = [
             PanopticMap(ids, tuple(one for one in infos if (ids == one.id).any()))
-            for ids, infos in ((guess, shown), (truth, other))
+            for ids, infos in ((guess, shown), (gt, other))
         ]
         kinds = panoptic_kinds(*maps)
         assert (sum(mask.astype(int) for mask in kinds.values()) == 1).all()
@@ -115,7 +112,7 @@ def test_panoptic_kinds_agree_with_the_metric():
                 )
             )
         )
-        pairs = np.stack([guess, truth], axis=-1)[kinds["matched"]]
+        pairs = np.stack([guess, gt], axis=-1)[kinds["matched"]]
         matched = {tuple(pair) for pair in pairs.tolist()}
         assert len(matched) == quality.tp.sum()
 
@@ -128,13 +125,15 @@ def square(left, category=0, score=None, width=10, **more):
 
 def test_instances_match_by_mask_iou():
     """Moved by 3 of 10 the IoU is 7/13, by 4 it is 6/14."""
-    truth = [square(0), square(20), square(40, category=1)]
+    gt = [square(0), square(20), square(40, category=1)]
     guess = [square(3, score=0.6), square(24, score=0.9), square(40, score=0.8)]
-    found = match_instances(guess, truth)
+    found = match_instances(guess, gt)
     assert found.matched == ((0, 0),)
     assert set(found.spurious) == {1, 2}
     assert found.missed == (1, 2)
     assert match_instances([square(24)], [square(20)], threshold=0.4).matched == ((0, 0),)
+    # Exactly half: the small square lies in the large one.
+    assert match_instances([square(0, width=5)], [square(0)]).matched == ((0, 0),)
 
 
 def test_the_higher_score_takes_first_and_each_truth_once():
@@ -142,11 +141,6 @@ def test_the_higher_score_takes_first_and_each_truth_once():
     found = match_instances(guess, [square(0)])
     assert found.matched == ((1, 0),)
     assert found.spurious == (0,)
-
-
-def test_iou_of_exactly_half_matches():
-    """5 of 10 columns: the small square lies in the large one."""
-    assert match_instances([square(0, width=5)], [square(0)]).matched == ((0, 0),)
 
 
 def test_crowds_excuse_predictions_of_their_class():

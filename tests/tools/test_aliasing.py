@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from freqfusion.data.synthetic import write_coco
 from freqfusion.tools import aliasing
+from freqfusion.tools._model import load_model
 
 pytestmark = pytest.mark.detectron2
 
@@ -21,58 +21,16 @@ SMALL = ["INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "80", "MODEL.DEVICE
 STEPS = [("res2", "res3"), ("res3", "res4"), ("res4", "res5")]
 
 
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """Three scenes of 64 x 80, registered as the synthetic data set for this test."""
-    root = write_coco(
-        tmp_path / "data" / "synthetic",
-        num_train=0, num_val=3, size=(64, 80), workers=1, progress=False,
-    )  # fmt: skip
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(root.parent))
-    return root
-
-
-@pytest.fixture(autouse=True)
-def forget_synthetic():
-    """A registered name keeps its folder, so none is left before a test nor after it."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    def forget():
-        for name in list(DatasetCatalog.list()):
-            if name.startswith("synthetic_"):
-                DatasetCatalog.remove(name)
-                MetadataCatalog.remove(name)
-
-    forget()
-    yield
-    forget()
-
-
-def new_model(config):
-    import torch
-    from detectron2.modeling import build_model
-
-    from freqfusion.engine.setup import load_config
-
-    torch.manual_seed(0)
-    return build_model(load_config(config, ["MODEL.DEVICE", "cpu"]))
-
-
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(weights_of, tmp_path_factory):
     """A modulated model whose attention says something at random, and the same without."""
     import torch
     from sfm_models import shake_attention
 
-    folder, files = tmp_path_factory.mktemp("weights"), {}
-    for name, model in (
-        ("shaken", shake_attention(new_model(SFM))),
-        ("even", new_model(SFM)),
-        ("plain", new_model(BASELINE)),
-    ):
-        files[name] = str(folder / f"{name}.pth")
-        torch.save({"model": model.state_dict()}, files[name])
-    return files
+    path = tmp_path_factory.mktemp("weights") / "shaken.pth"
+    model = load_model(SFM, weights_of[SFM], ["MODEL.DEVICE", "cpu"])[1]
+    torch.save({"model": shake_attention(model).state_dict()}, path)
+    return {"shaken": str(path), "even": weights_of[SFM], "plain": weights_of[BASELINE]}
 
 
 @pytest.fixture
@@ -186,13 +144,13 @@ def test_options(noise, weights, tmp_path, capsys):
     assert found["rate"]["plain"]["mean"] < default["plain"]["mean"]
 
 
-def test_nothing_stays_on_the_model(noise):
+def test_nothing_stays_on_the_model(weights):
     import torch
 
-    from freqfusion.tools._aliasing.places import find_places, recorded
+    from freqfusion.tools._aliasing import find_downsampling, recorded
 
-    model = new_model(SFM).eval()
-    places = find_places(model)
+    model = load_model(SFM, weights["even"], ["MODEL.DEVICE", "cpu"])[1]
+    places = find_downsampling(model)
     image = {"image": torch.rand(3, 64, 96) * 255, "height": 64, "width": 96}
     hooks = [len(place.module._forward_pre_hooks) for place in places.steps]
     with recorded(places) as seen, torch.no_grad():
@@ -213,12 +171,9 @@ def test_known_attention_is_measured(data, weights):
 
     from freqfusion.analysis import MeasureOptions
     from freqfusion.layers.sfm import aliasing_ratio, warp_edge_target
-    from freqfusion.tools._aliasing.inputs import Reader, edges_of
-    from freqfusion.tools._aliasing.measuring import AliasingMeter
-    from freqfusion.tools._aliasing.places import find_places
-    from freqfusion.tools._model import read_config
-    from freqfusion.tools._visualize.predictor import Predictor
-    from freqfusion.tools._visualize.sources import from_dataset
+    from freqfusion.tools._aliasing import AliasingMeter, Reader, edges_of, find_downsampling
+    from freqfusion.tools._images import from_dataset
+    from freqfusion.tools._model import Predictor, read_config
 
     class Taught(nn.Module):
         """Logits whose softmax is affine in the target, but in the padding."""
@@ -234,7 +189,7 @@ def test_known_attention_is_measured(data, weights):
 
     cfg = read_config(SFM, weights["even"], SMALL)
     predictor = Predictor(cfg)
-    places = find_places(predictor.model)
+    places = find_downsampling(predictor.model)
     item = Reader(cfg, predictor, with_truth=True)(from_dataset(DATASET, 1)[0][0])
     edges, ignored = edges_of(item, (64, 96), 255)
     assert edges.shape == ignored.shape == (1, 1, 64, 96)
@@ -249,8 +204,12 @@ def test_known_attention_is_measured(data, weights):
     heads["res2"].attention = Taught(warp_edge_target(edges, (16, 24)))
     meter, seen, covered = measured()
     assert covered == (64, 96)
-    assert meter.stages["res2"].values["edges"].mean.item() == pytest.approx(1, abs=1e-4)
-    assert meter.stages["res3"].values["edges"].mean.isnan(), "even attention has none"
+    assert meter.stages["res2"].values["attention_edge_correlation"].mean.item() == pytest.approx(
+        1, abs=1e-4
+    )
+    assert meter.stages["res3"].values["attention_edge_correlation"].mean.isnan(), (
+        "even attention has none"
+    )
     assert not meter.is_still
     assert seen.maps["res2"].shape[-2:] == (16, 24)
     assert meter.stages["res2"].sizes == {(16, 20)}
@@ -260,7 +219,9 @@ def test_known_attention_is_measured(data, weights):
     there = warp_edge_target(edges, (8, 12), seen.stacks["res3"])
     assert (there - warp_edge_target(edges, (8, 12))).abs().max() > 0.05
     heads["res3"].attention = Taught(there)
-    assert measured()[0].stages["res3"].values["edges"].mean.item() == pytest.approx(1, abs=1e-4)
+    assert measured()[0].stages["res3"].values[
+        "attention_edge_correlation"
+    ].mean.item() == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["convnext", "timm_swin", "swin", "internimage"])
@@ -270,9 +231,7 @@ def test_other_backbones(kind):
     from sfm_backbones import build_pair, disturb
 
     from freqfusion.analysis import MeasureOptions
-    from freqfusion.tools._aliasing.inputs import Item
-    from freqfusion.tools._aliasing.measuring import AliasingMeter
-    from freqfusion.tools._aliasing.places import find_places
+    from freqfusion.tools._aliasing import AliasingMeter, Item, find_downsampling
 
     class Model(torch.nn.Module):
         def __init__(self, backbone):
@@ -287,7 +246,7 @@ def test_other_backbones(kind):
     plain = []
     for backbone in (bare, disturb(modulated)):
         model = Model(backbone)
-        meter = AliasingMeter(model, find_places(model), options=MeasureOptions())
+        meter = AliasingMeter(model, find_downsampling(model), options=MeasureOptions())
         meter(item)
         assert [stage.place.title for stage in meter.stages.values()] == [
             f"{one} → {other}" for one, other in STEPS
@@ -302,12 +261,7 @@ def test_other_backbones(kind):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--weights": "nowhere.pth"}, "there is no file of weights nowhere.pth"),
-        ({"--weights": None}, "there are no weights to predict with"),
-        ({"--config-file": "nowhere.yaml"}, "there is no configuration nowhere.yaml"),
         ({"--input": "nowhere.png"}, "there is no file or folder nowhere.png"),
-        ({"--input": None, "--dataset": "synthetic_x"}, "no data set 'synthetic_x' is registered"),
-        ({"--output": __file__}, "is a file; name a folder"),
         ({"--input": __file__}, "none of the 1 images could be used, see above"),
     ],
 )
@@ -339,7 +293,7 @@ def test_backbone_without_steps_is_one_sentence(noise, weights, tmp_path, capsys
 def test_model_without_backbone():
     from torch import nn
 
-    from freqfusion.tools._aliasing.places import find_places
+    from freqfusion.tools._aliasing import find_downsampling
 
     with pytest.raises(ValueError, match="Sequential has no backbone of Detectron2's kind"):
-        find_places(nn.Sequential())
+        find_downsampling(nn.Sequential())

@@ -1,7 +1,6 @@
 """The demo: its steps, what it says, and what it refuses; the whole of it when asked for."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -127,21 +126,6 @@ def test_networks_differ_in_their_fusion_only():
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_networks_take_odd_sizes(fusion):
     assert build_network(fusion, 3, seed=0)(torch.zeros(2, 3, 37, 53)).shape == (2, 3, 37, 53)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--steps", "1"], "not a whole number from 2 on"),
-        (["--seed", "-1"], "expected one argument|not a whole number from 0 on"),
-        (["--stpes", "3"], "unrecognized arguments: --stpes"),
-    ],
-)
-def test_wrong_arguments_are_one_sentence(arguments, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        demo.main(arguments)
-    assert stop.value.code == 2
-    assert re.search(message, capsys.readouterr().err)
 
 
 def test_output_that_is_a_file(without_detectron2, tmp_path, capsys):

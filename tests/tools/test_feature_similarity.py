@@ -1,4 +1,4 @@
-"""The tool that measures features: layers, padding, truth, a whole run, and its messages."""
+"""The tool that measures features: layers, padding, ground truth, a whole run, and its messages."""
 
 import json
 from collections import namedtuple
@@ -11,19 +11,19 @@ from PIL import Image
 from torch import nn
 
 from freqfusion.analysis import FeatureSimilarity, similarity_maps
-from freqfusion.data.synthetic import write_coco
-from freqfusion.drawing import PanopticMap, Segment
+from freqfusion.drawing import PanopticMap, PanopticSegment
 from freqfusion.tools import feature_similarity
-from freqfusion.tools._feature_similarity.layers import (
+from freqfusion.tools._arguments import write_json
+from freqfusion.tools._feature_similarity import (
     Layer,
+    categories,
     default_layers,
     parse_layer,
     pick,
+    record_maps,
     resolve_layers,
 )
-from freqfusion.tools._feature_similarity.recording import record_maps
-from freqfusion.tools._feature_similarity.report import Row, class_table, content, table
-from freqfusion.tools._feature_similarity.truth import categories
+from freqfusion.tools.feature_similarity import SimilarityRow, class_table, json_content, table
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r18.yaml")
@@ -32,7 +32,6 @@ DATASET = "synthetic_panoptic_val_separated"
 JOINT = "synthetic_panoptic_val"
 SMALL = ["INPUT.MIN_SIZE_TEST", "60", "INPUT.MAX_SIZE_TEST", "75", "MODEL.DEVICE", "cpu"]
 DECODER = "sem_seg_head.pixel_decoder."
-SIZE = (64, 80)
 
 
 class Pooling(nn.Module):
@@ -179,7 +178,7 @@ def test_covered_part(size, divisor):
 
 
 def test_features_lie_on_their_labels():
-    """The pooled colours of a two-coloured image are right but for a cell around the boundary."""
+    """The pooled colors of a two-colored image are right but for a cell around the boundary."""
     labels = np.zeros((61, 90), dtype=int)
     labels[:, 41:] = 1
     image = torch.zeros(3, 61, 90)
@@ -202,11 +201,11 @@ def test_a_module_that_runs_twice_gives_its_first_map():
 
 
 def test_crowds_are_void():
-    """Of a panoptic truth: things are 0.., stuff comes after them."""
+    """Of a panoptic ground truth: things are 0.., stuff comes after them."""
     red = (255, 0, 0)
     segments = (
-        Segment(1, 1, "cat", red), Segment(2, 1, "cat", red, is_crowd=True),
-        Segment(3, 2, "sky", red, is_thing=False),
+        PanopticSegment(1, 1, "cat", red), PanopticSegment(2, 1, "cat", red, is_crowd=True),
+        PanopticSegment(3, 2, "sky", red, is_thing=False),
     )  # fmt: skip
     metadata = {"thing_classes": ["dog", "cat"], "stuff_classes": ["sky"]}
     found = categories(PanopticMap(np.array([[0, 1, 2, 3]]), segments), metadata)
@@ -234,8 +233,11 @@ def result(edge_width=0):
     return scores.result()
 
 
-def test_report():
-    rows = [Row("A", "p2", "backbone:p2", 3, result(3)), Row("A", "p2", "backbone:p2", 0, result())]
+def test_table_and_file(tmp_path):
+    rows = [
+        SimilarityRow("A", "p2", "backbone:p2", 3, result(3)),
+        SimilarityRow("A", "p2", "backbone:p2", 0, result()),
+    ]
     lines = table(rows, 2).splitlines()
     assert lines[0] == "2 images"
     assert [line.split()[:4] for line in lines[3:]] == [
@@ -245,42 +247,14 @@ def test_report():
     text = class_table(rows[1], ["sky", "road", "sea"])
     assert "(road)" in text
     assert "sea" not in text
-    written = content(rows, ["sky", "road", "sea"], {"dataset": "d"})
-    assert json.loads(json.dumps(written, allow_nan=False)) == written
+    write_json(tmp_path / "a.json", json_content(rows, ["sky", "road", "sea"], {"dataset": "d"}))
+    written = json.loads((tmp_path / "a.json").read_text())
     sea = written["rows"][1]["per_class"]["sea"]
     assert (sea["pixels"], sea["intra"], sea["error_rate"]) == (0, None, None)
     road = written["rows"][1]["per_class"]["road"]
     assert road["intra"] == pytest.approx(rows[1].result.intra.mean[1])
     assert not road["error_counts"]
     assert written["rows"][1]["overall"]["inter"] is None
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """Three scenes, registered as the synthetic data sets for this test."""
-    pytest.importorskip("detectron2")
-    from rehearsed import registered_at
-
-    root = write_coco(
-        tmp_path / "data" / "synthetic",
-        num_train=0, num_val=3, size=SIZE, workers=1, progress=False,
-    )  # fmt: skip
-    with registered_at(root.parent, monkeypatch):
-        yield root
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Of a model that has learnt nothing; the plain one takes what it knows of them."""
-    from detectron2.modeling import build_model
-
-    from freqfusion.engine.setup import load_config
-
-    torch.manual_seed(0)
-    model = build_model(load_config(CONFIG, ["MODEL.DEVICE", "cpu"]))
-    path = tmp_path_factory.mktemp("weights") / "model.pth"
-    torch.save({"model": model.state_dict()}, path)
-    return str(path)
 
 
 def run(tmp_path, *arguments, dataset=DATASET):
@@ -291,8 +265,9 @@ def run(tmp_path, *arguments, dataset=DATASET):
 
 
 @pytest.mark.detectron2
-def test_two_models(data, weights, tmp_path, capsys):
+def test_two_models(data, weights_of, tmp_path, capsys):
     """Before and after the finest hop of both, on all pixels and on a band; a figure of two."""
+    weights = weights_of[CONFIG]
     models = ["--model", "ours", CONFIG, weights, "--model", "plain", PLAIN, weights]
     scores, out = run(tmp_path, *models, "--figures", "1", "--limit", "2", "--per-class")
     places = {(r["model"], r["layer"], r["edge_width"]): r for r in scores["rows"]}
@@ -321,22 +296,20 @@ def test_two_models(data, weights, tmp_path, capsys):
 
 
 @pytest.mark.detectron2
-def test_layer_is_what_the_model_gives(data, weights, tmp_path):
+def test_layer_is_what_the_model_gives(data, weights_of, tmp_path):
     """The scores of p2, of res4 and of a hop's sum are those of the maps taken by hand."""
-    from freqfusion.tools._model import load_model
-    from freqfusion.tools._visualize.predictor import Predictor
-    from freqfusion.tools._visualize.sources import read_image
+    from freqfusion.tools._images import read_image
+    from freqfusion.tools._model import Predictor, load_model
 
     names = ["p2", "res4", "joined=backbone.fpn_fusion2:1+2", "taken=backbone.fpn_output2@0"]
     settings = ["--limit", "1", "--figures", "0", "--edge-width", "0", "--labels", "semantic"]
-    scores, out = run(
-        tmp_path, "--config-file", CONFIG, "--weights", weights, *settings, "--layers", *names,
-        "--",
-    )  # fmt: skip
+    weights = weights_of[CONFIG]
+    model = ["--config-file", CONFIG, "--weights", weights]
+    scores, out = run(tmp_path, *model, *settings, "--layers", *names, "--")
     assert not list(out.glob("*.png"))
     found = {row["layer"]: row["overall"] for row in scores["rows"]}
     assert found["joined"] == pytest.approx(found["taken"])
-    cfg, model = load_model(CONFIG, weights, SMALL)
+    cfg, model = load_model(CONFIG, weights_of[CONFIG], SMALL)
     inputs = Predictor(cfg, model).inputs(read_image(sorted((data / "val").iterdir())[0]))
     image = model.preprocess_image([inputs]).tensor
     assert inputs["image"].shape[-2:] == (60, 75)
@@ -354,9 +327,10 @@ def test_layer_is_what_the_model_gives(data, weights, tmp_path):
 
 
 @pytest.mark.detectron2
-def test_truth_from_panoptic_pictures(data, weights, tmp_path):
+def test_truth_from_panoptic_pictures(data, weights_of, tmp_path):
     """Things get classes of their own, where the semantic labels of the data set have but one."""
-    one = ["--config-file", CONFIG, "--weights", weights, "--figures", "0", "--layers", "p2"]
+    model = ["--config-file", CONFIG, "--weights", weights_of[CONFIG]]
+    one = [*model, "--figures", "0", "--layers", "p2"]
     semantic, _ = run(tmp_path, *one, "--labels", "semantic", "--edge-width", "0", "--")
     panoptic, _ = run(tmp_path, *one, "--labels", "panoptic", "--edge-width", "0", "--")
     assert panoptic["rows"][0]["pixels"] == semantic["rows"][0]["pixels"]
@@ -430,9 +404,6 @@ def test_default_layers_of_a_concatenation():
     [
         ([], "there is no model; give --config-file FILE --weights FILE, or --model NAME"),
         (["--weights", "a.pth"], "--weights belongs to --config-file"),
-        (["--config-file", "absent.yaml"], "there is no configuration absent.yaml"),
-        (["--config-file", CONFIG], "there are no weights"),
-        (["--model", "a", CONFIG, "a.pth"], "there is no file of weights a.pth"),
         (["--model", "a", CONFIG, "a", "--model", "a", CONFIG, "b"], "two models are called a"),
         (["--config-file", CONFIG, "--layers", "a:"], "cannot read the layer 'a:'"),
     ],
@@ -447,42 +418,22 @@ def test_messages(arguments, message, tmp_path, capsys):
 
 
 @pytest.mark.detectron2
-def test_messages_with_a_model(data, weights, tmp_path, capsys):
-    model = ["--config-file", CONFIG, "--weights", weights, "--output", str(tmp_path / "out")]
+def test_messages_with_a_model(data, weights_of, tmp_path, capsys):
+    model = ["--config-file", CONFIG, "--weights", weights_of[CONFIG]]
+    model += ["--output", str(tmp_path / "out")]
     for arguments, message in (
         (["--dataset", "synthetic_panoptic_vall"], "is registered; did you mean synthetic"),
         (["--dataset", DATASET, "--layers", "p9"], "no module 'p9'"),
-        (["--dataset", "synthetic_instances_val"], "has no semantic or panoptic truth"),
-        (["--dataset", "synthetic_semantic_val", "--labels", "panoptic"], "has no panoptic truth"),
+        (["--dataset", "synthetic_instances_val"], "has no semantic or panoptic ground truth"),
+        (
+            ["--dataset", "synthetic_semantic_val", "--labels", "panoptic"],
+            "has no panoptic ground truth",
+        ),
     ):
         assert feature_similarity.main([*model, *arguments, "--", *SMALL]) == 2
         assert message in capsys.readouterr().err
-    truth = sorted((data / "panoptic_stuff_val").iterdir())[0]
-    Image.fromarray(np.zeros((5, 5), np.uint8)).save(truth)
+    gt = sorted((data / "panoptic_stuff_val").iterdir())[0]
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(gt)
     semantic = ["--dataset", DATASET, "--labels", "semantic"]
     assert feature_similarity.main([*model, *semantic, *SMALL]) == 2
-    assert "is 64 x 80 (height x width), but its truth is 5 x 5" in capsys.readouterr().err
-
-
-def test_output_that_is_a_file(tmp_path, capsys):
-    file = tmp_path / "file"
-    file.write_text("")
-    assert feature_similarity.main(["--dataset", "x", "--output", str(file)]) == 2
-    assert "is a file; name a folder" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--edge-width", "-1"], "'-1' is not a whole number from 0 on"),
-        (["--edge-width", "x"], "'x' is not a whole number from 0 on"),
-        (["--min-images", "0"], "not a whole number from 1 on"),
-        (["--labels", "boxes"], "invalid choice: 'boxes'"),
-        (["--model", "a", "b"], "expected 3 arguments"),
-    ],
-)
-def test_wrong_arguments(arguments, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        feature_similarity.main(["--dataset", "x", "--output", "out", *arguments])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    assert "is 64 x 80 (height x width), but its ground truth is 5 x 5" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_mistakes_are_one_sentence(ade20k, capsys, arguments, message):
 
 
 def test_declared_data_set(tmp_path, capsys):
-    """The maps are those that the scenes come with; panoptic truth alone is not enough."""
+    """The maps are those that the scenes come with; panoptic ground truth alone is not enough."""
     root = write_coco(
         tmp_path / "scenes", num_train=2, num_val=1, size=(16, 24), workers=1, progress=False
     )
@@ -92,16 +92,6 @@ def test_declared_data_set(tmp_path, capsys):
     for path in (root / "panoptic_stuff_train").iterdir():
         with Image.open(path) as expected, Image.open(root / "made" / path.name) as made:
             np.testing.assert_array_equal(np.asarray(made), np.asarray(expected))
-
-
-def test_unknown_data_set(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["voc"])
-    assert stop.value.code == 2
-    assert (
-        "'voc' is none of coco, cityscapes, ade20k, camvid, nor a declaration"
-        in capsys.readouterr().err
-    )
 
 
 def test_interruption_says_how_to_go_on(ade20k, capsys, monkeypatch):

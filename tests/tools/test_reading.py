@@ -9,8 +9,8 @@ from bad_inputs import PIXELS, deep_rgb
 from PIL import Image
 
 from freqfusion.data.reading import read_image
+from freqfusion.tools import _images
 from freqfusion.tools._app.uploads import Limits, decode_image
-from freqfusion.tools._visualize import sources
 
 pytestmark = pytest.mark.detectron2
 
@@ -50,7 +50,7 @@ def test_deep_images_are_refused_alike(mode, tmp_path):
         f"is an image of mode {mode}, whose values would be cut off at 255; save it as 8 bit grey"
         " or RGB"
     )
-    for read in (lambda: read_image(path, "BGR"), lambda: sources.read_image(path)):
+    for read in (lambda: read_image(path, "BGR"), lambda: _images.read_image(path)):
         with pytest.raises(ValueError, match=f"^{re.escape(f'{path} {sentence}')}$"):
             read()
     with pytest.raises(ValueError, match=f"^{re.escape(f'the file {sentence}')}$"):
@@ -65,5 +65,5 @@ def test_other_images_are_read_alike(mode, tmp_path):
         expected = np.asarray(picture.convert("RGB"))
     path = file_of(tmp_path, data)
     assert np.array_equal(read_image(path, "BGR")[0][..., ::-1], expected)
-    assert np.array_equal(sources.read_image(path), expected)
+    assert np.array_equal(_images.read_image(path), expected)
     assert np.array_equal(decode_image(data, LIMITS), expected)

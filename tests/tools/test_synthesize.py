@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -58,32 +56,9 @@ def test_mistakes_are_one_sentence(tmp_path, capsys, more, message):
     assert message in said.err
 
 
-@pytest.mark.parametrize("more", [["--size", "64"], ["--layout", "voc"], ["--sise", "64x64"]])
-def test_argparse_mistakes(tmp_path, capsys, more):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments(tmp_path / "out", *more))
-    assert stop.value.code == 2
-    assert "error:" in capsys.readouterr().err
-
-
 def test_size():
     assert parse_size("256x512") == (256, 512)
     assert parse_size("8X9") == (8, 9)
-
-
-def test_as_a_module_in_several_processes(tmp_path):
-    """18 scenes are enough for a pool; started as users start it."""
-    command = [sys.executable, "-m", "freqfusion.tools.synthesize"]
-    options = ["--num-train", "18", "--num-val", "0", "--size", "8x8", "--workers", "2"]
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path / "out"), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "18 scenes of 8x8" in done.stdout
-    assert len(list((tmp_path / "out/train").iterdir())) == 18
 
 
 def test_dials_detail_and_tune_are_noted(tmp_path, capsys):

@@ -8,29 +8,41 @@ from freqfusion.analysis.aliasing import (
     control_displacements,
     measure_stage,
 )
-from freqfusion.analysis.attention_figure import attention_figure
+from freqfusion.analysis.costs import (
+    Latency,
+    ParameterCount,
+    SavedMemory,
+    Spread,
+    count_parameters,
+    measure_latency,
+    peak_memory,
+    saved_for_backward,
+)
 from freqfusion.analysis.feature_similarity import ClassValues, FeatureSimilarity, SimilarityResult
-from freqfusion.analysis.flops import FlopCount, count_flops
-from freqfusion.analysis.frequency_figures import responses_figure, spectra_figure
-from freqfusion.analysis.fusion_recording import FusionPass, fusion_modules, record_fusions
-from freqfusion.analysis.image_figures import maps_figure, offsets_figure
-from freqfusion.analysis.latency import Latency, Spread, measure_latency
-from freqfusion.analysis.lattice_figure import lattice_figure
-from freqfusion.analysis.layer_spectrum_figure import (
+from freqfusion.analysis.figures import (
     LayerSpectrum,
     layer_spectrum,
     layer_spectrum_figure,
+    maps_figure,
+    offsets_figure,
+    responses_figure,
+    spectra_figure,
 )
-from freqfusion.analysis.mean_spectrum import MeanSpectrum, Spectrum, generator_spectrum
-from freqfusion.analysis.memory import SavedMemory, peak_memory, saved_for_backward
-from freqfusion.analysis.parameters import ParameterCount, count_parameters
-from freqfusion.analysis.point_similarity import point_similarity
-from freqfusion.analysis.responses import MeanResponse, Response, kernel_response
+from freqfusion.analysis.flops import FlopCount, count_flops
+from freqfusion.analysis.fusion_recording import FusionPass, fusion_modules, record_fusions
 from freqfusion.analysis.running import RunningMean
+from freqfusion.analysis.sfm_figures import attention_figure, lattice_figure
+from freqfusion.analysis.similarity import SimilarityMaps, point_similarity, similarity_maps
 from freqfusion.analysis.similarity_figure import similarity_figure
-from freqfusion.analysis.similarity_maps import SimilarityMaps, similarity_maps
-from freqfusion.analysis.spectra import radial_power_spectrum
-from freqfusion.analysis.spectrum_figure import StageSpectra, spectrum_figure
+from freqfusion.analysis.spectra import (
+    MeanResponse,
+    MeanSpectrum,
+    Response,
+    Spectrum,
+    generator_spectrum,
+    kernel_response,
+    radial_power_spectrum,
+)
 
 __all__ = [
     "ClassValues",
@@ -52,7 +64,6 @@ __all__ = [
     "Spectrum",
     "Spread",
     "StageMeasure",
-    "StageSpectra",
     "attention_edge_correlation",
     "attention_figure",
     "control_displacements",
@@ -77,5 +88,4 @@ __all__ = [
     "similarity_figure",
     "similarity_maps",
     "spectra_figure",
-    "spectrum_figure",
 ]

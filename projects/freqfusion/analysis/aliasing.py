@@ -115,7 +115,7 @@ def measure_stage(
 def control_displacements(
     logits: Tensor, *, fwhm: float, radius: int, strength: float = 1.0, rolls: int = 4
 ) -> Iterator[Tensor]:
-    """Displacements (B, 2, H, W) that attention of the same kind at wrong places would cause.
+    """Yield displacements (B, 2, H, W) that attention of the same kind elsewhere would cause.
 
     The model's own logits, rolled around the map: by half of it in both directions first, then by
     random shares between a quarter and three quarters, the same for every image. Rolling keeps the
@@ -138,7 +138,7 @@ def control_displacements(
 def attention_edge_correlation(
     logits: Tensor, edges: Tensor, counts: Tensor | None = None
 ) -> Tensor:
-    """Pearson correlation (B,) of the attention of each image with the edges of its labels.
+    """Return Pearson correlation (B,) of the attention of each image with the edges of its labels.
 
     Args:
         logits: (B, 1, H, W); their spatial softmax is the attention.
@@ -168,7 +168,7 @@ def attention_edge_correlation(
 def _versions(
     features: Tensor, modulation: Modulation | None, size: tuple[int, int], options: MeasureOptions
 ) -> Iterator[tuple[Version, Iterator[Tensor]]]:
-    """Each version, and the maps over which it is averaged, cropped to ``size``."""
+    """Return each version, and the maps over which it is averaged, cropped to ``size``."""
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     shown = _crop(features, size)
     yield "plain", iter([shown])
@@ -202,7 +202,7 @@ def _crop(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _pearson(one: Tensor, other: Tensor) -> Tensor:
-    """Of two lists of values; nan where one of them does not vary beyond rounding."""
+    """Return the correlation of two lists; nan where one of them does not vary beyond rounding."""
     one, other = one - one.mean(), other - other.mean()
     lengths = one.norm() * other.norm()
     is_even = (one.abs().max() < 1e-6) | (other.abs().max() < 1e-6) if one.numel() else True

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from freqfusion.analysis.moments import FloatArray, IntArray, Moments
-from freqfusion.analysis.resized import ResizeMode
-from freqfusion.analysis.similarity_maps import LabelMap, SimilarityMaps, similarity_maps
+from freqfusion.analysis.running import FloatArray, IntArray, Moments
+from freqfusion.analysis.similarity import LabelMap, ResizeMode, SimilarityMaps, similarity_maps
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,12 @@ class ClassValues:
 
     @property
     def overall(self) -> float:
-        """Mean of the means."""
+        """Return mean of the means."""
         return _mean(self.mean[self.counts])
 
     @property
     def overall_std(self) -> float:
-        """Mean of the standard deviations."""
+        """Return mean of the standard deviations."""
         return _mean(self.std[self.counts])
 
 
@@ -44,9 +43,9 @@ class ClassValues:
 class SimilarityResult:
     """Scores of the features of many images.
 
-    ``intra`` is the similarity of pixels to the centre of their class in the image (more is
-    better), ``inter`` that of the centres of two classes, filed under the lower one (less is
-    better), ``margin`` by how much a pixel is nearer to its own centre than to the nearest other
+    ``intra`` is the similarity of pixels to the center of their class in the image (more is
+    better), ``inter`` that of the centers of two classes, filed under the lower one (less is
+    better), ``margin`` by how much a pixel is nearer to its own center than to the nearest other
     one (more is better). ``errors`` (N,) counts the pixels that are nearer to another class, of
     ``pixels`` (N,); ``images`` are those with a measured pixel.
     """
@@ -61,19 +60,19 @@ class SimilarityResult:
 
     @property
     def error_rates(self) -> FloatArray:
-        """Part of the pixels nearer to another class, by class (N,); nan without pixels."""
+        """Return the share of pixels nearer to another class, by class (N,); nan without pixels."""
         rates: FloatArray = np.full(len(self.pixels), np.nan)
         np.divide(self.errors, self.pixels, out=rates, where=self.pixels > 0)
         return rates
 
     @property
     def class_error_rate(self) -> float:
-        """Mean of the classes' error rates, of those that count."""
+        """Return mean of the classes' error rates, of those that count."""
         return _mean(self.error_rates[self.error_counts])
 
     @property
     def pixel_error_rate(self) -> float:
-        """Part of all pixels, of the classes that count, that are nearer to another class."""
+        """Return the share of all pixels, of the classes that count, nearer to another class."""
         pixels = int(self.pixels[self.error_counts].sum())
         return int(self.errors[self.error_counts].sum()) / pixels if pixels else float("nan")
 
@@ -84,7 +83,7 @@ class FeatureSimilarity:
     Args:
         num_classes: Labels are 0 to this, less one.
         edge_width: 0 measures all pixels; a width in pixels, the band around class boundaries,
-            with centres from all pixels off the band.
+            with centers from all pixels off the band.
         ignore_label: Label of pixels that have none.
         min_images: A class counts in the overall scores when it was measured in so many images (for
             ``inter``, when it has so many pairs), or in all where there are fewer. The published
@@ -124,7 +123,7 @@ class FeatureSimilarity:
     def update(
         self, features: Tensor, labels: LabelMap, covered: tuple[float, float] = (1.0, 1.0)
     ) -> SimilarityMaps:
-        """Measure the features (C, h, w) of one image with labels (H, W); returns its maps.
+        """Measure the features (C, h, w) of one image with labels (H, W); return its maps.
 
         Raises:
             ValueError: as ``similarity_maps``, or for a label that is neither a class nor ignored;
@@ -175,7 +174,7 @@ class FeatureSimilarity:
         self.images += other.images
 
     def result(self) -> SimilarityResult:
-        """The scores of all images so far."""
+        """Return the scores of all images so far."""
         # No class can be in two images where there is only one.
         needed = max(1, min(self.min_images, self.images))
         pixels = self._intra.count.copy()
@@ -211,6 +210,6 @@ def _values(moments: Moments, counts: NDArray[np.bool_]) -> ClassValues:
 
 
 def _mean(values: FloatArray) -> float:
-    """Of the values that are not nan; nan when all are."""
+    """Return the mean of the values that are not nan; nan when all are."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")

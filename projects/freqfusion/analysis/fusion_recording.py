@@ -46,24 +46,24 @@ class FusionPass:
 
     @property
     def lr_repeated(self) -> Tensor:
-        """The coarse map at the fine size by nearest neighbours: what plain pyramids add."""
+        """Return the coarse map at the fine size by nearest neighbors: what plain pyramids add."""
         return resize_nearest(self.lr_in, (self.hr_in.shape[-2], self.hr_in.shape[-1]))
 
     def sums(self) -> tuple[Tensor, Tensor] | None:
-        """Both maps added as in a plain pyramid, and after the fusion; None for other widths."""
+        """Return the sum of both maps before and after the fusion; None for other widths."""
         if self.hr_in.shape[1] != self.lr_in.shape[1]:
             return None
         return self.hr_in + self.lr_repeated, self.hr_out + self.lr_out
 
 
 def fusion_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The fusion modules of this package in a model, by their names, in the model's order."""
+    """Return the fusion modules in a model, by their names, in the model's order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, _FUSIONS)}
 
 
 @contextmanager
 def record_fusions(model: nn.Module) -> Iterator[dict[str, FusionPass]]:
-    """Within the block, every pass fills the mapping: the last one of each module by its name.
+    """Fill the mapping with the last pass of each fusion module, by its name.
 
     The tensors are detached. The filters of a module are predicted once more for the record, so
     that a pass takes longer; its results are the same to the last bit.
@@ -92,7 +92,7 @@ def _hook(name: str, passes: dict[str, FusionPass]) -> Any:
 
 
 def _predicted(module: nn.Module, hr: Tensor, lr: Tensor) -> dict[str, Any]:
-    """What a module predicts for its two maps, by the names in ``FusionPass``."""
+    """Return what a module predicts for its two maps, by the names in ``FusionPass``."""
     size = (hr.shape[-2], hr.shape[-1])
     if isinstance(module, CarafeUpsampling):
         return {"lowpass": module.predict_kernels(lr, size)}

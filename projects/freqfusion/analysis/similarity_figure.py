@@ -1,20 +1,18 @@
-"""Similarity maps of several layers and models beside the image and its truth."""
+"""Similarity maps of several layers and models beside the image and its ground truth."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.analysis.moments import FloatArray
-from freqfusion.analysis.similarity_maps import SimilarityMaps
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from freqfusion.analysis.figures import new_figure
+from freqfusion.analysis.running import FloatArray
+from freqfusion.analysis.similarity import SimilarityMaps
 
 Picture = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -28,40 +26,35 @@ _MAX_LEGEND = 12
 
 def similarity_figure(
     image: Picture,
-    truth: Picture,
+    gt: Picture,
     maps: Maps,
     *,
     classes: Mapping[str, Color] | None = None,
     title: str = "",
-) -> Figure:
-    """How near each pixel is to its class, layer by layer and model by model.
+) -> Any:
+    """Draw how near each pixel is to its class, layer by layer and model by model.
 
-    The left column is the image and its truth; then a column for each layer, with a row for each
-    model: above, the similarity of each pixel to the centre of its class; below, the margin to the
-    nearest other centre, which is negative (red) where the pixel is nearer to another class. All
-    panels of a kind have one scale. Ignored pixels are grey.
+    The left column is the image and its ground truth; then a column for each layer, with a row for
+    each model: above, the similarity of each pixel to the center of its class; below, the margin to
+    the nearest other center, which is negative (red) where the pixel is nearer to another class.
+    All panels of a kind have one scale. Ignored pixels are gray.
 
     Args:
         image: (H, W, 3).
-        truth: (H, W, 3), the label map in the colours of its classes.
+        gt: (H, W, 3), the label map in the colors of its classes.
         maps: By model, by layer; models may have different layers.
-        classes: Names and colours for the legend, of which a dozen are shown.
+        classes: Names and colors for the legend, of which a dozen are shown.
         title: Over the figure.
 
     Returns:
         A figure of its own, which the caller saves; nothing is shown and no global state changes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     layers = list(dict.fromkeys(layer for one in maps.values() for layer in one))
     if not layers:
         raise ValueError("there are no maps to draw: give at least one model with one layer")
     height = _PANEL * image.shape[0] / image.shape[1]
     rows, columns = 2 * len(maps), 1 + len(layers)
-    size = (_PANEL * columns + 1.3, (height + 0.5) * rows + 0.6 + 0.3 * bool(title))
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(_PANEL * columns + 1.3, (height + 0.5) * rows + 0.6 + 0.3 * bool(title))
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_xticks([])
@@ -71,7 +64,7 @@ def similarity_figure(
     legend = dict(list((classes or {}).items())[:_MAX_LEGEND])
     if legend and any(np.isnan(one.own).any() for one in every):
         legend["ignored"] = _VOID_COLOR
-    _show_scene(axes[:, 0], image, truth, legend)
+    _show_scene(axes[:, 0], image, gt, legend)
     for kind, (top, style) in enumerate(_styles(every)):
         part = axes[kind * len(maps) : (kind + 1) * len(maps), 1:]
         drawn = _show_kind(part, maps, layers, height, top, style)
@@ -84,7 +77,7 @@ def similarity_figure(
 
 
 def _styles(maps: Sequence[SimilarityMaps]) -> list[tuple[str, dict[str, Any]]]:
-    """What each kind is called, and its colours with one scale for all panels."""
+    """Return what each kind is called, and its colors with one scale for all panels."""
     own = _values([one.own for one in maps])
     margin = np.abs(_values([one.margin for one in maps]))
     low = math.floor(10 * float(np.percentile(own, 2))) / 10 if own.size else 0.0
@@ -104,7 +97,7 @@ def _show_kind(
     kind: str,
     style: Mapping[str, Any],
 ) -> Any:
-    """Draw the panels of one kind; returns one of the images, for the colour bar."""
+    """Draw the panels of one kind; return one of the images, for the color bar."""
     import matplotlib as mpl
 
     colors = mpl.colormaps[style["cmap"]].with_extremes(bad=_unit(_VOID_COLOR))
@@ -125,17 +118,17 @@ def _show_kind(
 
 
 def _show_scene(
-    axes: NDArray[Any], image: Picture, truth: Picture, legend: Mapping[str, Color]
+    axes: NDArray[Any], image: Picture, gt: Picture, legend: Mapping[str, Color]
 ) -> None:
     from matplotlib.patches import Patch
 
-    for axis, picture, name in zip(axes, (image, truth), ("image", "truth"), strict=False):
+    for axis, picture, name in zip(axes, (image, gt), ("image", "ground truth"), strict=False):
         axis.imshow(picture, interpolation="nearest")
         axis.set_title(name, fontsize=8.5)
     handles = [Patch(color=_unit(color), label=name) for name, color in legend.items()]
     if not handles:
         return
-    # Under the truth, or beside nothing in the free rows of further models.
+    # Under the ground truth, or beside nothing in the free rows of further models.
     free = len(axes) > 2
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1.0 if free else -0.02)}
     axes[2 if free else 1].legend(

@@ -1,23 +1,15 @@
 """Pictures of segmentations: numpy arrays in, uint8 RGB arrays out; needs numpy and Pillow only."""
 
-from freqfusion.drawing.classes import Classes
 from freqfusion.drawing.colors import RGB, palette, shade
 from freqfusion.drawing.content import (
     VOID,
+    Classes,
     Instance,
     LabelMap,
     PanopticMap,
+    PanopticSegment,
     Picture,
-    Segment,
     panoptic_map,
-)
-from freqfusion.drawing.errors import (
-    INSTANCE_ERRORS,
-    PANOPTIC_ERRORS,
-    SEMANTIC_ERRORS,
-    draw_instance_errors,
-    draw_panoptic_errors,
-    draw_semantic_errors,
 )
 from freqfusion.drawing.matching import (
     InstanceMatches,
@@ -25,7 +17,18 @@ from freqfusion.drawing.matching import (
     panoptic_kinds,
     semantic_kinds,
 )
-from freqfusion.drawing.overlays import draw_image, draw_instances, draw_panoptic, draw_semantic
+from freqfusion.drawing.overlays import (
+    INSTANCE_ERRORS,
+    PANOPTIC_ERRORS,
+    SEMANTIC_ERRORS,
+    draw_image,
+    draw_instance_errors,
+    draw_instances,
+    draw_panoptic,
+    draw_panoptic_errors,
+    draw_semantic,
+    draw_semantic_errors,
+)
 from freqfusion.drawing.panels import side_by_side
 
 __all__ = [
@@ -39,8 +42,8 @@ __all__ = [
     "InstanceMatches",
     "LabelMap",
     "PanopticMap",
+    "PanopticSegment",
     "Picture",
-    "Segment",
     "draw_image",
     "draw_instance_errors",
     "draw_instances",

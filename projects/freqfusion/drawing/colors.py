@@ -1,4 +1,4 @@
-"""Colours: well separated ones, shades of one, and ink that can be read on it.
+"""Colors: well separated ones, shades of one, and ink that can be read on it.
 
 Distances are measured in Oklab, where equal steps look equal (B. Ottosson, "A perceptual color
 space for image processing", 2020).
@@ -39,24 +39,24 @@ _SHADES = ((0.0, 0.0), (0.13, 0.25), (-0.12, -0.25), (0.07, -0.5), (-0.06, 0.5),
 
 
 def palette(count: int) -> list[RGB]:
-    """``count`` colours far from each other, from black, from white and from grey.
+    """Return ``count`` colors far from each other, from black, from white and from gray.
 
     Each is the one farthest from all before it, so a longer palette begins with a shorter one. Past
     a few hundred they begin to repeat.
     """
     if count < 0:
-        raise ValueError(f"a palette has 0 or more colours, not {count}")
+        raise ValueError(f"a palette has 0 or more colors, not {count}")
     full = _full_palette()
     return [full[at % len(full)] for at in range(count)]
 
 
 def shade(color: RGB, step: int) -> RGB:
-    """A relative of ``color`` for the ``step``-th instance of its class; 0 is the colour itself."""
+    """Return a shade for the ``step``-th instance of a class; 0 is the color itself."""
     lighter, turn = _SHADES[step % len(_SHADES)]
     if not lighter and not turn:
         return color
     light, a, b = to_oklab(np.array(color, dtype=np.float64))
-    # A dark colour gets lighter where it cannot get darker, and the other way round.
+    # A dark color gets lighter where it cannot get darker, and the other way round.
     if (lighter < 0 and light + lighter < 0.2) or (lighter > 0 and light + lighter > 0.97):
         lighter = -lighter
     cos, sin = np.cos(turn), np.sin(turn)
@@ -66,13 +66,13 @@ def shade(color: RGB, step: int) -> RGB:
 
 
 def ink_on(color: Sequence[int]) -> RGB:
-    """Black or white, whichever stands out more on ``color``."""
+    """Return black or white, whichever stands out more on ``color``."""
     light = float(to_oklab(np.array(color, dtype=np.float64))[0])
     return BLACK if light > 0.63 else WHITE
 
 
 def to_oklab(colors: FloatArray) -> FloatArray:
-    """Lightness, green-red and blue-yellow (... x 3) of sRGB colours 0..255 (... x 3)."""
+    """Return lightness, green-red and blue-yellow (... x 3) of sRGB colors 0..255 (... x 3)."""
     share = colors / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     lab: FloatArray = np.cbrt(linear @ _TO_CONES.T) @ _TO_LAB.T
@@ -80,7 +80,7 @@ def to_oklab(colors: FloatArray) -> FloatArray:
 
 
 def from_oklab(lab: FloatArray) -> NDArray[np.uint8]:
-    """The nearest sRGB colours (... x 3, uint8) that a screen has."""
+    """Return the nearest sRGB colors (... x 3, uint8) that a screen has."""
     cones = (lab @ np.linalg.inv(_TO_LAB).T) ** 3
     linear = np.clip(cones @ np.linalg.inv(_TO_CONES).T, 0, 1)
     share = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
@@ -92,7 +92,7 @@ def _full_palette(count: int = 256) -> tuple[RGB, ...]:
     steps = np.linspace(0, 255, 18)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = to_oklab(grid)
-    # Neither grey nor glaring, and light enough to be seen in a dark picture.
+    # Neither gray nor glaring, and light enough to be seen in a dark picture.
     strength, light = np.hypot(lab[:, 1], lab[:, 2]), lab[:, 0]
     good = (strength > 0.07) & (strength < 0.21) & (light > 0.42) & (light < 0.9)
     grid, lab = grid[good], lab[good]

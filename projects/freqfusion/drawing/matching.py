@@ -18,7 +18,7 @@ Kinds = Mapping[str, Mask]
 
 @dataclass(frozen=True)
 class InstanceMatches:
-    """Places in the lists: matched (prediction, truth) pairs, spurious predictions, missed truth.
+    """Indices of matched pairs (prediction, ground truth), spurious predictions, missed objects.
 
     ``excused`` predictions lie on a crowd of their class and are neither right nor wrong.
     """
@@ -29,20 +29,20 @@ class InstanceMatches:
     excused: tuple[int, ...]
 
 
-def semantic_kinds(prediction: LabelMap, truth: LabelMap) -> Kinds:
-    """``boundary``: wrong, within 2 % of the diagonal of a true contour; ``inside``: other wrong.
+def semantic_kinds(prediction: LabelMap, gt: LabelMap) -> Kinds:
+    """Return wrong pixels: ``boundary``, within 2 % of the diagonal of a contour, and ``inside``.
 
-    Also ``void``: the truth says nothing. All other pixels are right.
+    Also ``void``: the ground truth says nothing. All other pixels are right.
     """
-    _check_sizes(prediction.labels, truth.labels)
-    void = truth.labels < 0
-    wrong = (prediction.labels != truth.labels) & ~void
-    near = near_contours(truth.labels, boundary_width(truth.labels.shape))
+    _check_sizes(prediction.labels, gt.labels)
+    void = gt.labels < 0
+    wrong = (prediction.labels != gt.labels) & ~void
+    near = near_contours(gt.labels, boundary_width(gt.labels.shape))
     return {"boundary": wrong & near, "inside": wrong & ~near, "void": void}
 
 
 def near_contours(values: IntMap, distance: int) -> Mask:
-    """Pixels with another value within ``distance`` pixels along the rows, columns or diagonals.
+    """Return pixels with another value within ``distance`` along rows, columns or diagonals.
 
     That is in a square of side 2 distance + 1, cut where the map ends.
     """
@@ -51,28 +51,28 @@ def near_contours(values: IntMap, distance: int) -> Mask:
     return ~inner[distance:-distance, distance:-distance]
 
 
-def panoptic_kinds(prediction: PanopticMap, truth: PanopticMap) -> Kinds:
-    """How each pixel fares in panoptic quality; the masks do not overlap and cover the map.
+def panoptic_kinds(prediction: PanopticMap, gt: PanopticMap) -> Kinds:
+    """Return how each pixel fares in panoptic quality; the masks part the map.
 
-    ``void``: the truth is void or a crowd, or an unmatched prediction there is excused.
+    ``void``: the ground truth is void or a crowd, or an unmatched prediction there is excused.
     ``matched``: its true and its predicted segment match. Of the others, by whether the true
     segment was found and the predicted one belongs to any: ``border`` (both: only the line between
     them is off), ``missed`` (not found), ``spurious`` (belongs to none), ``wrong`` (neither:
     something is predicted here, but of another class or of too different a shape).
     """
-    _check_sizes(prediction.ids, truth.ids)
-    categories = sorted({one.category for one in (*prediction.segments, *truth.segments)})
+    _check_sizes(prediction.ids, gt.ids)
+    categories = sorted({one.category for one in (*prediction.segments, *gt.segments)})
     index = {category: at for at, category in enumerate(categories)}
     guess, real = (
         read_segments(side, _infos(content), index)
-        for side, content in (("prediction", prediction), ("truth", truth))
+        for side, content in (("prediction", prediction), ("ground truth", gt))
     )
-    overlaps = count_overlaps(prediction.ids, guess, truth.ids, real)
+    overlaps = count_overlaps(prediction.ids, guess, gt.ids, real)
     found = match_segments(guess, real, overlaps, overlaps.truth_area.astype(np.float64))
     partner = np.full(len(real.ids), -1)
     partner[overlaps.truth[found.pairs]] = overlaps.prediction[found.pairs]
-    at_truth = real.find(truth.ids.astype(np.int64).ravel()).reshape(truth.ids.shape)
-    at_guess = guess.find(prediction.ids.astype(np.int64).ravel()).reshape(truth.ids.shape)
+    at_truth = real.find(gt.ids.astype(np.int64).ravel()).reshape(gt.ids.shape)
+    at_guess = guess.find(prediction.ids.astype(np.int64).ravel()).reshape(gt.ids.shape)
     void = (at_truth == 0) | real.crowd[at_truth]
     matched = (partner[at_truth] == at_guess) & ~void
     rest = ~void & ~matched
@@ -88,31 +88,31 @@ def panoptic_kinds(prediction: PanopticMap, truth: PanopticMap) -> Kinds:
 
 
 def match_instances(
-    predictions: Sequence[Instance], truths: Sequence[Instance], *, threshold: float = 0.5
+    predictions: Sequence[Instance], gts: Sequence[Instance], *, threshold: float = 0.5
 ) -> InstanceMatches:
     """Pairs of one class whose mask IoU, or box IoU without masks, is ``threshold`` or more.
 
-    The prediction with the highest score takes first, and takes the best truth that is left.
+    The prediction with the highest score takes first, and takes the best ground truth that is left.
     """
     matched: list[tuple[int, int]] = []
     spurious: list[int] = []
     excused: list[int] = []
-    free = {at for at, truth in enumerate(truths) if not truth.is_crowd}
-    crowds = [at for at, truth in enumerate(truths) if truth.is_crowd]
+    free = {at for at, gt in enumerate(gts) if not gt.is_crowd}
+    crowds = [at for at, gt in enumerate(gts) if gt.is_crowd]
     order = sorted(range(len(predictions)), key=lambda at: -(predictions[at].score or 0))
     for at in order:
         guess = predictions[at]
         ious = {
-            other: overlap(guess, truths[other])[0]
+            other: overlap(guess, gts[other])[0]
             for other in sorted(free)
-            if truths[other].category == guess.category
+            if gts[other].category == guess.category
         }
         best = max(ious, key=lambda other: ious[other], default=None)
         if best is not None and ious[best] >= threshold:
             matched.append((at, best))
             free.remove(best)
         elif any(
-            truths[crowd].category == guess.category and overlap(guess, truths[crowd])[1] > 0.5
+            gts[crowd].category == guess.category and overlap(guess, gts[crowd])[1] > 0.5
             for crowd in crowds
         ):
             excused.append(at)
@@ -122,7 +122,7 @@ def match_instances(
 
 
 def overlap(first: Instance, second: Instance) -> tuple[float, float]:
-    """(IoU, part of the first that lies in the second), by masks where both have one."""
+    """Return the IoU, and the part of the first in the second, by masks where both have one."""
     if first.mask is not None and second.mask is not None:
         _check_sizes(first.mask, second.mask)
         common = float(np.count_nonzero(first.mask & second.mask))
@@ -145,9 +145,9 @@ def _infos(content: PanopticMap) -> list[dict[str, Any]]:
     ]
 
 
-def _check_sizes(prediction: Any, truth: Any) -> None:
-    if prediction.shape != truth.shape:
+def _check_sizes(prediction: Any, gt: Any) -> None:
+    if prediction.shape != gt.shape:
         raise ValueError(
-            f"prediction {prediction.shape} and truth {truth.shape} differ in size; a model's"
+            f"prediction {prediction.shape} and ground truth {gt.shape} differ in size; a model's"
             " output must have the image's height and width"
         )

@@ -1,13 +1,47 @@
-"""Types of command-line arguments that several tools share."""
+"""What the command lines of several tools share: types of arguments, tables and JSON files."""
 
 import argparse
+import difflib
+import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from freqfusion.files import add_unsafe_config, write_whole
+
+
+def model_parser(
+    tool: str, description: str, *, config_required: bool = True, weights: str | None = None
+) -> argparse.ArgumentParser:
+    """Return a parser with the options of a tool that runs a model.
+
+    Without ``--weights`` it has ``weights``: those of the configuration, or random ones for "".
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m freqfusion.tools.{tool}", description=description
+    )
+    add, default = parser.add_argument, "MODEL.WEIGHTS" if weights is None else "random weights"
+    configuration = "the model's configuration (YAML)"
+    add("--config-file", required=config_required, metavar="FILE", help=configuration)
+    add_unsafe_config(parser)
+    add("--weights", default=weights, metavar="FILE", help=f"checkpoint; not given: {default}")
+    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
+    return parser
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dataset`` and ``--input``, one of which is required."""
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument("--dataset", metavar="NAME", help="a registered data set")
+    images.add_argument(
+        "--input", nargs="+", metavar="PATH", help="image files, folders or patterns like '*.jpg'"
+    )
 
 
 def number_from(lowest: int) -> Callable[[str], int]:
-    """A whole number that is not below ``lowest``."""
+    """Return the type of a whole number that is not below ``lowest``."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or int(text) < lowest:
@@ -18,7 +52,7 @@ def number_from(lowest: int) -> Callable[[str], int]:
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """One of several words; unlike ``choices`` it can be used where none may be given."""
+    """Return the type of one of several words; unlike ``choices`` it works where none is given."""
     known = tuple(names)
 
     def name(text: str) -> str:
@@ -30,7 +64,7 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``"256x512"`` -> (256, 512), height first."""
+    """Read ``"256x512"`` as (256, 512), height first."""
     match = re.fullmatch(r"(\d+)[xX](\d+)", text)
     if not match:
         raise argparse.ArgumentTypeError(
@@ -40,7 +74,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def unit_score(text: str) -> float:
-    """A number from 0 to 1."""
+    """Read a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
@@ -48,3 +82,34 @@ def unit_score(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
     return value
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean A, B?``, or nothing where no known name is like it."""
+    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def text_table(rows: Sequence[Sequence[str]], *, words: int = 1) -> list[str]:
+    """Return rows as lines, the first ``words`` columns to the left and numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if at < words else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain data as a file, null in place of numbers that are not finite."""
+    write_whole(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -8,6 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+
+from freqfusion.drawing import Picture
 from freqfusion.files import check_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -16,12 +21,12 @@ logger = logging.getLogger(__name__)
 def load_model(
     config_file: str, weights: str | None, overrides: Sequence[str] = (), *, unsafe: bool = False
 ) -> tuple[Any, Any]:
-    """The configuration and its model, in evaluation mode with its weights.
+    """Return the configuration and its model, in evaluation mode with its weights.
 
     Args:
         config_file: YAML file.
         weights: A file or address; None takes ``MODEL.WEIGHTS``; the empty string leaves the model
-            as it was initialised, and downloads nothing.
+            as it was initialized, and downloads nothing.
         overrides: ``KEY VALUE`` pairs that change the configuration.
         unsafe: Tags of the configuration may run code.
 
@@ -37,7 +42,7 @@ def load_model(
 def read_config(
     config_file: str, weights: str | None, overrides: Sequence[str] = (), *, unsafe: bool = False
 ) -> Any:
-    """The configuration on a device that is there; registers all data sets.
+    """Return the configuration on a device that is there; registers all data sets.
 
     ``weights``, unless None, come before ``MODEL.WEIGHTS``. With ``unsafe`` tags of the file may
     run code.
@@ -62,7 +67,7 @@ def read_config(
 
 
 def build_model(cfg: Any, *, needs_weights: bool = True) -> Any:
-    """The model of a configuration with the weights of ``MODEL.WEIGHTS``, in evaluation mode.
+    """Return the model of a configuration with its weights, in evaluation mode.
 
     Raises:
         ValueError: if there are no weights though they are needed, no such file, or no parameter of
@@ -84,7 +89,7 @@ def build_model(cfg: Any, *, needs_weights: bool = True) -> Any:
 
 @contextmanager
 def padded_sizes(model: Any) -> Iterator[list[tuple[int, int]]]:
-    """Within the block, the list fills with height and width of what the backbone is given.
+    """Fill the list with height and width of what the backbone is given within the block.
 
     It stays empty for a model without a backbone.
     """
@@ -103,7 +108,7 @@ def padded_sizes(model: Any) -> Iterator[list[tuple[int, int]]]:
 
 
 def check_weights(weights: str) -> None:
-    """ValueError where no weights are named, or a file that is not there or is refused."""
+    """Raise ValueError where no weights are named, or a file is not there or is refused."""
     if not weights:
         raise ValueError(
             "there are no weights to predict with; give --weights FILE, or MODEL.WEIGHTS FILE at"
@@ -116,7 +121,7 @@ def check_weights(weights: str) -> None:
 
 
 def metadata_of(cfg: Any) -> Any:
-    """Of the data set that the configuration tests on: it names the model's classes."""
+    """Return the metadata of the data set to test on, which name the model's classes."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
@@ -124,3 +129,37 @@ def metadata_of(cfg: Any) -> Any:
             return MetadataCatalog.get(name)
     logger.warning("DATASETS.TEST names no registered data set: classes are called by numbers")
     return {}
+
+
+class Predictor:
+    """Runs a model on one RGB image at a time, resized as in Detectron2's evaluation.
+
+    ``model`` is built from the configuration unless it is given.
+
+    Raises:
+        ValueError: if there are no weights, or no such file.
+    """
+
+    def __init__(self, cfg: Any, model: Any | None = None) -> None:
+        from detectron2.data.transforms import ResizeShortestEdge
+
+        self.model = build_model(cfg) if model is None else model
+        self.format: str = cfg.INPUT.FORMAT
+        shortest = [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST]
+        self.resize = ResizeShortestEdge(shortest, cfg.INPUT.MAX_SIZE_TEST)
+
+    def __call__(self, image: Picture) -> dict[str, Any]:
+        """Return the model's output at the size of the image, height x width x 3 in RGB."""
+        with torch.no_grad():
+            output: dict[str, Any] = self.model([self.inputs(image)])[0]
+        return output
+
+    def inputs(self, image: Picture) -> dict[str, Any]:
+        """Return what the model takes of an image, height x width x 3 in RGB."""
+        from detectron2.data.detection_utils import convert_PIL_to_numpy
+
+        height, width = image.shape[:2]
+        channels = convert_PIL_to_numpy(Image.fromarray(image), self.format)
+        resized = self.resize.get_transform(channels).apply_image(channels)
+        planes = np.ascontiguousarray(resized.transpose(2, 0, 1)).astype(np.float32)
+        return {"image": torch.from_numpy(planes), "height": height, "width": width}

@@ -129,7 +129,7 @@ def build_network(fusion: str, num_classes: int, seed: int) -> EncoderDecoder:
 
 
 def compare_fusions(demo: TorchDemo, figure: Path) -> tuple[dict[str, Any], str]:
-    """Train and measure both networks and draw them; returns the numbers and a table of them."""
+    """Train and measure both networks and draw them; return the numbers and a table of them."""
     # One thread each: two networks on two cores finish sooner than one after the other on both.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(FUSIONS), mp_context=context) as pool:

@@ -17,8 +17,7 @@ from freqfusion.tools._app.server import ViewerServer
 from freqfusion.tools._app.uploads import Limits
 from freqfusion.tools._app.viewer import Viewer
 from freqfusion.tools._arguments import number_from, unit_score
-from freqfusion.tools._model import check_weights, metadata_of, read_config
-from freqfusion.tools._visualize.predictor import Predictor
+from freqfusion.tools._model import Predictor, check_weights, metadata_of, read_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,6 @@ and whether they fit it.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from freqfusion.data.validation import ERROR, NOTE, DatasetIssue, DatasetReport, check_datasets
 from freqfusion.files import add_unsafe_config
-from freqfusion.tools._arguments import number_from
+from freqfusion.tools._arguments import number_from, write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,7 +106,7 @@ def _write(path: Path, report: DatasetReport) -> None:
         **{f"{severity}s": count for severity, count in counts.items()},
         "findings": [asdict(issue) for issue in report.issues],
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(path, content)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,11 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from freqfusion.tools._arguments import number_from
+from freqfusion.tools._arguments import number_from, write_json
 from freqfusion.tools._torch_demo import TorchDemo, compare_fusions
 
 CONFIG = Path("configs/synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r18.yaml")
@@ -32,78 +31,51 @@ NOTE = "demo.json"
 MARKS = ("datasets/synthetic", NOTE)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the parts of the demo go."""
-
-    root: Path
-
-    @property
-    def datasets(self) -> Path:
-        """What DETECTRON2_DATASETS is set to."""
-        return self.root / "datasets"
-
-    @property
-    def run(self) -> Path:
-        """Weights, log and scores."""
-        return self.root / "run"
-
-    @property
-    def pictures(self) -> Path:
-        """Predictions beside the truth."""
-        return self.root / "pictures"
-
-    @property
-    def curves(self) -> Path:
-        """Losses and scores over the steps."""
-        return self.root / "curves.png"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit code: 0, or 2 for what the user can mend."""
+    """Run the demo; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
-    places = Places(options.output)
+    root = options.output
     try:
         if importlib.util.find_spec("detectron2") is None:
-            note, summary = _without_detectron2(places, options)
+            note, summary = _without_detectron2(root, options)
         else:
-            note, summary = _with_detectron2(places, options)
+            note, summary = _with_detectron2(root, options)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
-    (places.root / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    write_json(root / NOTE, note)
     print(summary)
     return 0
 
 
-def _with_detectron2(places: Places, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Train, measure and draw a panoptic model; returns the numbers and what to print."""
+def _with_detectron2(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Train, measure and draw a panoptic model; return the numbers and what to print."""
     started = time.perf_counter()
     _check_checkout()
-    _clear(places.root)
-    _synthesize(places, options)
+    _clear(root)
+    _synthesize(root, options)
     trained = time.perf_counter()
-    _train(places, options)
+    _train(root, options)
     trained = time.perf_counter() - trained
-    _draw(places, options)
-    scores = _scores(places)
+    _draw(root, options)
+    scores = _scores(root)
     note = {"seconds": time.perf_counter() - started, "training_seconds": trained, **scores}
-    return note, _summary(places, note)
+    return note, _summary(root, note)
 
 
-def _without_detectron2(places: Places, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Train, measure and draw two networks in plain torch; returns the same."""
+def _without_detectron2(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Train, measure and draw two networks in plain torch; return the same."""
     print(
         "Detectron2 is not installed, so this is the comparison of two networks in plain torch"
         " instead. 'make install' installs Detectron2; python -m freqfusion.tools.doctor tells"
         " more."
     )
-    _clear(places.root)
-    figure = places.root / "comparison.png"
+    _clear(root)
+    figure = root / "comparison.png"
     given = {name: getattr(options, name) for name in ("steps", "train", "val", "pictures")}
     known = {name: value for name, value in given.items() if value is not None}
     note, summary = compare_fusions(TorchDemo(options.seed, **known), figure)
-    return note, f"{summary}\n\nFigure:  {figure}\nNumbers: {places.root / NOTE}"
+    return note, f"{summary}\n\nFigure:  {figure}\nNumbers: {root / NOTE}"
 
 
 def _check_checkout() -> None:
@@ -121,41 +93,48 @@ def _clear(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
 
 
-def _synthesize(places: Places, options: argparse.Namespace) -> None:
+def _synthesize(root: Path, options: argparse.Namespace) -> None:
     scenes = ["--num-train", str(options.train or 400), "--num-val", str(options.val or 40)]
-    output = ["--output", str(places.datasets / "synthetic"), "--size", SIZE, "--detail", "simple"]
+    output = [
+        "--output",
+        str(root / "datasets" / "synthetic"),
+        "--size",
+        SIZE,
+        "--detail",
+        "simple",
+    ]
     seed = ["--seed", str(options.seed)]
-    _run(places, ["-m", "freqfusion.tools.synthesize", *output, *scenes, *seed])
+    _run(root, ["-m", "freqfusion.tools.synthesize", *output, *scenes, *seed])
 
 
-def _train(places: Places, options: argparse.Namespace) -> None:
-    keys = ["OUTPUT_DIR", str(places.run), "SEED", str(options.seed + 1)]
+def _train(root: Path, options: argparse.Namespace) -> None:
+    keys = ["OUTPUT_DIR", str(root / "run"), "SEED", str(options.seed + 1)]
     if options.steps:
         keys += ["SOLVER.MAX_ITER", str(options.steps)]
-    _run(places, ["train_net.py", "--config-file", str(CONFIG), *keys])
+    _run(root, ["train_net.py", "--config-file", str(CONFIG), *keys])
 
 
-def _draw(places: Places, options: argparse.Namespace) -> None:
-    weights = ["--weights", str(places.run / "model_final.pth")]
+def _draw(root: Path, options: argparse.Namespace) -> None:
+    weights = ["--weights", str(root / "run" / "model_final.pth")]
     chosen = ["--dataset", DATASET, "--limit", str(options.pictures or 12)]
-    output = ["--output", str(places.pictures)]
+    output = ["--output", str(root / "pictures")]
     config = ["--config-file", str(CONFIG)]
-    _run(places, ["-m", "freqfusion.tools.visualize", *config, *weights, *chosen, *output])
-    _run(places, ["-m", "freqfusion.tools.plot_metrics", str(places.run), "--output",
-                  str(places.curves)])  # fmt: skip
+    _run(root, ["-m", "freqfusion.tools.visualize", *config, *weights, *chosen, *output])
+    _run(root, ["-m", "freqfusion.tools.plot_metrics", str(root / "run"), "--output",
+                  str(root / "curves.png")])  # fmt: skip
 
 
-def _run(places: Places, command: Sequence[str]) -> None:
+def _run(root: Path, command: Sequence[str]) -> None:
     """Run a step with the interpreter of this process, shown as a user would type it."""
     print(f"\n$ python {' '.join(command)}", flush=True)
-    variables = os.environ | {"DETECTRON2_DATASETS": str(places.datasets)}
+    variables = os.environ | {"DETECTRON2_DATASETS": str(root / "datasets")}
     answer = subprocess.run([sys.executable, *command], env=variables, check=False)
     if answer.returncode:
         raise RuntimeError(f"the step above ended with exit status {answer.returncode}")
 
 
-def _scores(places: Places) -> dict[str, float]:
-    content = json.loads((places.run / "results.json").read_text(encoding="utf-8"))
+def _scores(root: Path) -> dict[str, float]:
+    content = json.loads((root / "run" / "results.json").read_text(encoding="utf-8"))
     scores: Mapping[str, Any] = content["datasets"][DATASET]
     return {
         "PQ": scores["panoptic_seg"]["PQ"],
@@ -167,7 +146,7 @@ def _scores(places: Places) -> dict[str, float]:
     }
 
 
-def _summary(places: Places, note: Mapping[str, float]) -> str:
+def _summary(root: Path, note: Mapping[str, float]) -> str:
     numbers = [f"{name:<14}{note[name]:6.1f}" for name in note if not name.endswith("seconds")]
     seconds = note["seconds"], note["training_seconds"]
     return "\n".join(
@@ -177,10 +156,10 @@ def _summary(places: Places, note: Mapping[str, float]) -> str:
             f"{seconds[1]:.0f} s of them training and evaluation):",
             *(f"  {line}" for line in numbers),
             "",
-            f"pictures  {places.pictures / 'index.html'}",
-            f"curves    {places.curves}",
-            f"run       {places.run} (weights, log, metrics.json, results.json)",
-            f"scenes    {places.datasets / 'synthetic'}",
+            f"pictures  {root / 'pictures' / 'index.html'}",
+            f"curves    {root / 'curves.png'}",
+            f"run       {root / 'run'} (weights, log, metrics.json, results.json)",
+            f"scenes    {root / 'datasets' / 'synthetic'}",
         ]
     )
 

@@ -1,7 +1,7 @@
 """A trained model as an ONNX file: ``python -m freqfusion.tools.export --config-file X ...``.
 
 The file takes images (B, 3, H, W) as they are, float32 from 0 to 255 in the model's channel order,
-of any size; normalisation and padding are inside. Semantic segmentors and the semantic branch of
+of any size; normalization and padding are inside. Semantic segmentors and the semantic branch of
 Panoptic FPN give logits ``sem_seg`` at the image's size; R-CNNs the maps of their pyramid and the
 logits and deltas of their proposal network; Mask2Former classes and masks of its queries (masks at
 a quarter of the padded image) and, with MODEL.MASK2FORMER.TEST.SEMANTIC_ON, scores ``sem_seg``. It
@@ -17,17 +17,20 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from freqfusion.files import add_unsafe_config
+import torch
+
+from freqfusion.tools._arguments import model_parser
 from freqfusion.tools._model import build_model, metadata_of, read_config
+from freqfusion.tools._onnx import ExportedPart
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SMALLEST_SIDE = 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export; the exit code: 0, 1 where the file differs, 2 for what the user can mend."""
+    """Export; return the exit code: 0, 1 where the file differs, 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         return run(options)
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Export and compare; prints what was written and how far it is from the model."""
     from freqfusion import __version__
-    from freqfusion.tools._export.parts import part_of
+    from freqfusion.tools._onnx import part_of
 
     _check(options)
     cfg = read_config(
@@ -66,8 +69,7 @@ def write(part: Any, metadata: dict[str, str], options: argparse.Namespace) -> i
     """Write the file of a part of a model and compare it; the exit code, 0 or 1."""
     import onnx
 
-    from freqfusion.tools._export.comparing import compare, sizes_around
-    from freqfusion.tools._export.graph import foreign_domains, to_onnx
+    from freqfusion.tools._onnx import foreign_domains, to_onnx
 
     model = to_onnx(part, options.opset, metadata)
     foreign = foreign_domains(model)
@@ -94,10 +96,10 @@ def write(part: Any, metadata: dict[str, str], options: argparse.Namespace) -> i
 
 
 def classes(cfg: Any, metadata: Any) -> dict[str, str]:
-    """Names and colours of the semantic classes and the things, as JSON."""
+    """Return names and colors of the semantic classes and the things, as JSON."""
     import numpy as np
 
-    from freqfusion.drawing.classes import Classes
+    from freqfusion.drawing.content import Classes
 
     known = Classes(metadata)
     labels = known.label_map(np.zeros((1, 1), np.int64), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
@@ -126,7 +128,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _opset(text: str) -> int:
-    from freqfusion.tools._export.graph import OPSETS
+    from freqfusion.tools._onnx import OPSETS
 
     if not text.isdecimal() or not OPSETS[0] <= int(text) <= OPSETS[1]:
         raise argparse.ArgumentTypeError(
@@ -146,21 +148,80 @@ def _tolerance(text: str) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m freqfusion.tools.export",
-        description="Write a model as ONNX for images of any size, and compare it with the model.",
+    parser = model_parser(
+        "export", "Write a model as ONNX for images of any size, and compare it with the model."
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
-    add_unsafe_config(parser)
-    add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     add("--output", type=Path, required=True, metavar="FILE", help="the ONNX file to write")
     add("--size", type=_size, default=(256, 320), metavar="HxW", help="sizes to compare at lie "
         "around this; 256x320")  # fmt: skip
     add("--opset", type=_opset, default=18, metavar="N", help="version of the operators; 18")
     add("--tolerance", type=_tolerance, default=1e-3, metavar="D", help="of outputs; 0.001")
-    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser
+
+
+class Difference(NamedTuple):
+    """The greatest difference at one size, and the output that has it.
+
+    Attributes:
+        size: Height and width of the image.
+        output: Name of the output.
+        value: The greatest absolute difference; in an output whose greatest number is above one, as
+            a part of that number, since features may have any scale.
+    """
+
+    size: tuple[int, int]
+    output: str
+    value: float
+
+
+def sizes_around(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return three sizes: the given one, a smaller one with both sides odd, a taller one."""
+    height, width = size
+    return [size, ((height * 3 // 4) | 1, (width // 2) | 1), ((height * 5 // 4) | 1, width)]
+
+
+def compare(part: ExportedPart, file: Path, sizes: list[tuple[int, int]]) -> list[Difference]:
+    """Run both on an image of noise for each size.
+
+    Raises:
+        RuntimeError: if onnxruntime cannot run the file, or an output has another shape.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    return [_difference(part, session, _image(size, generator)) for size in sizes]
+
+
+def _image(size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+    return 255 * torch.rand(1, 3, *size, generator=generator)
+
+
+def _difference(part: ExportedPart, session: Any, image: torch.Tensor) -> Difference:
+    size = (image.shape[-2], image.shape[-1])
+    try:
+        found = session.run(None, {"image": image.numpy()})
+    except Exception as error:  # onnxruntime's own classes
+        raise RuntimeError(
+            f"onnxruntime cannot run the file for an image of {size[0]}x{size[1]}: {error}"
+        ) from error
+    expected = part.reference(image.to(part.model.pixel_mean.device))
+    worst = Difference(size, "", -1.0)
+    for output, actual, wanted in zip(part.outputs, found, expected, strict=True):
+        if actual.shape != tuple(wanted.shape):
+            raise RuntimeError(
+                f"{output.name} has the shape {actual.shape} instead of {tuple(wanted.shape)} for "
+                f"an image of {size[0]}x{size[1]}"
+            )
+        scale = max(wanted.abs().max().item(), 1.0)
+        value = (torch.from_numpy(actual) - wanted.cpu()).abs().max().item() / scale
+        # What is not a number must not pass for small.
+        if not value <= worst.value:
+            worst = Difference(size, output.name, value)
+    return worst
 
 
 if __name__ == "__main__":

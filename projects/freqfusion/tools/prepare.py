@@ -34,7 +34,7 @@ PREPARATIONS: dict[str, tuple[str, Callable[..., list[Derived]]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare one data set; returns the exit code: 0, or 2 for what the user can mend."""
+    """Prepare one data set; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     started = time.perf_counter()
     try:

@@ -6,28 +6,58 @@ single HTML file with all pictures inside, which needs no network. What does not
 is left out, and the page says why.
 """
 
+from __future__ import annotations
+
 import argparse
+import html
+import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from freqfusion.files import add_unsafe_config, write_whole
-from freqfusion.tools._arguments import number_from, one_of
-from freqfusion.tools._model import check_weights, load_model
-from freqfusion.tools._report.context import Context
-from freqfusion.tools._report.page import render_report
-from freqfusion.tools._report.section import Section
-from freqfusion.tools._report.sections import SECTIONS
-from freqfusion.tools._visualize.predictor import Predictor
-from freqfusion.tools._visualize.sources import Source, from_dataset, read_image
+from freqfusion.analysis import MeasureOptions
+from freqfusion.drawing import RGB
+from freqfusion.files import write_whole
+from freqfusion.tools._aliasing import AliasingMeter, Reader
+from freqfusion.tools._arguments import model_parser, number_from, one_of
+from freqfusion.tools._feature_similarity import Drawing, Measurement, default_layers, read_scenes
+from freqfusion.tools._images import ImageSource, from_dataset, read_image
+from freqfusion.tools._model import Predictor, check_weights, load_model
+from freqfusion.tools._page import (
+    REPORT_STYLE,
+    EmbeddedImage,
+    ReportSection,
+    document,
+    from_figure,
+    from_picture,
+    image_html,
+    paragraphs,
+    table,
+)
+from freqfusion.tools._report_fusion import ReportContext, kernels, offsets, spectra
+from freqfusion.tools.aliasing import aliasing_notes, aliasing_rows, image_figures, stage_spectra
+from freqfusion.tools.analyze import analyze, cost_notes, cost_rows, cost_summary
+from freqfusion.tools.feature_similarity import SimilarityRow, build_figures, cells
+from freqfusion.tools.plot_metrics import FILE_NAME, build_figure, choose, read_runs
+from freqfusion.tools.visualize import MAIN_SCORE, Scores, draw_source, legends
 
 logger = logging.getLogger(__name__)
 
+_KEYS = "<kbd>j</kbd> <kbd>k</kbd> next, previous section"
+_RESULTS = "results.json"
+_SMOOTH = 20
+_THRESHOLD = 0.5
+_EDGE_WIDTHS = (0, 3)
+# A class counts in the means from so many images on, as in the tool for similarity alone.
+_MIN_IMAGES = 2
+_DEPTH = 2
+_SIZE = (512, 512)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; returns the exit code: 0, or 2 for what the user can mend."""
+    """Write the page; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         _check(options)
@@ -48,8 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make(context: Context, names: Sequence[str]) -> tuple[dict[str, Section], dict[str, str]]:
-    """The named sections, and the reasons of those that there cannot be."""
+def make(
+    context: ReportContext, names: Sequence[str]
+) -> tuple[dict[str, ReportSection], dict[str, str]]:
+    """Return the named sections, and the reasons of those that there cannot be."""
     from tqdm import tqdm
 
     sections, left_out = {}, {}
@@ -61,11 +93,11 @@ def make(context: Context, names: Sequence[str]) -> tuple[dict[str, Section], di
     return sections, left_out
 
 
-def _context(options: argparse.Namespace) -> Context:
+def _context(options: argparse.Namespace) -> ReportContext:
     cfg, model = load_model(
         options.config_file, options.weights, options.opts, unsafe=options.allow_unsafe_config
     )
-    context = Context(
+    context = ReportContext(
         options.config_file,
         cfg,
         Predictor(cfg, model),
@@ -90,8 +122,8 @@ def _context(options: argparse.Namespace) -> Context:
     return context
 
 
-def _readable(sources: Sequence[Source]) -> list[Source]:
-    """Without the images that cannot be read; ValueError where none can."""
+def _readable(sources: Sequence[ImageSource]) -> list[ImageSource]:
+    """Leave out the images that cannot be read; ValueError where none can."""
     found = []
     for source in sources:
         try:
@@ -104,7 +136,7 @@ def _readable(sources: Sequence[Source]) -> list[Source]:
     return found
 
 
-def _notes(context: Context) -> list[str]:
+def _notes(context: ReportContext) -> list[str]:
     from freqfusion import __version__
 
     notes = [
@@ -120,7 +152,7 @@ def _notes(context: Context) -> list[str]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """ValueError, before the model is built, for what cannot work."""
+    """Raise ValueError, before the model is built, for what cannot work."""
     if options.output.is_dir():
         raise ValueError(f"--output {options.output} is a folder; name a file such as report.html")
     if options.run is not None and not options.run.is_dir():
@@ -130,14 +162,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m freqfusion.tools.report",
-        description="Write one offline HTML page about one trained model.",
-    )
+    parser = model_parser("report", "Write one offline HTML page about one trained model.")
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
-    add_unsafe_config(parser)
-    add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     add("--run", type=Path, metavar="DIR", help="output folder of its training")
     add("--dataset", metavar="NAME", help="registered data set; not given: the first to test on")
     add("--output", type=Path, required=True, metavar="FILE", help="the page, *.html")
@@ -158,8 +184,227 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"some of {', '.join(SECTIONS)}; not given: all",
     )
-    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser
+
+
+def render_report(
+    title: str,
+    notes: Sequence[str],
+    sections: Mapping[str, ReportSection],
+    left_out: Mapping[str, str],
+) -> str:
+    """Return the whole page.
+
+    Args:
+        title: Of the page.
+        notes: Facts for the head.
+        sections: By their ids, in order.
+        left_out: Why, by the name of each section that there is not.
+    """
+    entries = [(name, section.title) for name, section in sections.items()]
+    body = [_article(name, section) for name, section in sections.items()]
+    if left_out:
+        entries.append(("left-out", "Left out"))
+        lines = (f"<li><b>{html.escape(k)}</b>: {html.escape(v)}</li>" for k, v in left_out.items())
+        body.append(_article("left-out", ReportSection("Left out", f"<ul>{''.join(lines)}</ul>")))
+    links = "".join(f'<li><a href="#{name}">{html.escape(said)}</a></li>' for name, said in entries)
+    contents = (
+        f'<nav aria-label="contents"><details open><summary>Contents</summary><ol>{links}</ol>'
+        "</details></nav>"
+    )
+    return document(title, notes, "\n".join(body), before=contents, keys=_KEYS, style=REPORT_STYLE)
+
+
+def _article(name: str, section: ReportSection) -> str:
+    pictures = "\n".join(
+        image_html(image, f"{name}-{number}") for number, image in enumerate(section.images, 1)
+    )
+    return (
+        f'<article id="{name}" tabindex="0" aria-labelledby="{name}-title">'
+        f'<h2 id="{name}-title">{html.escape(section.title)}</h2>{section.body}{pictures}</article>'
+    )
+
+
+def results(context: ReportContext) -> ReportSection:
+    """Show the scores of ``results.json``: a table for each task, those of classes apart."""
+    run = _run(context)
+    path = run / _RESULTS
+    if not path.is_file():
+        raise ValueError(f"{run} has no {_RESULTS}; train_net.py writes it after an evaluation")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        iteration = content.get("iteration")
+        tables = [
+            _task_tables(f"{dataset}, {task}", scores)
+            for dataset, tasks in content["datasets"].items()
+            for task, scores in tasks.items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as the scores by data set and task that train_net.py writes:"
+            f" {error}"
+        ) from error
+    said = f"After {iteration} iterations, in percent." if iteration else "In percent."
+    return ReportSection("Results", paragraphs(said) + "".join(tables))
+
+
+def curves(context: ReportContext) -> ReportSection:
+    """Draw losses, learning rate and scores over the training."""
+    run = _run(context)
+    if not (run / FILE_NAME).is_file():
+        raise ValueError(f"{run} has no {FILE_NAME}, which training writes")
+    runs = read_runs([run])
+    figure = build_figure(runs, choose(runs[0].series, ()), _SMOOTH)
+    return ReportSection(
+        "Training", images=[from_figure(figure, "losses, learning rate and scores")]
+    )
+
+
+def _run(context: ReportContext) -> Path:
+    if context.run is None:
+        raise ValueError("no run is given; name the output folder of the training with --run")
+    return context.run
+
+
+def _task_tables(title: str, scores: Mapping[str, float | None]) -> str:
+    """Return a table of mean scores and one of classes, called ``IoU-sky``, a row each."""
+    means = {name: value for name, value in scores.items() if "-" not in name}
+    by_class: dict[str, dict[str, float | None]] = {}
+    for name, value in scores.items():
+        metric, dash, group = name.partition("-")
+        if dash:
+            by_class.setdefault(group, {})[metric] = value
+    body = ""
+    if means:
+        body += table([["", *means], ["all", *map(_number, means.values())]], title=title)
+    if by_class:
+        metrics = list(dict.fromkeys(name for values in by_class.values() for name in values))
+        rows = [
+            [group, *(_number(values.get(name)) for name in metrics)]
+            for group, values in by_class.items()
+        ]
+        inner = table([["class", *metrics], *rows], title=f"{title}, by class")
+        body += f"<details><summary>By class ({len(rows)})</summary>{inner}</details>"
+    return body
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def predictions(context: ReportContext) -> ReportSection:
+    """Draw the first images with ground truth, prediction and errors, for each task."""
+    images: list[EmbeddedImage] = []
+    classes: dict[str, RGB] = {}
+    tasks: dict[str, Scores] = {}
+    for source in context.images()[: context.examples]:
+        strips = draw_source(
+            source,
+            context.predictor,
+            context.metadata,
+            tuple(MAIN_SCORE),
+            score_threshold=_THRESHOLD,
+        )
+        classes |= strips.classes
+        tasks |= strips.scores
+        for task, picture in strips.pictures.items():
+            title = f"{source.path.name}, {task}"
+            images.append(from_picture(picture, title, strips.scores.get(task)))
+    if not images:
+        raise ValueError("the model gives nothing that can be drawn")
+    said = f"The first {min(context.examples, len(context.sources))} images of {context.dataset};"
+    said += f" instances with a score of {_THRESHOLD:g} or more."
+    return ReportSection("Predictions", paragraphs(said) + legends(classes, list(tasks)), images)
+
+
+def similarity(context: ReportContext) -> ReportSection:
+    """Show how well features separate classes before and after the finest fusion."""
+    layers = default_layers(context.model)
+    if not layers:
+        raise ValueError("the model has neither a fusion nor outputs of a backbone to compare")
+    measurement = Measurement(context.predictor, layers, _EDGE_WIDTHS, _MIN_IMAGES)
+    drawings: list[Drawing] = []
+    for number, scene in enumerate(read_scenes(context.images(), context.metadata, None)):
+        drawn = measurement.add(scene, drawn=number < context.examples)
+        drawings += [drawn] if drawn else []
+    places = {layer.label: str(layer) for layer in layers}
+    rows = [
+        SimilarityRow("", label, places[label], width, scores.result())
+        for (label, width), scores in measurement.scores.items()
+    ]
+    body = paragraphs(
+        "IntraSim: cosine of pixels to the center of their class; InterSim: of the centers of"
+        " different classes; margin: how much nearer a pixel is to its own center than to the"
+        " nearest other one. A band of 3 are the pixels along class boundaries.",
+    )
+    body += table([row[1:] for row in cells(rows)], words=2, title="feature similarity")
+    layer_names = ", ".join(f"{label} is {place}" for label, place in places.items())
+    body += paragraphs(f"{len(context.sources)} images of {context.dataset}; {layer_names}.")
+    images = [from_figure(figure, name) for name, figure in build_figures({"": drawings})]
+    return ReportSection("Feature similarity", body, images)
+
+
+def aliasing(context: ReportContext) -> ReportSection:
+    """Show the shares of the power above the Nyquist frequency, by stage."""
+    from freqfusion.tools._aliasing import find_downsampling
+
+    sources = context.images()
+    places = find_downsampling(context.model, context.cfg.MODEL.SFM.POINTS)
+    read = Reader(context.cfg, context.predictor, with_truth=places.modulated is not None)
+    meter = AliasingMeter(
+        context.model,
+        places,
+        options=MeasureOptions(interpolation="bicubic", remove_dc=True, window=None),
+        ignore_value=context.cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+    )
+    images = []
+    for number, source in enumerate(sources):
+        item = read(source)
+        seen, covered = meter(item)
+        if number < context.examples:
+            figures = image_figures(item.picture(), seen, covered)
+            images += [
+                from_figure(one, f"{kind}, {source.path.name}") for kind, one in figures.items()
+            ]
+    images.insert(0, from_figure(stage_spectra(meter), "mean spectra, and the limit of the step"))
+    body = table(aliasing_rows(meter), words=2, title="share of the power that is folded")
+    return ReportSection(
+        "Aliasing", body + paragraphs(*aliasing_notes(meter, equivalent=False)), images
+    )
+
+
+def costs(context: ReportContext) -> ReportSection:
+    """Show parameters, FLOPs, memory and time, at the size of the first image."""
+    from freqfusion.data.randomness import separate_randomness
+    from freqfusion.engine.unchanged import unchanged
+
+    size = _SIZE
+    if context.sources:
+        planes = context.predictor.inputs(read_image(context.sources[0].path))["image"]
+        size = (int(planes.shape[-2]), int(planes.shape[-1]))
+    weights = {"config": context.config_file, "weights": context.cfg.MODEL.WEIGHTS}
+    # A training step of the measurement changes running statistics.
+    with separate_randomness(0), unchanged(context.model):
+        result = weights | analyze(context.cfg, context.model, size, context.runs)
+    body = paragraphs(*cost_summary(result)[1:])
+    body += table(cost_rows(result, _DEPTH), title=f"parts down to level {_DEPTH}")
+    notes = paragraphs(*cost_notes(result))
+    notes = f"<details><summary>What is counted</summary>{notes}</details>"
+    return ReportSection("Parameters, FLOPs, memory and time", body + notes)
+
+
+# A section that does not apply to the model, or cannot be made, raises ValueError with the reason.
+SECTIONS: Mapping[str, Callable[[ReportContext], ReportSection]] = {
+    "results": results,
+    "training": curves,
+    "predictions": predictions,
+    "similarity": similarity,
+    "spectra": spectra,
+    "kernels": kernels,
+    "offsets": offsets,
+    "aliasing": aliasing,
+    "costs": costs,
+}
 
 
 if __name__ == "__main__":

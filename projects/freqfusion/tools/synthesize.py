@@ -35,7 +35,7 @@ _FACTORS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the data set; returns the exit code: 0, or 2 for what the user can mend."""
+    """Write the data set; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     started = time.perf_counter()
     try:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m freqfusion.tools.synthesize",
-        description="Write a data set of synthetic scenes with exact segmentation truth.",
+        description="Write a data set of synthetic scenes with exact segmentation ground truth.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

@@ -1,37 +1,65 @@
 """Look at what a model predicts: ``python -m freqfusion.tools.visualize --config-file X ...``.
 
 Draws images of a registered data set, or any image files: for each task that the model has, the
-image, the truth (where a data set has it), the prediction and its errors, side by side. Writes PNG
+image, the ground truth (where a data set has it), the prediction and its errors. Writes PNG
 files and ``index.html``, a page that shows them all, sorted and searched. With ``--truth-only`` the
-truth of a data set is drawn, and no model is needed.
+ground truth of a data set is drawn, and no model is needed.
 """
 
+from __future__ import annotations
+
 import argparse
+import html
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from freqfusion.drawing import RGB
-from freqfusion.files import add_unsafe_config
-from freqfusion.tools._arguments import number_from, unit_score
-from freqfusion.tools._model import check_weights, metadata_of, read_config
-from freqfusion.tools._visualize.page import Card, render_page
-from freqfusion.tools._visualize.predictor import Predictor
-from freqfusion.tools._visualize.scores import MAIN_SCORE
-from freqfusion.tools._visualize.sources import Source, from_dataset, from_files
-from freqfusion.tools._visualize.strips import Strips, draw_source
+import numpy as np
+
+from freqfusion.drawing import (
+    INSTANCE_ERRORS,
+    PANOPTIC_ERRORS,
+    RGB,
+    SEMANTIC_ERRORS,
+    Instance,
+    LabelMap,
+    PanopticMap,
+    Picture,
+    draw_image,
+    match_instances,
+    side_by_side,
+)
+from freqfusion.files import write_whole
+from freqfusion.metrics import ConfusionMatrix, PanopticQuality
+from freqfusion.tools._arguments import add_image_options, model_parser, number_from, unit_score
+from freqfusion.tools._images import ImageSource, from_dataset, from_files, read_image
+from freqfusion.tools._model import Predictor, check_weights, metadata_of, read_config
+from freqfusion.tools._page import READING, SORTING, caption, document
+
+if TYPE_CHECKING:
+    from freqfusion.evaluation.pictures import Content
+
 
 logger = logging.getLogger(__name__)
 
+Scores = dict[str, float]
+# The score by which the images of a task are put in order.
+MAIN_SCORE = {"semantic": "mIoU", "instance": "F1", "panoptic": "PQ"}
 TASKS = tuple(MAIN_SCORE)
+ERRORS: Mapping[str, Mapping[str, RGB]] = {
+    "semantic": SEMANTIC_ERRORS,
+    "instance": INSTANCE_ERRORS,
+    "panoptic": PANOPTIC_ERRORS,
+}
 
 
 @dataclass
-class Report:
+class DrawnImages:
     """What has been drawn, and what could not be."""
 
     cards: list[Card] = field(default_factory=list)
@@ -40,7 +68,7 @@ class Report:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the images; returns the exit code: 0, or 2 for what the user can mend."""
+    """Draw the images; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
         _check(options)
@@ -52,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(options: argparse.Namespace) -> tuple[Path, Report]:
+def run(options: argparse.Namespace) -> tuple[Path, DrawnImages]:
     """Draw everything; the page, and what is on it."""
     from tqdm import tqdm
 
@@ -64,7 +92,7 @@ def run(options: argparse.Namespace) -> tuple[Path, Report]:
     predict = None if options.truth_only else Predictor(cfg)
     pictures = options.output / "images"
     pictures.mkdir(parents=True, exist_ok=True)
-    report = Report()
+    report = DrawnImages()
     bar = tqdm(sources, desc="drawing", unit="image", disable=None)
     for number, source in enumerate(bar):
         try:
@@ -80,11 +108,13 @@ def run(options: argparse.Namespace) -> tuple[Path, Report]:
         raise ValueError(_nothing(options, report, len(sources)))
     page = options.output / "index.html"
     text = render_page(_title(options), _notes(options, report), report.cards, report.classes)
-    page.write_text(text, encoding="utf-8")
+    write_whole(page, text)
     return page, report
 
 
-def _keep(strips: Strips, source: Source, stem: str, output: Path, report: Report) -> None:
+def _keep(
+    strips: Strips, source: ImageSource, stem: str, output: Path, report: DrawnImages
+) -> None:
     """Write the pictures of one image and put it on the page."""
     from PIL import Image
 
@@ -98,7 +128,7 @@ def _keep(strips: Strips, source: Source, stem: str, output: Path, report: Repor
 
 
 def _config(options: argparse.Namespace) -> Any:
-    """The configuration; the weights are looked for before any data."""
+    """Return the configuration; the weights are looked for before any data."""
     cfg = read_config(
         options.config_file or "",
         options.weights or None,
@@ -112,7 +142,9 @@ def _config(options: argparse.Namespace) -> Any:
 
 def _check(options: argparse.Namespace) -> None:
     if options.truth_only and not options.dataset:
-        raise ValueError("--truth-only needs a data set, which has the truth: give --dataset NAME")
+        raise ValueError(
+            "--truth-only needs a data set, which has the ground truth: give --dataset NAME"
+        )
     if not options.truth_only and not options.config_file:
         raise ValueError(
             "a model needs --config-file; to draw a data set without a model, add --truth-only"
@@ -121,7 +153,7 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--output {options.output} is a file; name a folder")
 
 
-def _nothing(options: argparse.Namespace, report: Report, images: int) -> str:
+def _nothing(options: argparse.Namespace, report: DrawnImages, images: int) -> str:
     if report.skipped:
         return f"nothing was drawn: none of the {images} images could be used, see above"
     side = "data set" if options.truth_only else "model"
@@ -135,7 +167,7 @@ def _title(options: argparse.Namespace) -> str:
     )
 
 
-def _notes(options: argparse.Namespace, report: Report) -> list[str]:
+def _notes(options: argparse.Namespace, report: DrawnImages) -> list[str]:
     notes = [f"{len(report.cards)} images"]
     if report.skipped:
         notes.append(f"{report.skipped} skipped")
@@ -149,33 +181,244 @@ def _notes(options: argparse.Namespace, report: Report) -> list[str]:
     return notes
 
 
-def _summary(page: Path, report: Report) -> str:
+def _summary(page: Path, report: DrawnImages) -> str:
     pictures = sum(len(card.files) for card in report.cards)
     skipped = f"; {report.skipped} skipped, see above" if report.skipped else ""
     return f"drew {len(report.cards)} images ({pictures} pictures){skipped}\npage: {page}"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m freqfusion.tools.visualize",
-        description="Draw predictions beside the truth, and a page to browse them.",
+    parser = model_parser(
+        "visualize",
+        "Draw predictions beside the ground truth, and a page to browse them.",
+        config_required=False,
     )
     add = parser.add_argument
-    add("--config-file", metavar="FILE", help="the model's configuration (YAML)")
-    add_unsafe_config(parser)
-    add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
-    images = parser.add_mutually_exclusive_group(required=True)
-    images.add_argument("--dataset", metavar="NAME", help="a registered data set")
-    images.add_argument(
-        "--input", nargs="+", metavar="PATH", help="image files, folders or patterns like '*.jpg'"
-    )
+    add_image_options(parser)
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--limit", type=number_from(1), metavar="N", help="draw the first N images only")
     add("--tasks", nargs="+", choices=TASKS, default=TASKS, help="not given: all of the model")
     add("--score-threshold", type=unit_score, default=0.5, metavar="S", help="of instances; 0.5")
-    add("--truth-only", action="store_true", help="draw the data set's truth; needs no model")
-    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
+    add(
+        "--truth-only", action="store_true", help="draw the data set's ground truth; needs no model"
+    )
     return parser
+
+
+def image_scores(prediction: Content, gt: Content) -> dict[str, Scores]:
+    """Scores of the tasks that both have; nan stands for a task without anything to compare."""
+    scores = {}
+    if prediction.semantic is not None and gt.semantic is not None:
+        scores["semantic"] = semantic_scores(prediction.semantic, gt.semantic)
+    if prediction.instance is not None and gt.instance is not None:
+        scores["instance"] = instance_scores(prediction.instance, gt.instance)
+    if prediction.panoptic is not None and gt.panoptic is not None:
+        scores["panoptic"] = panoptic_scores(prediction.panoptic, gt.panoptic)
+    return scores
+
+
+def semantic_scores(prediction: LabelMap, gt: LabelMap) -> Scores:
+    """Return mIoU over the classes in the image's ground truth or prediction, and accuracy."""
+    classes = max(len(prediction.names), len(gt.names))
+    confusion = ConfusionMatrix(classes, ignore_label=-1)
+    confusion.update(prediction.labels, gt.labels)
+    return {"mIoU": 100 * confusion.mean_iou(), "pixels": 100 * confusion.pixel_accuracy()}
+
+
+def instance_scores(prediction: tuple[Instance, ...], gt: tuple[Instance, ...]) -> Scores:
+    """Return precision, recall and F1 of the drawn predictions at mask IoU 1/2."""
+    found = match_instances(prediction, gt)
+    right, wrong, missed = len(found.matched), len(found.spurious), len(found.missed)
+    return {
+        "F1": _percent(2 * right, 2 * right + wrong + missed),
+        "precision": _percent(right, right + wrong),
+        "recall": _percent(right, right + missed),
+    }
+
+
+def panoptic_scores(prediction: PanopticMap, gt: PanopticMap) -> Scores:
+    """Return PQ, SQ and RQ over the categories in the image's ground truth or prediction."""
+    kinds = {one.category: one.is_thing for one in (*prediction.segments, *gt.segments)}
+    if not kinds:
+        return dict.fromkeys(("PQ", "SQ", "RQ"), math.nan)
+    quality = PanopticQuality([{"id": number, "isthing": kind} for number, kind in kinds.items()])
+    guess, real = (
+        [
+            {"id": one.id, "category_id": one.category, "iscrowd": int(one.is_crowd)}
+            for one in content.segments
+        ]
+        for content in (prediction, gt)
+    )
+    quality.update(np.asarray(prediction.ids), guess, np.asarray(gt.ids), real)
+    group = quality.result().groups["All"]
+    return {"PQ": 100 * group.pq, "SQ": 100 * group.sq, "RQ": 100 * group.rq}
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else math.nan
+
+
+@dataclass(frozen=True)
+class Strips:
+    """The rows of one image and their scores, by task; the classes in them with their colors."""
+
+    pictures: Mapping[str, Picture]
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    classes: Mapping[str, RGB] = field(default_factory=dict)
+
+
+def draw_source(
+    source: ImageSource,
+    predict: Callable[[Picture], Mapping[str, Any]] | None,
+    metadata: Any,
+    tasks: Sequence[str],
+    *,
+    score_threshold: float,
+) -> Strips:
+    """Read, predict and draw one image.
+
+    Raises:
+        ValueError: if the image or its ground truth cannot be read, or do not fit each other.
+    """
+    from freqfusion.evaluation.pictures import output_content, truth_content
+
+    image = read_image(source.path)
+    gt = prediction = None
+    try:
+        if source.gt is not None:
+            gt = truth_content(source.gt, metadata, image.shape[:2])
+        if predict is not None:
+            output = predict(image)
+            prediction = output_content(output, metadata, score_threshold=score_threshold)
+        return draw_strips(image, prediction, gt, tasks)
+    except ValueError as error:
+        raise ValueError(f"{source.path}: {error}") from error
+
+
+def draw_strips(
+    image: Picture,
+    prediction: Content | None,
+    gt: Content | None,
+    tasks: Sequence[str],
+) -> Strips:
+    """Draw the given tasks, as far as the prediction (or else the ground truth) has them."""
+    from freqfusion.evaluation.pictures import Content, draw_content, draw_differences
+
+    nothing = Content()
+    guess, real = prediction or nothing, gt or nothing
+    wanted = (guess if prediction is not None else real).tasks()
+    drawn = {"ground truth": draw_content(image, real), "prediction": draw_content(image, guess)}
+    drawn["errors"] = draw_differences(image, guess, real)
+    plain = draw_image(image)
+    pictures = {}
+    for task in wanted:
+        if task not in tasks:
+            continue
+        panels = {title: by_task[task] for title, by_task in drawn.items() if task in by_task}
+        legend = ERRORS[task] if "errors" in panels else None
+        titles = ["image", *panels]
+        pictures[task] = side_by_side([plain, *panels.values()], titles, legend=legend)
+    scores = {task: one for task, one in image_scores(guess, real).items() if task in pictures}
+    classes = classes_of(guess, pictures) | classes_of(real, pictures)
+    return Strips(pictures, scores, classes)
+
+
+def classes_of(content: Content, tasks: Mapping[str, Picture]) -> dict[str, RGB]:
+    """Return names and colors of what a content shows; objects have colors of their own."""
+    classes: dict[str, RGB] = {}
+    if content.semantic is not None and "semantic" in tasks:
+        present = sorted({*content.semantic.labels.ravel().tolist()} - {-1})
+        classes |= {content.semantic.names[at]: content.semantic.colors[at] for at in present}
+    if content.panoptic is not None and "panoptic" in tasks:
+        classes |= {one.name: one.color for one in content.panoptic.segments}
+    return classes
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image of the sheet: by task, the file of its row (relative to the page) and scores."""
+
+    name: str
+    files: Mapping[str, str]
+    scores: Mapping[str, Scores]
+
+
+def render_page(
+    title: str, notes: Sequence[str], cards: Sequence[Card], classes: Mapping[str, RGB]
+) -> str:
+    """Return the whole page; its script, which sorts, filters and enlarges, is not needed."""
+    tasks = list(dict.fromkeys(task for card in cards for task in card.files))
+    scored = {task for card in cards for task in card.scores}
+    return document(
+        title,
+        notes,
+        "\n".join(_card(number, card) for number, card in enumerate(cards)),
+        controls=_controls(tasks, scored),
+        before=legends(classes, [task for task in tasks if task in scored]),
+        after='<p id="nothing" hidden>No image has this in its name.</p>',
+        keys="<kbd>/</kbd> find <kbd>j</kbd> <kbd>k</kbd> next, previous image",
+        script=READING + SORTING,
+    )
+
+
+def _controls(tasks: Sequence[str], scored: set[str]) -> str:
+    shown = "".join(f'<option value="{task}">{task}</option>' for task in tasks)
+    everything = '<option value="">all</option>' if len(tasks) > 1 else ""
+    orders = "".join(
+        f'<option value="{task}">worst {MAIN_SCORE[task]} first</option>'
+        for task in tasks
+        if task in scored
+    )
+    return f"""<div class="controls">
+<label>find <input id="find" type="search" placeholder="part of a name" autocomplete="off"></label>
+<label>task <select id="task">{everything}{shown}</select></label>
+<label>order <select id="order"><option value="">as they came</option>
+<option value="name">by name</option>{orders}</select></label>
+<output id="count" aria-live="polite"></output>
+</div>"""
+
+
+def legends(classes: Mapping[str, RGB], tasks: Sequence[str]) -> str:
+    """Return colors of classes, and of the errors of some tasks."""
+    groups = [("classes", "", classes)] if classes else []
+    groups += [(f"{task} errors", task, ERRORS[task]) for task in tasks]
+    if not groups:
+        return ""
+    parts = "".join(
+        f'<div class="legend" data-of="{task}"><h2>{name}</h2><ul>{_swatches(colors)}</ul></div>'
+        for name, task, colors in groups
+    )
+    return f"<details open><summary>Colors</summary>{parts}</details>"
+
+
+def _swatches(colors: Mapping[str, RGB]) -> str:
+    return "".join(
+        f'<li><i style="background:rgb{tuple(color)}"></i>{html.escape(name)}</li>'
+        for name, color in colors.items()
+    )
+
+
+def _card(number: int, card: Card) -> str:
+    name = html.escape(card.name, quote=True)
+    data = "".join(
+        f' data-{task}="{scores[MAIN_SCORE[task]]:.4f}"'
+        for task, scores in card.scores.items()
+        if not math.isnan(scores[MAIN_SCORE[task]])
+    )
+    rows = "".join(_row(card, task, file) for task, file in card.files.items())
+    return (
+        f'<article tabindex="0" data-number="{number}" data-name="{name}"{data}>'
+        f"<h3>{name}</h3>{rows}</article>"
+    )
+
+
+def _row(card: Card, task: str, file: str) -> str:
+    address = html.escape(quote(file), quote=True)
+    return (
+        f'<figure data-task="{task}">{caption(task, card.scores.get(task, {}))}'
+        f'<a href="{address}" tabindex="-1"><img loading="lazy" src="{address}"'
+        f' alt="{html.escape(f"{card.name}, {task}", quote=True)}"></a></figure>'
+    )
 
 
 if __name__ == "__main__":

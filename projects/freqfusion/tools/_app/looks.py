@@ -11,9 +11,9 @@ from freqfusion.drawing import Picture
 
 if TYPE_CHECKING:
     from freqfusion.evaluation.pictures import Content
-    from freqfusion.tools._aliasing.places import Pass
+    from freqfusion.tools._aliasing import RecordedPass
     from freqfusion.tools._app.confidence import Confidence
-    from freqfusion.tools._feature_similarity.recording import RecordedMap
+    from freqfusion.tools._feature_similarity import RecordedMap
 
 _KEPT_MAPS = 6
 
@@ -30,7 +30,7 @@ class Look:
     inputs: dict[str, Any]
     content: Content
     confidence: dict[str, tuple[Confidence, str]]
-    modulation: Pass | None = None
+    modulation: RecordedPass | None = None
     maps: OrderedDict[str, RecordedMap] = field(default_factory=OrderedDict)
 
     def keep(self, maps: dict[str, RecordedMap]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from freqfusion.tools._app.page_script import SCRIPT
 from freqfusion.tools._app.page_style import STYLE
-from freqfusion.tools._page_style import BASE_STYLE, THEME_SCRIPT
+from freqfusion.tools._page import BASE_STYLE, THEME_SCRIPT
 
 # By kind: the heading, what it shows, and whether places of it are those of the image.
 PANELS = {

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freqfusion.drawing import RGB, Picture, draw_image
-from freqfusion.drawing.raster import dimmed, enlarge_map, enlargement
+from freqfusion.drawing.overlays import dimmed, enlarge_map, enlargement
 
 COLORS = "viridis"
 _OPACITY = 0.82

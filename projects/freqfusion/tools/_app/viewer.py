@@ -11,15 +11,16 @@ from freqfusion.drawing import Picture
 from freqfusion.tools._app.looks import Look, Looks
 from freqfusion.tools._app.pictures import Shown, draw_map, draw_plain, figure_png
 from freqfusion.tools._app.uploads import shrunk
-from freqfusion.tools._feature_similarity.layers import (
+from freqfusion.tools._feature_similarity import (
     Layer,
+    RecordedMap,
     backbone_outputs,
     default_layers,
     parse_layer,
+    record_maps,
     resolve_layers,
 )
-from freqfusion.tools._feature_similarity.recording import RecordedMap, record_maps
-from freqfusion.tools._visualize.predictor import Predictor
+from freqfusion.tools._model import Predictor
 
 # As many as an image of Cityscapes has.
 MOST_PIXELS = 2048 * 1024
@@ -53,7 +54,7 @@ class Viewer:
         """
         from freqfusion.evaluation.pictures import output_content
         from freqfusion.modeling.tta import semantic_kind
-        from freqfusion.tools._aliasing.places import recorded
+        from freqfusion.tools._aliasing import recorded
         from freqfusion.tools._app.confidence import confidence_map
 
         image = shrunk(image, MOST_PIXELS)
@@ -101,7 +102,7 @@ class Viewer:
 
     def _prediction(self, look: Look, task: str) -> Shown:
         from freqfusion.evaluation.pictures import Content, draw_content
-        from freqfusion.tools._visualize.strips import classes_of
+        from freqfusion.tools.visualize import classes_of
 
         chosen = Content(**{task: getattr(look.content, task)})
         picture = draw_content(look.image, chosen)[task]
@@ -142,7 +143,7 @@ class Viewer:
 
     def _modulation(self, look: Look, kind: str) -> Shown:
         from freqfusion.analysis import attention_figure, lattice_figure
-        from freqfusion.tools._aliasing.inputs import resized
+        from freqfusion.tools._aliasing import resized
 
         seen, places = look.modulation, self.places
         assert seen is not None
@@ -202,9 +203,9 @@ def _part(request: Mapping[str, Any], name: str) -> float:
 def _modulated_places(model: Any) -> Any | None:
     """Where a model with Spatial Frequency Modulation bends its maps; None for another model."""
     from freqfusion.modeling.sfm.backbone import ModulatedBackbone
-    from freqfusion.tools._aliasing.places import find_places
+    from freqfusion.tools._aliasing import find_downsampling
 
     if not any(isinstance(part, ModulatedBackbone) for part in model.modules()):
         return None
-    places = find_places(model)
+    places = find_downsampling(model)
     return places if places.modulated is not None else None

@@ -1,1 +1,0 @@
-"""Parts of ``freqfusion.tools.analyze``."""

@@ -1,1 +1,0 @@
-"""Parts of the tool that draws the metrics of training runs."""

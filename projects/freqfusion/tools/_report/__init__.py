@@ -1,1 +1,0 @@
-"""Parts of the tool that writes one page about a trained model."""

@@ -1,1 +1,0 @@
-"""Parts of the tool that draws what a model predicts."""
