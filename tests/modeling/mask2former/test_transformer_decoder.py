@@ -217,16 +217,6 @@ def test_any_size(data):
     assert_same_as_plain(small(num_levels=levels, dec_layers=5), features, mask_features)
 
 
-def test_without_layers_the_queries_speak():
-    decoder = small(dec_layers=0)
-    features, mask_features = maps()
-    output = decoder(features, mask_features)
-    assert output["aux_outputs"] == []
-    tokens = decoder.decoder_norm(decoder.query_feat.weight)
-    expected = decoder.class_embed(tokens).expand(2, -1, -1)
-    torch.testing.assert_close(output["pred_logits"], expected)
-
-
 def test_without_auxiliary_predictions():
     decoder, (features, mask_features) = small(), maps()
     full = decoder(features, mask_features)
@@ -235,36 +225,6 @@ def test_without_auxiliary_predictions():
     assert output["aux_outputs"] == []
     for name in ("pred_logits", "pred_masks"):
         assert torch.equal(output[name], full[name])
-
-
-def test_order_of_queries_and_images_does_not_matter():
-    decoder, (features, mask_features) = small(), maps()
-    before = decoder(features, mask_features)
-    order = torch.tensor([3, 0, 4, 1, 2])
-    with torch.no_grad():
-        for embedding in (decoder.query_feat, decoder.query_embed):
-            embedding.weight.copy_(embedding.weight[order])
-    after = decoder([feat.flip(0) for feat in features], mask_features.flip(0))
-    for name in ("pred_logits", "pred_masks"):
-        torch.testing.assert_close(after[name], before[name][:, order].flip(0))
-
-
-def test_a_pixel_outside_the_masks_is_not_seen():
-    """The mask of every query is the left half, so the right half of the maps does not matter."""
-    decoder = small(dec_layers=3)
-    with torch.no_grad():
-        decoder.mask_embed.layers[2].weight.zero_()
-        decoder.mask_embed.layers[2].bias.fill_(1)
-    features, mask_features = maps(sizes=((4, 8), (4, 8), (4, 8)), fine=(4, 8))
-    mask_features[...] = 1
-    mask_features[..., 4:] = -1
-    before = decoder(features, mask_features)["pred_logits"]
-    for feat in features:
-        feat[..., 4:] += 10
-    assert torch.equal(decoder(features, mask_features)["pred_logits"], before)
-    for feat in features:
-        feat[..., :4] += 1
-    assert not torch.allclose(decoder(features, mask_features)["pred_logits"], before)
 
 
 def test_an_empty_mask_sees_everything():
@@ -353,14 +313,6 @@ def test_gradients():
     assert torch.autograd.gradcheck(logits, inputs)
 
 
-def test_exports():
-    decoder, (features, mask_features) = small(dec_layers=2).eval(), maps()
-    program = torch.export.export(decoder, (features, mask_features), {"auxiliary": False})
-    output = program.module()(features, mask_features, auxiliary=False)
-    expected = decoder(features, mask_features, auxiliary=False)
-    torch.testing.assert_close(output["pred_masks"], expected["pred_masks"])
-
-
 def test_errors():
     decoder, (features, mask_features) = small(), maps()
     with pytest.raises(ValueError, match=r"built for 3 maps \(num_levels\), got 2"):
@@ -375,7 +327,3 @@ def test_errors():
         small(nheads=3)
     with pytest.raises(ValueError, match="dec_layers must not be negative, got -1"):
         small(dec_layers=-1)
-    with pytest.raises(ValueError, match="num_queries must be positive, got 0"):
-        small(num_queries=0)
-    with pytest.raises(ValueError, match="hidden_channels must be positive, got 0"):
-        small(dim_feedforward=0)

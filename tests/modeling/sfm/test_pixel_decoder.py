@@ -154,16 +154,6 @@ def test_joins_by_freqfusion_too():
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_half_precision():
-    decoder, features = modulated(), maps(amplitude=0.3)
-    torch.nn.init.ones_(decoder.gain)
-    expected = decoder(features)[0]
-    with torch.autocast("cpu", torch.bfloat16):
-        found = decoder(features)[0]
-    assert found.isfinite().all()
-    assert (found.float() - expected).abs().mean() < 0.1 * expected.abs().mean()
-
-
 def test_a_step_that_was_not_modulated_is_resized():
     """Between maps of one space the stage moves nothing and has the places that resizing has."""
     fine, coarse = torch.randn(1, 4, 8, 12), torch.randn(1, 4, 4, 6)
