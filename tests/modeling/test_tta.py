@@ -53,13 +53,6 @@ class Scripted(nn.Module):
         return [self.outputs[(len(self.seen) - 1) % len(self.outputs)]]
 
 
-class Brightness(nn.Module):
-    """Logits that are two channels of the image: what it says depends on nothing but the pixel."""
-
-    def forward(self, inputs):
-        return [{"sem_seg": given["image"][:2].float() / 50} for given in inputs]
-
-
 def augmented(model, *, min_sizes=(4,), max_size=100, flip=True, image_format="BGR", topk=100):
     cfg = resnet18_cfg()
     cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE = tuple(min_sizes), max_size
@@ -165,9 +158,6 @@ def test_views_come_from_the_file_in_the_order_of_the_mapper(mapped, image_forma
 def spoil(given, how):
     if how == "gone":
         given["file_name"] += ".gone"
-    elif how == "no image":
-        with open(given["file_name"], "w") as file:
-            file.write("text")
     elif how == "another":
         Image.fromarray(np.zeros((37, 53, 3), np.uint8)).save(given["file_name"])
     elif how == "other size":
@@ -180,7 +170,6 @@ def spoil(given, how):
     ("how", "word"),
     [
         ("gone", "cannot be read"),
-        ("no image", "cannot be read"),
         ("another", "is not the picture"),
         ("other size", "is not the picture"),
         ("cropped", "is not the picture"),
@@ -232,14 +221,6 @@ def test_probabilities_outvote_one_loud_view():
     sure = 1 / (1 + np.exp(1))
     assert result["sem_seg"][0].item() == pytest.approx((1 + 3 * sure) / 4)
     assert result["sem_seg"].argmax(0).item() == 1
-
-
-@pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 1)])
-def test_a_model_that_looks_at_pixels_only_is_unchanged_by_flips(size):
-    given = {"image": picture(*size)}
-    wrapped = augmented(Brightness(), min_sizes=[min(size)])
-    expected = Brightness()([given])[0]["sem_seg"].softmax(dim=0)
-    torch.testing.assert_close(wrapped([given])[0]["sem_seg"], expected)
 
 
 # ---- instances
@@ -625,8 +606,7 @@ def mirrored(name, value):
     return result
 
 
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("flip", [False, True], ids=["same", "mirrored"])
+@pytest.mark.parametrize(("count", "flip"), [(3, False), (2, True)])
 def test_equal_views_give_back_the_result(real, count, flip):
     """Also where every second one is of a mirror in which the model sees the same."""
     cfg, model = real
@@ -640,39 +620,6 @@ def test_equal_views_give_back_the_result(real, count, flip):
     merged = wrapped([{"image": picture(43, 65)}])[0]
     assert len(wrapped.model.seen) == count * (1 + flip)
     assert_same(merged, output, logits=wrapped.semantic == "logits")
-
-
-def partition(output):
-    """For each pixel of the panoptic map what it is and where its segment begins."""
-    ids, segments = output
-    kinds = {info["id"]: (info["isthing"], info["category_id"]) for info in segments}
-    return {
-        (*kinds[number], tuple(map(tuple, (ids == number).nonzero().tolist()))) for number in kinds
-    }
-
-
-def objects(result):
-    return sorted(
-        (label, mask.numpy().tobytes(), round(score, 4))
-        for label, mask, score in zip(
-            result.pred_classes.tolist(), result.pred_masks, result.scores.tolist(), strict=True
-        )
-    )
-
-
-def test_a_mirrored_image_gives_the_mirrored_result(real):
-    """Though the model itself sees something else in the mirror."""
-    cfg, model = real
-    wrapped = TestTimeAugmentation(configured(cfg, min_sizes=[43], flip=True), model)
-    image = picture(43, 65)
-    alone = predicted(model, {"image": image})["sem_seg"]
-    assert not torch.equal(alone, predicted(model, {"image": image.flip(-1)})["sem_seg"].flip(-1))
-    result, other = wrapped([{"image": image}, {"image": image.flip(-1)}])
-    torch.testing.assert_close(other["sem_seg"], result["sem_seg"].flip(-1))
-    turned = mirrored("instances", other["instances"])
-    assert objects(turned) == objects(result["instances"])
-    ids, segments = other["panoptic_seg"]
-    assert partition((ids.flip(-1), segments)) == partition(result["panoptic_seg"])
 
 
 def test_several_sizes_of_an_image_of_odd_size(real, mapped):

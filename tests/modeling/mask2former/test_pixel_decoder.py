@@ -1,4 +1,7 @@
-"""The pixel decoders: reference runs (set D), published names, and the contract of both."""
+"""The pixel decoders: reference runs (set D), and the contract of both.
+
+``tests/tools/test_convert_mask2former.py`` holds published names and shapes at full size.
+"""
 
 import math
 
@@ -7,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
-from golden_data import cases, reference_keys
+from golden_data import cases
 from torch import nn
 from toy_configs import change
 
@@ -138,59 +141,6 @@ def test_reference_outputs(case, dtype):
     exact = case.group("out64") if dtype == torch.float64 else {}
     for name, value in exact.items():
         torch.testing.assert_close(actual[name], value, atol=1e-9, rtol=0)
-
-
-PUBLISHED = {
-    name: entry
-    for name, entry in reference_keys().items()
-    if "MSDeformAttnPixelDecoder" in entry.get("pixel_decoder", "")
-}
-PREFIX = "sem_seg_head.pixel_decoder."
-
-
-@pytest.mark.golden
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_names_and_shapes(name):
-    """The full-size model has the published parameters and no others, and they load."""
-    entry = PUBLISHED[name]
-    shapes = {
-        key.removeprefix(PREFIX): shape
-        for key, shape in (entry["parameters"] | entry["buffers"]).items()
-        if key.startswith(PREFIX)
-    }
-    state = {key: torch.zeros(shape) for key, shape in shapes.items()}
-    encoder = "transformer.encoder.layers."
-    levels, conv_dim = shapes["transformer.level_embed"]
-    widths = [shapes[f"input_proj.{index}.0.weight"][1] for index in range(levels)]
-    arguments = {
-        "input_shape": {
-            "res2": ShapeSpec(channels=shapes["adapter_1.weight"][1], stride=4),
-            "res3": ShapeSpec(channels=widths[2], stride=8),
-            "res4": ShapeSpec(channels=widths[1], stride=16),
-            "res5": ShapeSpec(channels=widths[0], stride=32),
-        },
-        "conv_dim": conv_dim,
-        "mask_dim": shapes["mask_features.weight"][0],
-        "norm": "GN",
-        "transformer_dropout": 0.0,
-        "transformer_nheads": 8,
-        "transformer_dim_feedforward": shapes[encoder + "0.linear1.weight"][0],
-        "transformer_enc_layers": len([k for k in shapes if k.endswith("linear1.weight")]),
-        "transformer_in_features": ["res3", "res4", "res5"],
-    }
-    with torch.device("meta"):
-        plain = DeformableAttentionPixelDecoder(**arguments)
-    fused = [key for key in shapes if key.startswith("freqfusions.")]
-    own = {key: list(value.shape) for key, value in plain.state_dict().items()}
-    assert own == {key: shape for key, shape in shapes.items() if key not in fused}
-    if not fused:
-        return
-    module = FreqFusionPixelDecoder(**arguments, make_fusion=fusion_of(state))
-    module.load_state_dict(state)
-    assert all((parameter == 0).all() for parameter in module.parameters())
-    new = [key for key in module.state_dict() if key not in own]
-    parameters = [key for key in fused if PREFIX + key in entry["parameters"]]
-    assert len(new) == len(parameters)
 
 
 # The switch, and what meets what
