@@ -94,8 +94,7 @@ def random_image(count, size=(40, 56), classes=5):
     return {"image": torch.rand(3, *size, generator=generator) * 255, "instances": instances}
 
 
-@pytest.mark.parametrize("counts", [(0, 0), (0, 3), (200, 1)], ids=str)
-@pytest.mark.parametrize("classes", [1, 1000])
+@pytest.mark.parametrize(("counts", "classes"), [((0, 0), 1), ((0, 3), 1000), ((200, 1), 1)])
 def test_any_number_of_objects_and_classes(counts, classes):
     model = seeded_model(MODEL__SEM_SEG_HEAD__NUM_CLASSES=classes).train()
     losses = model([random_image(count, classes=classes) for count in counts])
