@@ -3,12 +3,14 @@
 from itertools import pairwise
 
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from mask2former_models import small_cfg
 from toy_configs import change, resnet18_cfg
 
 from freqfusion.layers.sfm import Mapping, MappingStack
+from freqfusion.modeling.sfm import ModulatedMaps
 
 CLASSES = 5
 ARCHITECTURES = ("SemanticSegmentor", "GeneralizedRCNN", "PanopticFPN", "Mask2Former")
@@ -130,3 +132,22 @@ def chain(sizes, amplitude=0.0, phase=0.5, seed=2):
         )
         stack.append(Mapping(displacement, False, 2, phase, out_size))
     return stack
+
+
+NAMES = ["res2", "res3", "res4", "res5"]
+SHAPES = {
+    name: ShapeSpec(channels=8 * 2**level, stride=4 * 2**level) for level, name in enumerate(NAMES)
+}
+
+
+def modulated_maps(height=64, width=96, amplitude=0.0, phase=0.0):
+    """Random maps of an image, with the stages between it and each."""
+    torch.manual_seed(0)
+    sizes = [(-(-height // shape.stride), -(-width // shape.stride)) for shape in SHAPES.values()]
+    stack = chain(sizes, amplitude, phase)
+    features = {
+        name: torch.randn(1, SHAPES[name].channels, *size)
+        for name, size in zip(NAMES, sizes, strict=True)
+    }
+    stacks = {name: MappingStack(stack[:level]) for level, name in enumerate(NAMES)}
+    return ModulatedMaps(features, stacks)

@@ -30,7 +30,7 @@ from freqfusion.files import (
     write_whole,
 )
 from freqfusion.tools import convert_checkpoint
-from freqfusion.tools.convert_checkpoint import read, write_safetensors
+from freqfusion.tools.convert_checkpoint import read, write_weights
 
 
 @pytest.fixture
@@ -507,7 +507,7 @@ def test_round_trip(tmp_path):
     path = tmp_path / "a.safetensors"
     base = torch.arange(6.0).reshape(2, 3)
     weights = {"a": base, "turned": base.t(), "b": torch.ones(3, dtype=torch.bfloat16)}
-    write_safetensors(path, weights, author="me", versions={"": 1, "x": 3}, heuristics=True)
+    write_weights(path, weights, author="me", versions={"": 1, "x": 3}, heuristics=True)
     check_checkpoint(path)
     found = read_for_detectron2(path)
     assert set(found["model"]) == set(weights)
@@ -552,7 +552,7 @@ def test_without_the_package(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"a\.safetensors needs the package safetensors: pip inst"):
         read_checkpoint(path)
     with pytest.raises(ValueError, match="pip install"):
-        write_safetensors(path, {"a": torch.ones(2)}, author="me")
+        write_weights(path, {"a": torch.ones(2)}, author="me")
 
 
 def test_plain_data():

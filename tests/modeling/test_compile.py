@@ -23,7 +23,10 @@ MODELS = {
     "concatenation": lambda: change(resnet18_cfg(), SEMANTIC | CONCATENATION),
     "mask2former": lambda: small_cfg(MODEL__FREQFUSION__LOWPASS_KERNEL=3),
     "sfm at the exit": lambda: sfm_cfg("SemanticSegmentor"),
-    "sfm with FCN": lambda: semantic_cfg("FCNHead", ["res5"]),
+    # One resampling of three, and few steps of its solver: each costs seconds of tracing.
+    "sfm with FCN": lambda: semantic_cfg(
+        "FCNHead", ["res5"], MODEL__SFM__POINTS="res2=res3.0", MODEL__SFM__SOLVER_ITERS=3
+    ),
     "sfm with FPN": lambda: semantic_cfg("SemSegFPNHead", ["res2", "res3", "res4", "res5"]),
     "sfm with Mask2Former": lambda: sfm_cfg("Mask2Former"),
 }

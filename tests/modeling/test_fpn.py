@@ -1,4 +1,4 @@
-"""The pyramid: Detectron2's with the switch off, and what it adds with it on.
+"""The pyramid with FreqFusion; ``test_models.py`` compares it with Detectron2's when it is off.
 
 The published neck's numbers (set B) are compared in ``tests/tools/test_convert_checkpoint.py``.
 """
@@ -6,7 +6,7 @@ The published neck's numbers (set B) are compared in ``tests/tools/test_convert_
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import FPN, Backbone, build_backbone
+from detectron2.modeling import Backbone, build_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from toy_configs import change, resnet18_cfg
 
@@ -37,22 +37,6 @@ def config(**keys):
     return change(resnet18_cfg(), keys)
 
 
-def test_switched_off_it_is_detectron2s_fpn():
-    """Same class, keys and bits."""
-    cfg = config(MODEL__FREQFUSION__ENABLED=False)
-    torch.manual_seed(0)
-    ours = build_backbone(cfg, IMAGE)
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-    torch.manual_seed(0)
-    theirs = build_backbone(cfg, IMAGE)
-    assert type(ours) is FPN
-    image = torch.randn(1, 3, 64, 96)
-    state, reference = ours.state_dict(), theirs.state_dict()
-    assert list(state) == list(reference)
-    for name, value in theirs(image).items():
-        assert torch.equal(ours(image)[name], value)
-
-
 @pytest.mark.parametrize("fuse_type", ["sum", "avg"])
 def test_nearest_fusion_is_detectron2s_fpn_at_its_sizes(fuse_type):
     cfg = config(MODEL__FREQFUSION__FUSE_TYPE="nearest", MODEL__FPN__FUSE_TYPE=fuse_type)
@@ -78,7 +62,7 @@ def test_only_fusion_parameters_are_new():
 
 
 @pytest.mark.parametrize("kind", ["freqfusion", "nearest", "bilinear", "carafe", "dysample"])
-@pytest.mark.parametrize("size", [(1, 1), (33, 95), (107, 65)])
+@pytest.mark.parametrize("size", [(1, 1), (33, 95)])
 def test_any_size(kind, size):
     backbone = build_backbone(config(MODEL__FREQFUSION__FUSE_TYPE=kind), IMAGE).eval()
     maps = backbone(torch.randn(2, 3, *size))

@@ -2,68 +2,29 @@
 
 import pytest
 import torch
-from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
-from toy_configs import resnet18_cfg
+from sfm_models import built, example, plain_cfg
+from toy_configs import change
 
+# The architecture, and whether it has masks.
 MODELS = {
-    "faster-rcnn": {"META_ARCHITECTURE": "GeneralizedRCNN"},
-    "mask-rcnn": {"META_ARCHITECTURE": "GeneralizedRCNN", "MASK_ON": True},
-    "panoptic-fpn": {"META_ARCHITECTURE": "PanopticFPN", "MASK_ON": True},
-    "semantic-fpn": {"META_ARCHITECTURE": "SemanticSegmentor"},
+    "faster-rcnn": ("GeneralizedRCNN", False),
+    "mask-rcnn": ("GeneralizedRCNN", True),
+    "panoptic-fpn": ("PanopticFPN", True),
+    "semantic-fpn": ("SemanticSegmentor", False),
 }
 
 
-def config(model, builder, enabled):
-    cfg = resnet18_cfg()
-    for key, value in MODELS[model].items():
-        cfg.MODEL[key] = value
-    cfg.MODEL.BACKBONE.NAME = builder
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16], [32], [64], [128], [256]]
-    cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = 50
-    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
-    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
-    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
-    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 32
-    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
-    cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
-    cfg.MODEL.ROI_MASK_HEAD.NUM_CONV = 1
-    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 16
-    cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
-    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 64
-    cfg.MODEL.FREQFUSION.ENABLED = enabled
-    cfg.INPUT.MASK_FORMAT = "bitmask"
-    return cfg
-
-
-def build(model, builder="build_resnet_freqfusion_fpn_backbone", *, enabled):
-    torch.manual_seed(0)
-    return build_model(config(model, builder, enabled))
-
-
-def example(height, width):
-    """One image with a box-shaped object and labels."""
-    generator = torch.Generator().manual_seed(1)
-    masks = torch.zeros(1, height, width, dtype=torch.bool)
-    masks[:, : max(height // 2, 1), : max(width // 2, 1)] = True
-    instances = Instances((height, width))
-    instances.gt_boxes = Boxes([[0.0, 0.0, max(width // 2, 1), max(height // 2, 1)]])
-    instances.gt_classes = torch.tensor([1])
-    instances.gt_masks = BitMasks(masks)
-    return {
-        "image": torch.randint(0, 256, (3, height, width), generator=generator).to(torch.uint8),
-        "instances": instances,
-        "sem_seg": torch.randint(0, 4, (height, width), generator=generator),
-        "height": height,
-        "width": width,
+def build(name, builder="build_resnet_freqfusion_fpn_backbone", *, enabled):
+    architecture, masks = MODELS[name]
+    keys = {
+        "MODEL__BACKBONE__NAME": builder,
+        "MODEL__FREQFUSION__ENABLED": enabled,
+        "MODEL__MASK_ON": masks,
+        "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0,
     }
+    return built(change(plain_cfg(architecture), keys))
 
 
 def losses(model, inputs):
@@ -84,7 +45,7 @@ def test_switched_off_it_is_detectron2s_model(name):
     state, reference = ours.state_dict(), theirs.state_dict()
     assert list(state) == list(reference)
     assert all(torch.equal(state[key], reference[key]) for key in state)
-    inputs = example(64, 96)
+    inputs = example(MODELS[name][0])
     expected, actual = predictions(theirs, inputs), predictions(ours, inputs)
     assert set(actual) == set(expected)
     if "sem_seg" in actual:
@@ -107,7 +68,7 @@ def test_switched_off_it_is_detectron2s_model(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_switched_on_it_trains_and_predicts_at_any_size(name, size):
     model = build(name, enabled=True)
-    inputs = example(*size)
+    inputs = example(MODELS[name][0], *size)
     total = sum(losses(model, inputs).values())
     assert total.isfinite()
     total.backward()

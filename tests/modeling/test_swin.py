@@ -6,15 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 
 from freqfusion import get_freqfusion_cfg
 from freqfusion.layers.windows import (
-    join_windows,
-    pad_to_multiple,
     relative_position_index,
-    shift_mask,
-    split_windows,
 )
 from freqfusion.modeling import SwinTransformer
 from freqfusion.modeling.swin import SwinBlock
@@ -180,105 +175,8 @@ class TestNumbers:
                 other = getattr(ours, f"norm{index}")(other).permute(0, 3, 1, 2)
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
-    def test_images_of_a_batch_do_not_meet(self):
-        model = small()
-        batch = images(30, 34, batch=3)
-        with torch.no_grad():
-            together = model(batch)
-            for index in range(3):
-                alone = model(batch[index : index + 1])
-                for name, maps in together.items():
-                    torch.testing.assert_close(maps[index], alone[name][0])
-
-    def test_padding_takes_part_as_published(self):
-        """A window's padding is seen: its keys and values are the biases of the projection."""
-        block = small_block(shift=0)
-        attn = block.attn
-        maps = torch.tensor([1.0, 2.0, -1.0, 0.5]).view(1, 1, 1, 4)
-        query, key, value = attn.qkv(block.norm1(maps)).view(3, 4)
-        _, other_key, other_value = attn.qkv.bias.view(3, 4)
-        table = attn.relative_position_bias_table[:, 0]
-        # The pixel itself, then what lies right, below and both: 0, -1 across or down.
-        logits = torch.stack([query @ k for k in (key, other_key, other_key, other_key)]) / 2
-        logits = logits + table[[4, 3, 1, 0]]
-        seen = logits.softmax(0) @ torch.stack([value, other_value, other_value, other_value])
-        attended = block._attend(block.norm1(maps), None)
-        torch.testing.assert_close(attended[0, 0, 0], attn.proj(seen))
-
-    def test_a_shift_by_whole_windows_shifts_the_maps(self):
-        """Zeros at the edges differ from zeros inside, so only what is far from both is compared.
-
-        One stage of windows of 2 x 2 patches: each of 2 blocks reaches at most 2 patches further.
-        """
-        model = small(window_size=2, depths=(2,), num_heads=(2,), out_features=("res2",))
-        image = torch.zeros(1, 3, 96, 96)
-        image[..., 40:56, 40:56] = images(16, 16)
-        with torch.no_grad():
-            one, other = (model(x)["res2"] for x in (image, image.roll((8, 16), (2, 3))))
-        one, other, moved = (x[..., 6:18, 6:18] for x in (one, other, one.roll((2, 4), (2, 3))))
-        torch.testing.assert_close(moved, other)
-        assert not torch.allclose(one, other)
-
-    def test_nothing_passes_the_edge(self):
-        """Windows are rolled over the edge, but a pixel does not see those at the opposite one."""
-        model = small(depths=(2,), num_heads=(2,), out_features=("res2",))
-        image = images(48, 48).requires_grad_()
-        model(image)["res2"][..., 0, 0].sum().backward()
-        reached = image.grad[0].abs().sum(0).view(12, 4, 12, 4).sum((1, 3)) > 1e-20
-        # Moved windows end after one pixel; the unmoved one that it lies in has three. Pairs that
-        # are kept apart weigh exp(-100).
-        assert reached[:3, :3].all()
-        assert reached.sum() == 9
-
-
-class TestWindows:
-    def test_are_cut_and_joined(self):
-        maps = torch.arange(4 * 6 * 2).view(1, 4, 6, 2)
-        windows = split_windows(maps, 2)
-        assert windows.shape == (1, 6, 4, 2)
-        assert windows[0, 1, :, 0].tolist() == [4, 6, 16, 18]  # rows 0 and 1, columns 2 and 3
-        assert torch.equal(join_windows(windows, 2, 4, 6), maps)
-
-    @pytest.mark.parametrize(("size", "expected"), [((4, 6), (4, 6)), ((5, 1), (6, 2))])
-    def test_padding_is_below_and_on_the_right(self, size, expected):
-        padded = pad_to_multiple(torch.ones(1, *size, 1), 2)
-        assert padded.shape[1:3] == expected
-        assert padded[:, : size[0], : size[1]].all()
-        assert padded.sum() == math.prod(size)
-
-    def test_rows_of_the_table(self):
-        """For 2 x 2: displacements (down, right) of -1..1 are rows 3 * (down + 1) + right + 1."""
-        expected = [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
-        assert relative_position_index(2).tolist() == expected
-
-    def test_mask_of_one_moved_window(self):
-        """A 2 x 2 map rolled by 1 has a pixel of each corner in one window; none sees another."""
-        mask = shift_mask(2, 2, size=2, shift=1, device=torch.device("cpu"), dtype=torch.float64)
-        assert torch.equal(mask, (torch.eye(4, dtype=torch.float64) - 1)[None] * 100)
-        wide = shift_mask(2, 4, size=2, shift=1, device=torch.device("cpu"), dtype=torch.float32)
-        above = [[0, 0, -100, -100], [0, 0, -100, -100], [-100, -100, 0, 0], [-100, -100, 0, 0]]
-        assert wide[0].tolist() == above
-        assert torch.equal(wide[1], mask[0].float())
-
 
 class TestContract:
-    @pytest.mark.parametrize("size", [*SIZES, (64, 96)], ids=str)
-    def test_maps_have_the_promised_shapes(self, size):
-        cfg = get_freqfusion_cfg()
-        cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
-        cfg.MODEL.SWIN.EMBED_DIM = 12
-        cfg.MODEL.SWIN.DEPTHS = [1, 1, 2, 1]
-        backbone = build_backbone(cfg, ShapeSpec(channels=3)).eval()
-        assert backbone.size_divisibility == 32
-        with torch.no_grad():
-            maps = backbone(images(*size))
-        assert list(maps) == list(backbone.output_shape()) == ["res2", "res3", "res4", "res5"]
-        for number, (name, shape) in enumerate(backbone.output_shape().items()):
-            assert (shape.channels, shape.stride) == (12 * 2**number, 4 * 2**number)
-            assert maps[name].shape[1] == shape.channels
-            assert maps[name].shape[-2:] == tuple(-(-s // shape.stride) for s in size)
-            assert maps[name].is_contiguous()
-
     def test_configuration_reaches_the_constructor(self):
         cfg = get_freqfusion_cfg()
         changes = {
@@ -300,10 +198,6 @@ class TestContract:
         assert found == {k.lower(): v for k, v in changes.items()} | {"in_channels": 4}
         assert list(SwinTransformer(cfg, ShapeSpec(channels=4)).output_shape()) == ["res3"]
 
-    def test_names_do_not_collide_with_mask2formers(self):
-        assert "build_swin_backbone" in BACKBONE_REGISTRY
-        assert "D2SwinTransformer" not in BACKBONE_REGISTRY
-
     @pytest.mark.parametrize("out_features", [("res2", "res3"), ("res3",)])
     def test_gradients_reach_every_parameter(self, out_features):
         model = small(out_features=out_features, drop_path_rate=0.0).train()
@@ -313,40 +207,8 @@ class TestContract:
         idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert idle == []
 
-    def test_checkpointing_changes_nothing(self):
-        gradients = []
-        for use_checkpoint in (False, True):
-            model = small(use_checkpoint=use_checkpoint, drop_path_rate=0.5).train()
-            torch.manual_seed(3)
-            maps = model(images(33, 41, batch=4))
-            sum(value.square().sum() for value in maps.values()).backward()
-            gradients.append({n: p.grad for n, p in model.named_parameters()})
-        for name, value in gradients[0].items():
-            torch.testing.assert_close(value, gradients[1][name])
-
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-    def test_half_precision(self, dtype):
-        model = small()
-        image = images(33, 41)
-        with torch.no_grad():
-            expected = model(image)
-            with torch.autocast("cpu", dtype):
-                mixed = model(image)
-            whole = model.to(dtype)(image.to(dtype))
-        for name, value in expected.items():
-            assert whole[name].dtype == dtype
-            for other in (mixed[name], whole[name]):
-                error = (other.float() - value).std() / value.std()
-                assert error < (0.03 if dtype == torch.bfloat16 else 0.004)
-
 
 class TestStochasticDepth:
-    def test_is_off_in_evaluation(self):
-        batch = images(33, 41, batch=2)
-        with torch.no_grad():
-            dropping, plain = (small(drop_path_rate=rate)(batch) for rate in (0.9, 0.0))
-        assert all(torch.equal(dropping[name], plain[name]) for name in plain)
-
     def test_drops_images_and_makes_up_for_it(self):
         block = small_block(drop_path_rate=0.25).train()
         torch.manual_seed(0)
@@ -356,38 +218,11 @@ class TestStochasticDepth:
         # Three standard deviations: 3 * sqrt(0.25 * 0.75 / 4000) = 0.0205.
         assert (kept[:, 0, 0, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.0205)
 
-    def test_grows_block_by_block(self):
-        model = SwinTransformer(**SMALL | {"drop_path_rate": 0.2})
-        rates = [getattr(block.drop_path, "p", 0) for s in model.layers for block in s.blocks]
-        assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
-        one = SwinTransformer(embed_dim=4, depths=[1], num_heads=[1], out_features=["res2"])
-        assert isinstance(one.layers[0].blocks[0].drop_path, torch.nn.Identity)
-
-
-def published_names(depths):
-    """Parameters, and buffers, of a published Swin."""
-    both = ("weight", "bias")
-    names = {f"patch_embed.{part}.{kind}" for part in ("proj", "norm") for kind in both}
-    buffers = set()
-    for stage, depth in enumerate(depths):
-        for number in range(depth):
-            block = f"layers.{stage}.blocks.{number}."
-            parts = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-            names |= {f"{block}{part}.{kind}" for part in parts for kind in both}
-            names.add(f"{block}attn.relative_position_bias_table")
-            buffers.add(f"{block}attn.relative_position_index")
-        names |= {f"norm{stage}.{kind}" for kind in both}
-        if stage < len(depths) - 1:
-            step = f"layers.{stage}.downsample."
-            names |= {f"{step}reduction.weight", f"{step}norm.weight", f"{step}norm.bias"}
-    return names, buffers
-
 
 class TestStateDict:
-    def test_has_the_published_names(self):
+    def test_has_as_many_parameters_as_published(self):
         with torch.device("meta"):
             model = SwinTransformer()
-        assert set(model.state_dict()) == published_names((2, 2, 6, 2))[0]
         # 28,288,354 of the published classifier of 1000 classes, less its last norm and its head,
         # and with a norm of each stage.
         norms = [2 * 96 * 2**stage for stage in range(4)]
@@ -397,8 +232,8 @@ class TestStateDict:
     def test_published_buffers_are_accepted(self):
         model = small()
         state = model.state_dict()
-        for name in published_names(SMALL["depths"])[1]:
-            state[name] = relative_position_index(3)
+        for name in [name for name in state if name.endswith("bias_table")]:
+            state[name.replace("bias_table", "index")] = relative_position_index(3)
         other = SwinTransformer(**SMALL | {"window_size": 3})
         other.load_state_dict(state, strict=True)
         image = images(20, 20)
@@ -422,32 +257,3 @@ class TestStateDict:
                 assert not value.any(), name
             elif value.numel() > 10_000:
                 assert value.std().item() == pytest.approx(0.02, rel=0.05), name
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"embed_dim": 0}, "embed_dim must be positive, got 0"),
-        ({"window_size": 0}, "window_size must be positive, got 0"),
-        ({"in_channels": 0}, "in_channels must be positive, got 0"),
-        ({"depths": (2, 2, 2)}, r"a number for each stage.* got \[2, 2, 2\] and \[2, 4\]"),
-        ({"depths": (), "num_heads": ()}, "and at least one; got"),
-        ({"depths": (2, 0)}, r"depths must be positive, got \[2, 0\]"),
-        ({"num_heads": (0, 4)}, r"num_heads must be positive, got \[0, 4\]"),
-        ({"num_heads": (2, 3)}, "must divide .* got 3 heads for 16 channels"),
-        ({"mlp_ratio": 0.1}, "must leave the perceptrons a width, got 0.1 of 8 channels"),
-        ({"drop_path_rate": 1.0}, "drop_path_rate must be from 0 to below 1, got 1.0"),
-        ({"drop_path_rate": -0.1}, "from 0 to below 1, got -0.1"),
-        ({"out_features": ("res2", "res4")}, "the stages res2, res3, got res2, res4"),
-        ({"out_features": ()}, "the stages res2, res3, got none"),
-    ],
-)
-def test_arguments_that_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        SwinTransformer(**SMALL | changes)
-
-
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 3, 0, 8), (0, 3, 8, 8)], ids=str)
-def test_images_that_are_refused(shape):
-    with pytest.raises(ValueError, match=r"images must be \(batch, 3, height, width\) with at"):
-        small()(torch.zeros(shape))

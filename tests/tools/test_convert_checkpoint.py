@@ -5,9 +5,14 @@ import torch
 from golden_data import cases, reference_keys
 
 from freqfusion.tools import convert_checkpoint
-from freqfusion.tools._convert.fusion import convert_neck, neck_settings
-from freqfusion.tools._convert.resnet import convert_detector, convert_resnet
-from freqfusion.tools._convert.rules import Rule, convert
+from freqfusion.tools._convert_names import (
+    Rule,
+    convert,
+    convert_detector,
+    convert_resnet,
+    neck_rules,
+)
+from freqfusion.tools._convert_settings import neck_settings
 
 STAGES = ["res2", "res3", "res4", "res5"]
 
@@ -54,7 +59,7 @@ def published_neck(case):
         make_fusion=fusion_factory(cfg),
         fused_top_level=cfg.MODEL.FREQFUSION.FUSED_TOP_LEVEL,
     )
-    neck.load_state_dict(convert_neck(state).state)
+    neck.load_state_dict(convert(state, neck_rules(state)).state)
     return neck
 
 
@@ -78,7 +83,8 @@ def test_published_neck(case):
 @pytest.mark.golden
 @necks()
 def test_only_a_fusion_module_without_a_hop_is_dropped(case):
-    result = convert_neck(case.group("param"))
+    state = case.group("param")
+    result = convert(state, neck_rules(state))
     inputs = len(case.ctor["in_channels"])
     unused = case.ctor.get("num_outs", inputs) == inputs
     assert ("fusion module that no hop uses" in result.dropped) == unused

@@ -13,13 +13,13 @@ from mask2former_models import seeded_model, things_registered
 from freqfusion import get_freqfusion_cfg
 from freqfusion.modeling import SwinTransformer
 from freqfusion.tools import convert_checkpoint
-from freqfusion.tools._convert.mask2former import (
+from freqfusion.tools._convert_mask2former import (
     convert_published,
     mask2former_settings,
     publish,
     windows,
 )
-from freqfusion.tools._convert.model_check import check_against_model
+from freqfusion.tools._convert_settings import check_against_model
 
 PIXEL, QUERIES = "sem_seg_head.pixel_decoder.", "sem_seg_head.predictor.query_feat."
 BUFFERS = ("hamming_lowpass", "hamming_highpass", "init_pos")
@@ -504,7 +504,7 @@ def test_arguments_that_are_refused(arguments, message, tmp_path, capsys):
 
 
 def test_without_detectron2_the_file_is_written_and_that_is_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(convert_checkpoint, "can_check", lambda: False)
+    monkeypatch.setattr(convert_checkpoint.importlib.util, "find_spec", lambda name: None)
     source = write_published(tmp_path / "in.pth", seeded_model(**VARIANTS["original"]).state_dict())
     assert convert_checkpoint.main([source, str(tmp_path / "out.pth")]) == 0
     assert "detectron2 is not installed" in capsys.readouterr().out

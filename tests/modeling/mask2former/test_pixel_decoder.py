@@ -1,4 +1,7 @@
-"""The pixel decoders: reference runs (set D), published names, and the contract of both."""
+"""The pixel decoders: reference runs (set D), and the contract of both.
+
+``tests/tools/test_convert_mask2former.py`` holds published names and shapes at full size.
+"""
 
 import math
 
@@ -7,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
-from golden_data import cases, reference_keys
+from golden_data import cases
 from torch import nn
 from toy_configs import change
 
@@ -140,59 +143,6 @@ def test_reference_outputs(case, dtype):
         torch.testing.assert_close(actual[name], value, atol=1e-9, rtol=0)
 
 
-PUBLISHED = {
-    name: entry
-    for name, entry in reference_keys().items()
-    if "MSDeformAttnPixelDecoder" in entry.get("pixel_decoder", "")
-}
-PREFIX = "sem_seg_head.pixel_decoder."
-
-
-@pytest.mark.golden
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_names_and_shapes(name):
-    """The full-size model has the published parameters and no others, and they load."""
-    entry = PUBLISHED[name]
-    shapes = {
-        key.removeprefix(PREFIX): shape
-        for key, shape in (entry["parameters"] | entry["buffers"]).items()
-        if key.startswith(PREFIX)
-    }
-    state = {key: torch.zeros(shape) for key, shape in shapes.items()}
-    encoder = "transformer.encoder.layers."
-    levels, conv_dim = shapes["transformer.level_embed"]
-    widths = [shapes[f"input_proj.{index}.0.weight"][1] for index in range(levels)]
-    arguments = {
-        "input_shape": {
-            "res2": ShapeSpec(channels=shapes["adapter_1.weight"][1], stride=4),
-            "res3": ShapeSpec(channels=widths[2], stride=8),
-            "res4": ShapeSpec(channels=widths[1], stride=16),
-            "res5": ShapeSpec(channels=widths[0], stride=32),
-        },
-        "conv_dim": conv_dim,
-        "mask_dim": shapes["mask_features.weight"][0],
-        "norm": "GN",
-        "transformer_dropout": 0.0,
-        "transformer_nheads": 8,
-        "transformer_dim_feedforward": shapes[encoder + "0.linear1.weight"][0],
-        "transformer_enc_layers": len([k for k in shapes if k.endswith("linear1.weight")]),
-        "transformer_in_features": ["res3", "res4", "res5"],
-    }
-    with torch.device("meta"):
-        plain = DeformableAttentionPixelDecoder(**arguments)
-    fused = [key for key in shapes if key.startswith("freqfusions.")]
-    own = {key: list(value.shape) for key, value in plain.state_dict().items()}
-    assert own == {key: shape for key, shape in shapes.items() if key not in fused}
-    if not fused:
-        return
-    module = FreqFusionPixelDecoder(**arguments, make_fusion=fusion_of(state))
-    module.load_state_dict(state)
-    assert all((parameter == 0).all() for parameter in module.parameters())
-    new = [key for key in module.state_dict() if key not in own]
-    parameters = [key for key in fused if PREFIX + key in entry["parameters"]]
-    assert len(new) == len(parameters)
-
-
 # The switch, and what meets what
 
 
@@ -260,16 +210,6 @@ def test_any_number_of_encoded_maps(features, factory):
     ]
 
 
-def test_coarser_mask_features_leave_the_finest_map_out():
-    module = build(common_stride=8)
-    maps = make_maps()
-    del maps["res2"]
-    mask_features, _, multi_scale = module(maps)
-    assert mask_features.shape == (2, 16, 8, 12)
-    torch.testing.assert_close(module.mask_features(multi_scale[-1]), mask_features)
-    assert len(module.freqfusions) == 2
-
-
 # Sizes, types, memory
 
 
@@ -277,38 +217,28 @@ def test_coarser_mask_features_leave_the_finest_map_out():
     "sizes",
     [
         ((1, 1), (1, 1), (1, 1), (1, 1)),
-        ((17, 23), (9, 12), (5, 6), (3, 3)),
         ((13, 5), (11, 5), (4, 1), (1, 3)),
     ],
 )
 @pytest.mark.parametrize("kind", [None, *KINDS])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_any_size(kind, sizes, batch):
+def test_any_size(kind, sizes):
     cfg = config(
         MODEL__FREQFUSION__ENABLED=kind is not None,
         MODEL__FREQFUSION__FUSE_TYPE=kind or "freqfusion",
     )
     torch.manual_seed(0)
     module = SEM_SEG_HEADS_REGISTRY.get("FreqFusionPixelDecoder")(cfg, SHAPES)
-    maps = make_maps(sizes, batch)
+    maps = make_maps(sizes)
     mask_features, _, multi_scale = module(maps)
-    assert mask_features.shape == (batch, 16, *sizes[0])
+    assert mask_features.shape == (2, 16, *sizes[0])
     for feat, size in zip(multi_scale, sizes[:0:-1], strict=True):
-        assert feat.shape == (batch, 32, *size)
+        assert feat.shape == (2, 32, *size)
     outputs = (mask_features, *multi_scale)
     assert all(feat.isfinite().all() for feat in outputs)
     sum(feat.square().sum() for feat in outputs).backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-
-
-def test_images_of_a_batch_do_not_meet():
-    module, maps = build(), make_maps(batch=3)
-    together = named(module(maps))
-    alone = named(module({name: feat[1:2] for name, feat in maps.items()}))
-    for name, value in alone.items():
-        torch.testing.assert_close(together[name][1:2], value, atol=2e-5, rtol=1e-4)
 
 
 def relative_error(actual, expected):
@@ -375,13 +305,6 @@ def test_checkpointing_changes_no_gradient(dropout, monkeypatch):
     assert len(calls) == 2 + 4
     for name, value in expected.items():
         torch.testing.assert_close(actual[name], value, atol=1e-5, rtol=1e-5, msg=name)
-
-
-def test_checkpointing_costs_nothing_without_gradients():
-    plain, checkpointed = build(), build(use_checkpoint=True)
-    with torch.no_grad():
-        expected, actual = named(plain(make_maps())), named(checkpointed(make_maps()))
-    assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 @pytest.mark.slow
@@ -509,17 +432,10 @@ def test_one_word_switches_the_fusion_off():
     ("changes", "message"),
     [
         ({"conv_dim": 48}, "conv_dim must be a multiple of 32, .*got 48"),
-        ({"mask_dim": 0}, "mask_dim must be positive, got 0"),
         ({"transformer_enc_layers": 0}, "num_layers must be positive, got 0"),
-        ({"transformer_dim_feedforward": 0}, "dim_feedforward must be positive, got 0"),
         ({"transformer_nheads": 5}, "5 heads for 64 channels"),
-        ({"transformer_in_features": []}, "must name some of the maps res2, .*got none"),
-        (
-            {"transformer_in_features": ["res5", "res6"]},
-            "must name some of the maps res2, res3, res4, res5; got res5, res6",
-        ),
+        ({"transformer_in_features": ["res5", "res6"]}, "must name some .*; got res5, res6"),
         ({"common_stride": 2}, r"common_stride must be .*at most 8, .*got 2 for .*\[4, 8, 16, 32"),
-        ({"common_stride": 16}, "common_stride must be .*at most 8, .*got 16"),
         (
             {"transformer_in_features": ["res4", "res5"], "common_stride": 16},
             "takes 3 maps, but transformer_in_features and common_stride leave only res5, res4",

@@ -1,7 +1,5 @@
 """Modulated backbones: the bare ones until they are trained, and known answers afterwards."""
 
-import copy
-import io
 import threading
 
 import pytest
@@ -114,23 +112,6 @@ def test_a_backbones_own_way_to_load_stays():
     del state["scale"], state["shift"]
     modulated.load_state_dict(state)
     assert modulated(torch.ones(1, 3, 32, 32))["res2"].unique().item() == 5.0
-
-
-def test_copies_are_independent():
-    """By deepcopy, as averaged weights are made, and by pickle."""
-    modulated, _ = build_pair("convnext")
-    disturb(modulated)
-    buffer = io.BytesIO()
-    torch.save(modulated, buffer)
-    buffer.seek(0)
-    copies = [copy.deepcopy(modulated), torch.load(buffer, weights_only=False)]
-    with torch.no_grad():
-        before = modulated(image())
-        disturb(modulated, seed=1)
-        for other in copies:
-            found = other(image())
-            assert all(torch.equal(found[name], before[name]) for name in before)
-        assert not torch.equal(modulated(image())["res5"], before["res5"])
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -304,27 +285,6 @@ def test_maps_of_timm_cover_the_padded_image_between():
     assert features["res2"].shape[-2:] == (16, 24)
     assert mappings["res5"][-1].out_size == (2, 3)
     assert modulated(image(33, 65))["res5"].shape == bare(image(33, 65))["res5"].shape
-
-
-def test_representation():
-    text = "Picks, res2 before step3, res3 before step4, res4 before step5, exit"
-    assert text in repr(modulate_backbone(Picks()))
-    one = modulate_backbone(Picks(), points={"res2": "step3"}, demodulate="head")
-    assert "Picks, res2 before step3, head" in repr(one)
-    assert "Picks, no points, exit" in repr(modulate_backbone(Picks(), points={}))
-
-
-@pytest.mark.slow
-def test_compilation():
-    """Without an error, with the same numbers; graphs break where maps are resampled."""
-    modulated = disturb(modulate_backbone(Picks(), points={"res2": "step3"}))
-    modulated.upsample.iters = 3
-    with torch.no_grad():
-        expected = modulated(image())
-        torch._dynamo.reset()
-        compiled = torch.compile(modulated, backend="eager")
-        for _ in range(2):
-            assert max(relative_errors(compiled(image()), expected).values()) <= 1e-5
 
 
 class Grows(Backbone):

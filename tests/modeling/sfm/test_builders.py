@@ -107,26 +107,6 @@ def test_both_methods_in_one_model_train_a_step(kind, fusion):
     assert all(value.isfinite().all() for value in backbone(images).values())
 
 
-def test_fused_top_level():
-    cfg = sfm_cfg("convnext", PYRAMID, MODEL__FREQFUSION__FUSED_TOP_LEVEL=True)
-    maps = build_backbone(cfg, IMAGE)(torch.randn(1, 3, 70, 90))
-    assert list(maps) == ["p2", "p3", "p4", "p5", "p6"]
-    assert maps["p6"].shape[-2:] == (2, 2)
-
-
-def test_untrained_pyramid_is_the_pyramid_of_the_bare_backbone():
-    ours = build_backbone(sfm_cfg("convnext", PYRAMID), IMAGE).eval()
-    theirs = build_backbone(sfm_cfg("convnext", PYRAMID, MODEL__SFM__ENABLED=False), IMAGE).eval()
-    missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
-    assert not unexpected
-    assert all(name.startswith("bottom_up.sfm.") for name in missing)
-    image = torch.randn(1, 3, 64, 96)
-    with torch.no_grad():
-        expected, found = theirs(image), ours(image)
-    for name, value in expected.items():
-        assert (found[name] - value).abs().max() <= 1e-4 * value.abs().max()
-
-
 def test_points_as_text():
     assert parse_points(" auto ") == ("auto", {})
     assert parse_points("res2=res3.0,res3 = res4.0 @ 0.5") == (

@@ -11,7 +11,7 @@ from torch import nn
 from toy_configs import change
 
 from freqfusion.modeling import TimmBackbone
-from freqfusion.modeling.sfm.geometry import geometry_of, kernel_of, to_channels_first
+from freqfusion.modeling.sfm.geometry import geometry_of, to_channels_first
 from freqfusion.modeling.sfm.insertion import find_points
 
 CONVOLUTIONS = [
@@ -86,12 +86,6 @@ def test_padding_of_tensorflow(kernel, stride):
     for size in range(4, 25):
         shape = layer(torch.zeros(1, 1, size, size + 1)).shape[-2:]
         assert geometry.out_size((size, size + 1)) == tuple(shape)
-
-
-def test_greater_side_of_a_kernel():
-    assert kernel_of(nn.Conv2d(1, 1, (3, 5), 2)) == 5
-    assert kernel_of(nn.MaxPool2d(3, 2)) == 3
-    assert kernel_of(PatchMerging(dim=2)) == 2
 
 
 def test_merging_of_patches():

@@ -5,7 +5,17 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_sem_seg_head
-from sfm_models import CLASSES, built, chain, example, semantic_cfg, shake_attention
+from sfm_models import (
+    CLASSES,
+    NAMES,
+    SHAPES,
+    built,
+    chain,
+    example,
+    modulated_maps,
+    semantic_cfg,
+    shake_attention,
+)
 from torch import nn
 from toy_configs import change, resnet18_cfg
 
@@ -13,10 +23,6 @@ from freqfusion.layers.sfm import Mapping, MappingStack, MultiScaleAdaptiveUpsam
 from freqfusion.modeling import FCNHead
 from freqfusion.modeling.sfm import ModulatedMaps
 
-NAMES = ["res2", "res3", "res4", "res5"]
-SHAPES = {
-    name: ShapeSpec(channels=8 * 2**level, stride=4 * 2**level) for level, name in enumerate(NAMES)
-}
 SMALL_RESNET50 = {
     "MODEL__RESNETS__DEPTH": 50,
     "MODEL__RESNETS__RES2_OUT_CHANNELS": 32,
@@ -24,19 +30,6 @@ SMALL_RESNET50 = {
     "MODEL__RESNETS__WIDTH_PER_GROUP": 8,
 }
 HEADS = {"FCNHead": ["res5"], "SemSegFPNHead": NAMES, "FreqFusionSemSegHead": NAMES}
-
-
-def maps(height=64, width=96, amplitude=0.0, phase=0.5):
-    """Random maps of an image, with the stages between it and each."""
-    torch.manual_seed(0)
-    sizes = [(-(-height // shape.stride), -(-width // shape.stride)) for shape in SHAPES.values()]
-    stack = chain(sizes, amplitude, phase)
-    features = {
-        name: torch.randn(1, SHAPES[name].channels, *size)
-        for name, size in zip(NAMES, sizes, strict=True)
-    }
-    stacks = {name: MappingStack(stack[:level]) for level, name in enumerate(NAMES)}
-    return ModulatedMaps(features, stacks)
 
 
 def build(head, **keys):
@@ -61,7 +54,7 @@ def test_maps_that_did_not_move_give_the_plain_heads_logits(name):
     ``FCNHead``: logits resized to stride 4, then to the image. The two others predict at stride 4
     anyway.
     """
-    head, features = without_relations(build(name)), maps()
+    head, features = without_relations(build(name)), modulated_maps(phase=0.5)
     found, _ = head(features)
     if name == "FCNHead":
         logits = head.head.predictor(head.head.convs(features["res5"]))
@@ -98,8 +91,8 @@ def test_logits_return_to_where_they_came_from():
 def test_modulated_maps_are_demodulated(name):
     """Other stages, other logits; and no size is lost."""
     head = build(name)
-    still, _ = head(maps(43, 65))
-    moved, _ = head(maps(43, 65, amplitude=0.5))
+    still, _ = head(modulated_maps(43, 65, phase=0.5))
+    moved, _ = head(modulated_maps(43, 65, amplitude=0.5, phase=0.5))
     assert still.shape == moved.shape == (1, CLASSES, 44, 68)
     assert (still - moved).abs().max() > 1e-2
 
@@ -184,7 +177,8 @@ def test_dilation_says_what_is_wrong(keys, message):
 
 
 def test_loss_is_the_mean_over_labelled_pixels():
-    head, features = build("FCNHead", MODEL__SEM_SEG_HEAD__LOSS_WEIGHT=0.5), maps(43, 65)
+    head = build("FCNHead", MODEL__SEM_SEG_HEAD__LOSS_WEIGHT=0.5)
+    features = modulated_maps(43, 65, phase=0.5)
     targets = torch.randint(0, CLASSES, (1, 43, 65))
     targets[:, :10] = 255
     logits, _ = head(features)
@@ -202,7 +196,7 @@ def test_loss_is_the_mean_over_labelled_pixels():
 
 
 def test_half_precision_gives_the_logits_of_full_precision():
-    head, features = build("FCNHead"), maps(amplitude=0.3)
+    head, features = build("FCNHead"), modulated_maps(amplitude=0.3, phase=0.5)
     expected, _ = head(features)
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = head(features)

@@ -1,6 +1,4 @@
-"""Mask2Former's published weights, and those of its FreqFusion fork, under our names and back.
-
-The settings of a model are read from its weights.
+"""Rename Mask2Former's published weights, and its FreqFusion fork's, and read their settings.
 
 Our names are the published ones but for the parts of FreqFusion. Files of the first release, which
 are most of those to be had, lack ``pixel_decoder.`` and have another name for the queries.
@@ -8,32 +6,25 @@ are most of those to be had, lack ``pixel_decoder.`` and have another name for t
 
 import re
 
+import torch
 from torch import Tensor
 
-from freqfusion.tools._convert.fusion import (
-    BUFFERS,
+from freqfusion.tools import _convert_names as names
+from freqfusion.tools import _convert_settings as settings
+from freqfusion.tools._convert_names import (
+    BACKBONE,
+    FIRST_STAGE,
     PARTS,
-    buffers_without_window,
-    fusion_settings,
-    under_original_names,
-)
-from freqfusion.tools._convert.rules import (
-    RGB_INPUT,
+    PREDICTOR,
     Conversion,
     Rule,
-    Settings,
     State,
     choice,
-    convert,
     count_layers,
 )
-from freqfusion.tools._convert.swin import indices, is_swin, published_rules, swin_settings
 
 HEAD = "sem_seg_head."
 PIXEL_DECODER = f"{HEAD}pixel_decoder."
-PREDICTOR = f"{HEAD}predictor."
-BACKBONE = "backbone."
-CLASS_WEIGHTS = "criterion.empty_weight"
 # What Mask2Former's code must find in a state dict, or it takes the names for older ones.
 VERSIONS = {HEAD.rstrip("."): 2, PREDICTOR.rstrip("."): 2}
 
@@ -64,7 +55,7 @@ _QUERIES = "|".join(
     )
 )
 _FUSION = r"freqfusions\.(\d+)\."
-_OURS = {new: old for old, new in PARTS.items()}
+_ORIGINAL = {new: old for old, new in PARTS.items()}
 # Blocks of each stage, whether they are bottlenecks, and what such a ResNet is called.
 _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((2, 2, 2, 2), False): 18,
@@ -73,10 +64,10 @@ _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((3, 4, 23, 3), True): 101,
     ((3, 8, 36, 3), True): 152,
 }
-_FIRST_STAGE, _TOP_STAGE = 2, 5
-_STAGES = range(_FIRST_STAGE, _TOP_STAGE + 1)
+_TOP_STAGE = 5
+_STAGES = range(FIRST_STAGE, _TOP_STAGE + 1)
 # The weights tell heads times points; all published models have these points.
-_POINTS = 4
+_NUM_POINTS = 4
 
 
 def convert_published(state: State) -> Conversion:
@@ -90,7 +81,26 @@ def convert_published(state: State) -> Conversion:
             "the fusion modules have the names of this project already; --to mask2former leads to "
             "the published ones"
         )
-    return convert(state, [*_kept(), *_first_release(), *_fusion_rules()])
+    fusion = rf"{re.escape(HEAD)}(?:pixel_decoder\.)?{_FUSION}"
+    rules = [
+        Rule(
+            "pixel decoder, as the first release named it",
+            f"{re.escape(HEAD)}({_PYRAMID})",
+            lambda m: PIXEL_DECODER + m[1],
+        ),
+        Rule(
+            "queries, as the first release named them",
+            re.escape(f"{PREDICTOR}static_query.weight"),
+            lambda m: f"{PREDICTOR}query_feat.weight",
+        ),
+        Rule(
+            "fusion modules",
+            rf"{fusion}({choice(PARTS)})(weight|bias)",
+            lambda m: f"{PIXEL_DECODER}freqfusions.{m[1]}.{PARTS[m[2]]}{m[3]}",
+        ),
+        Rule("buffers that are recomputed", fusion + names.FUSION_BUFFERS),
+    ]
+    return names.convert(state, [*_kept(), *rules])
 
 
 def publish(state: State) -> Conversion:
@@ -104,86 +114,73 @@ def publish(state: State) -> Conversion:
     """
     rule = Rule(
         "fusion modules",
-        rf"{re.escape(PIXEL_DECODER)}{_FUSION}({choice(_OURS)})(weight|bias)",
-        lambda m: f"{PIXEL_DECODER}freqfusions.{m[1]}.{_OURS[m[2]]}{m[3]}",
+        rf"{re.escape(PIXEL_DECODER)}{_FUSION}({choice(_ORIGINAL)})(weight|bias)",
+        lambda m: f"{PIXEL_DECODER}freqfusions.{m[1]}.{_ORIGINAL[m[2]]}{m[3]}",
     )
-    result = convert(state, [*_kept(), rule])
-    result.state.update(_buffers(state) | indices(state, BACKBONE))
+    result = names.convert(state, [*_kept(), rule])
+    result.state.update(_fork_buffers(state) | names.swin_indices(state, BACKBONE))
     return result
 
 
 def windows(state: State) -> list[Tensor]:
-    """The low-pass windows in a published state dict, one for each fusion module."""
+    """Return the low-pass windows in a published state dict, one for each fusion module."""
     return [value for name, value in state.items() if name.endswith(".hamming_lowpass")]
 
 
 def fusion_modules(state: State) -> dict[str, dict[str, Tensor]]:
-    """Beginnings of the names of our fusion modules, and their weights as the fork calls them."""
+    """Return prefixes of our fusion modules, and their weights under the research code's names."""
     pattern = re.compile(rf"{re.escape(PIXEL_DECODER)}{_FUSION}")
-    beginnings = sorted({match[0] for match in map(pattern.match, state) if match})
-    return {beginning: under_original_names(state, beginning) for beginning in beginnings}
+    prefixes = sorted({match[0] for match in map(pattern.match, state) if match})
+    return {
+        prefix: {
+            old + kind: state[prefix + new + kind]
+            for old, new in PARTS.items()
+            for kind in ("weight", "bias")
+            if prefix + new + kind in state
+        }
+        for prefix in prefixes
+    }
 
 
 def _kept() -> list[Rule]:
-    """What has the same name there and here."""
+    """Return rules for what has the same name there and here."""
 
     def kept(label: str, pattern: str) -> Rule:
         return Rule(label, pattern, lambda m: m[0])
 
     return [
         kept("backbone", re.escape(BACKBONE) + _RESNET),
-        *published_rules(BACKBONE),
+        *names.swin_rules(),
         kept("pixel decoder", f"{re.escape(PIXEL_DECODER)}(?:{_PYRAMID})"),
         kept("transformer decoder", f"{re.escape(PREDICTOR)}(?:{_QUERIES})"),
-        kept("class weights, which the model sets itself", re.escape(CLASS_WEIGHTS)),
+        kept("class weights, which the model sets itself", re.escape(names.CLASS_WEIGHTS)),
     ]
 
 
-def _first_release() -> list[Rule]:
-    return [
-        Rule(
-            "pixel decoder, as the first release named it",
-            f"{re.escape(HEAD)}({_PYRAMID})",
-            lambda m: PIXEL_DECODER + m[1],
-        ),
-        Rule(
-            "queries, as the first release named them",
-            re.escape(f"{PREDICTOR}static_query.weight"),
-            lambda m: f"{PREDICTOR}query_feat.weight",
-        ),
-    ]
-
-
-def _fusion_rules() -> list[Rule]:
-    beginning = rf"{re.escape(HEAD)}(?:pixel_decoder\.)?{_FUSION}"
-    return [
-        Rule(
-            "fusion modules",
-            rf"{beginning}({choice(PARTS)})(weight|bias)",
-            lambda m: f"{PIXEL_DECODER}freqfusions.{m[1]}.{PARTS[m[2]]}{m[3]}",
-        ),
-        Rule("buffers that are recomputed", beginning + choice(BUFFERS)),
-    ]
-
-
-def _buffers(state: State) -> dict[str, Tensor]:
-    found = {}
-    for beginning, weights in fusion_modules(state).items():
-        offset = weights.get("dysampler.hr_offset.weight")
-        groups = None if offset is None else len(offset) // 2
+def _fork_buffers(state: State) -> dict[str, Tensor]:
+    """Return the buffers of the fork's modules, which were built without Hamming windows."""
+    found: dict[str, Tensor] = {}
+    for prefix, weights in fusion_modules(state).items():
         like = weights.get("content_encoder.weight")
         if like is None:
             raise ValueError(
-                f"{beginning}* lacks {PARTS['content_encoder.']}weight: only FreqFusion has a "
+                f"{prefix}* lacks {PARTS['content_encoder.']}weight: only FreqFusion has a "
                 "form in published code"
             )
-        made = buffers_without_window(groups, like)
-        found.update({beginning + name: value for name, value in made.items()})
+        found |= {prefix + name: like.new_ones(1) for name in names.WINDOW_BUFFERS}
+        offset = weights.get("dysampler.hr_offset.weight")
+        if offset is not None:
+            # From the center of a coarse pixel to those of its four fine pixels, in coarse pixels:
+            # first all x, then all y, each for all groups, rows and columns.
+            step = torch.tensor([-0.25, 0.25], dtype=like.dtype, device=like.device)
+            y, x = torch.meshgrid(step, step, indexing="ij")
+            positions = torch.stack([x, y]).flatten(1).repeat(1, len(offset) // 2)
+            found |= {prefix + name: positions.view(1, -1, 1, 1) for name in names.POSITION_BUFFERS}
     return found
 
 
-def mask2former_settings(state: State, windows: list[Tensor]) -> Settings:
-    """Keys for weights under our names.
+def mask2former_settings(state: State, windows: list[Tensor]) -> settings.Settings:
+    """Return the keys of a Mask2Former.
 
     Args:
         state: The weights.
@@ -195,16 +192,16 @@ def mask2former_settings(state: State, windows: list[Tensor]) -> Settings:
     levels = _size(state, f"{PIXEL_DECODER}transformer.level_embed", 0)
     hops = max(count_layers(state, f"{PIXEL_DECODER}adapter_") - 1, 0)  # they are numbered from 1
     finest = _TOP_STAGE + 1 - levels - hops
-    if finest < _FIRST_STAGE:
+    if finest < FIRST_STAGE:
         raise ValueError(
             f"the pixel decoder takes {levels + hops} maps, and a backbone has "
-            f"{_TOP_STAGE + 1 - _FIRST_STAGE}"
+            f"{_TOP_STAGE + 1 - FIRST_STAGE}"
         )
     features = [f"res{stage}" for stage in range(finest, _TOP_STAGE + 1)]
-    if is_swin(state, BACKBONE):
-        backbone = swin_settings(state, BACKBONE)
+    if names.is_swin(state, BACKBONE):
+        backbone = settings.swin_settings(state, BACKBONE)
     else:
-        backbone = resnet_settings(state) | {"MODEL.RESNETS.OUT_FEATURES": features}
+        backbone = _resnet_settings(state) | {"MODEL.RESNETS.OUT_FEATURES": features}
     decoder = {
         "IN_FEATURES": features,
         "ENCODER_FEATURES": features[-levels:],
@@ -212,7 +209,7 @@ def mask2former_settings(state: State, windows: list[Tensor]) -> Settings:
         **_pixel_decoder(state, levels),
         **_transformer_decoder(state),
     }
-    found: Settings = {
+    found: settings.Settings = {
         "MODEL.META_ARCHITECTURE": "Mask2Former",
         "MODEL.SEM_SEG_HEAD.NAME": "Mask2FormerHead",
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": _size(state, f"{PREDICTOR}class_embed.weight", 0) - 1,
@@ -222,12 +219,12 @@ def mask2former_settings(state: State, windows: list[Tensor]) -> Settings:
     found["MODEL.FREQFUSION.ENABLED"] = bool(modules)
     if modules:
         hamming = {"hamming_lowpass": windows[0]} if windows else {}
-        found |= fusion_settings(modules[0] | hamming)
+        found |= settings.fusion_settings(modules[0] | hamming)
     return backbone | found
 
 
-def resnet_settings(state: State) -> Settings:
-    """Keys of Detectron2's ResNet; published ones have torchvision's strides and input."""
+def _resnet_settings(state: State) -> settings.Settings:
+    """Return the keys of a ResNet; published ones have torchvision's strides and input."""
     first = f"{BACKBONE}res2.0."
     bottleneck = f"{first}conv3.weight" in state
     blocks = tuple(count_layers(state, f"{BACKBONE}res{stage}.") for stage in _STAGES)
@@ -242,7 +239,7 @@ def resnet_settings(state: State) -> Settings:
     # Only norms that are trained, or were once, count batches.
     counted = f"{BACKBONE}stem.conv1.norm.num_batches_tracked" in state
     last = "conv3" if bottleneck else "conv2"
-    return RGB_INPUT | {
+    return settings.RESNET_INPUT | {
         "MODEL.BACKBONE.NAME": "build_resnet_backbone",
         "MODEL.RESNETS.DEPTH": _DEPTHS[blocks, bottleneck],
         "MODEL.RESNETS.NORM": "BN" if counted else "FrozenBN",
@@ -253,13 +250,13 @@ def resnet_settings(state: State) -> Settings:
     }
 
 
-def _pixel_decoder(state: State, levels: int) -> Settings:
+def _pixel_decoder(state: State, levels: int) -> settings.Settings:
     layer = f"{PIXEL_DECODER}transformer.encoder.layers.0."
     rows = _size(state, f"{layer}self_attn.attention_weights.weight", 0)
-    if rows % (levels * _POINTS):
+    if rows % (levels * _NUM_POINTS):
         raise ValueError(
-            f"the encoder's attention has {rows} weights, which is no multiple of {_POINTS} points "
-            f"in {levels} maps, as all published models have them"
+            f"the encoder's attention has {rows} weights, which is no multiple of {_NUM_POINTS}"
+            f" points in {levels} maps, as all published models have them"
         )
     adapter = f"{PIXEL_DECODER}adapter_1."
     plain = f"{adapter}bias" in state
@@ -270,14 +267,14 @@ def _pixel_decoder(state: State, levels: int) -> Settings:
         "NORM": "" if plain else "BN" if counted else "GN",
         "ENCODER_LAYERS": count_layers(state, f"{PIXEL_DECODER}transformer.encoder.layers."),
         "ENCODER_FEEDFORWARD": _size(state, f"{layer}linear1.weight", 0),
-        "ENCODER_POINTS": _POINTS,
-        "NHEADS": rows // (levels * _POINTS),
+        "ENCODER_POINTS": _NUM_POINTS,
+        "NHEADS": rows // (levels * _NUM_POINTS),
     }
 
 
-def _transformer_decoder(state: State) -> Settings:
+def _transformer_decoder(state: State) -> settings.Settings:
     hidden = _size(state, f"{PREDICTOR}query_feat.weight", 1)
-    found: Settings = {
+    found: settings.Settings = {
         "HIDDEN_DIM": hidden,
         "NUM_QUERIES": _size(state, f"{PREDICTOR}query_feat.weight", 0),
         "DECODER_LAYERS": count_layers(state, f"{PREDICTOR}transformer_ffn_layers."),
@@ -287,12 +284,10 @@ def _transformer_decoder(state: State) -> Settings:
     }
     projection = state.get(f"{PREDICTOR}input_proj.0.weight")
     found["ENFORCE_INPUT_PROJ"] = projection is not None and projection.shape[1] == hidden
-    if CLASS_WEIGHTS in state and not state[CLASS_WEIGHTS].is_meta:
-        found["NO_OBJECT_WEIGHT"] = round(state[CLASS_WEIGHTS][-1].item(), 6)
+    if names.CLASS_WEIGHTS in state and not state[names.CLASS_WEIGHTS].is_meta:
+        found["NO_OBJECT_WEIGHT"] = round(state[names.CLASS_WEIGHTS][-1].item(), 6)
     return found
 
 
 def _size(state: State, name: str, axis: int) -> int:
-    if name not in state:
-        raise ValueError(f"the weight {name} is missing, which every Mask2Former has")
-    return state[name].shape[axis]
+    return names.needed_weight(state, name, "Mask2Former").shape[axis]

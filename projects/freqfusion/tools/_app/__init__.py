@@ -1,1 +1,0 @@
-"""Parts of the viewer in a browser."""

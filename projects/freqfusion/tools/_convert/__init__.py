@@ -1,1 +1,0 @@
-"""The parts of ``freqfusion.tools.convert_checkpoint``."""

@@ -1,0 +1,338 @@
+"""Run a model on an image and draw what it computes, for ``freqfusion.tools.app``."""
+
+import html
+import io
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from freqfusion.drawing import RGB, Picture, draw_image
+from freqfusion.drawing.overlays import dimmed, enlarge_map, enlargement
+from freqfusion.tools._feature_similarity import (
+    Layer,
+    RecordedMap,
+    backbone_outputs,
+    default_layers,
+    parse_layer,
+    record_maps,
+    resolve_layers,
+)
+from freqfusion.tools._images import read_image
+from freqfusion.tools._model import Predictor, metadata_of
+
+# Formats that hold pixels only; what Pillow would hand to other programs (EPS) is not among them.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")
+# As many as an image of Cityscapes has; a model gives scores for each of them.
+MAX_MODEL_PIXELS = 2048 * 1024
+COLORMAP = "viridis"
+_NUM_KEPT_MAPS = 6
+_OPACITY = 0.82
+# Heading and note of each panel; a click in one of CLICKABLE moves the marked point.
+PANELS = {
+    "image": ("Image", "click a point, here or in the maps beside it"),
+    "prediction": ("Prediction", ""),
+    "confidence": ("Confidence", ""),
+    "similarity": ("Similarity to the marked point", ""),
+    "before": ("Similarity before fusion", ""),
+    "spectrum": ("Spectrum", "of the features before and after fusion"),
+    "lattice": ("Sampling lattice", "where the model samples densely"),
+    "attention": ("Attention", "what is stretched before each downsampling"),
+}
+CLICKABLE = ("image", "prediction", "confidence", "similarity", "before")
+
+# A picture, and the HTML below it.
+Panel = tuple[Picture, str]
+
+
+@dataclass
+class ViewedImage:
+    """An image, what the model predicts for it, and the feature maps that were drawn so far.
+
+    ``confidence`` is a map and its description, by task. The model's scores are not kept: those of
+    many classes for every pixel would fill the memory.
+    """
+
+    image: Picture
+    inputs: dict[str, Any]
+    content: Any
+    confidence: dict[str, tuple[NDArray[np.float32], str]]
+    modulation: Any | None = None
+    maps: OrderedDict[str, RecordedMap] = field(default_factory=OrderedDict)
+
+
+class Viewer:
+    """Runs a model on one image at a time and draws panels; not for several threads at once.
+
+    Args:
+        cfg: Of the model, with its weights.
+        score_threshold: Instances below it are not drawn.
+    """
+
+    def __init__(self, cfg: Any, *, score_threshold: float) -> None:
+        self.predictor, self.metadata = Predictor(cfg), metadata_of(cfg)
+        self.score_threshold = score_threshold
+        model = self.predictor.model
+        self.fusion = {layer.label: layer for layer in default_layers(model)}
+        self.modulated: Any = _modulated_stages(model)
+        # Those of the fusion first.
+        self.layers = list(dict.fromkeys([*self.fusion, *backbone_outputs(model)]))
+        self.first_layer = "fused" if "fused" in self.fusion else self.layers[0]
+        absent = {"before"} if "coarse" not in self.fusion else set()
+        absent |= {"lattice", "attention"} if self.modulated is None else set()
+        self.panels = [name for name in PANELS if name not in absent]
+
+    def view(self, image: Picture) -> ViewedImage:
+        """Run the model on an RGB image, which is made smaller where it has many pixels."""
+        from freqfusion.evaluation.pictures import output_content
+        from freqfusion.modeling.tta import semantic_kind
+        from freqfusion.tools._aliasing import recorded
+
+        image = shrunk(image, MAX_MODEL_PIXELS)
+        model, inputs = self.predictor.model, self.predictor.inputs(image)
+        recording = nullcontext() if self.modulated is None else recorded(self.modulated)
+        with torch.no_grad(), recording as modulation:
+            output = model([inputs])[0]
+        content = output_content(output, self.metadata, score_threshold=self.score_threshold)
+        kind, size = semantic_kind(model), image.shape[:2]
+        confidence = {
+            task: confidence_map(task, output, content, size, kind) for task in content.tasks()
+        }
+        return ViewedImage(image, inputs, content, confidence, modulation)
+
+    def draw(
+        self, panel: str, viewed: ViewedImage, task: str, layer: str, point: tuple[float, float]
+    ) -> Panel:
+        """Draw one of ``panels``; ``point`` (x, y) lies in 0..1.
+
+        Raises:
+            ValueError: if the model has no such task or layer.
+        """
+        draw: dict[str, Callable[[], Panel]] = {
+            "image": lambda: (draw_image(viewed.image), caption(PANELS["image"][1])),
+            "prediction": lambda: self._prediction(viewed, task),
+            "confidence": lambda: draw_map(viewed.image, *viewed.confidence[task], (0.0, 1.0)),
+            "similarity": lambda: self._similarity(viewed, self._layer(layer), point),
+            "before": lambda: self._similarity(viewed, self.fusion["coarse"], point),
+            "spectrum": lambda: self._spectrum(viewed, self._layer(layer)),
+            "lattice": lambda: self._modulation(viewed, panel),
+            "attention": lambda: self._modulation(viewed, panel),
+        }
+        picture, below = draw[panel]()
+        return marked(picture, point) if panel in CLICKABLE else picture, below
+
+    def _prediction(self, viewed: ViewedImage, task: str) -> Panel:
+        from freqfusion.evaluation.pictures import Content, draw_content
+        from freqfusion.tools.visualize import classes_of
+
+        content = Content(**{task: getattr(viewed.content, task)})
+        picture = draw_content(viewed.image, content)[task]
+        note = ""
+        if task == "instance":
+            found = len(viewed.content.instance or ())
+            note = f"{found} objects with a score of {self.score_threshold:g} or more"
+        return picture, caption(note, legend=classes_of(content, {task: picture}))
+
+    def _similarity(self, viewed: ViewedImage, layer: Layer, point: tuple[float, float]) -> Panel:
+        from freqfusion.analysis import point_similarity
+
+        recorded = self._maps(viewed, {layer.label: layer})[layer.label]
+        size = viewed.image.shape[0], viewed.image.shape[1]
+        values = point_similarity(recorded.features, point, size, covered=recorded.covered)
+        array = values.float().cpu().numpy()
+        channels, rows, columns = recorded.features.shape
+        note = f"{layer}: {channels} channels, {rows} × {columns}"
+        return draw_map(viewed.image, array, note, (min(float(array.min()), 0.99), 1.0))
+
+    def _spectrum(self, viewed: ViewedImage, chosen: Layer) -> Panel:
+        from freqfusion.analysis import layer_spectrum, layer_spectrum_figure
+
+        layers = {**self.fusion, chosen.label: chosen}
+        spectra = []
+        for label, recorded in self._maps(viewed, layers).items():
+            features, stride = _without_padding(recorded, viewed.inputs["image"].shape[-2])
+            name = label if label == str(layers[label]) else f"{label}: {layers[label]}"
+            spectra.append(layer_spectrum(name, features, stride))
+        return figure_picture(layer_spectrum_figure(spectra)), caption(PANELS["spectrum"][1])
+
+    def _modulation(self, viewed: ViewedImage, panel: str) -> Panel:
+        from freqfusion.analysis import attention_figure, lattice_figure
+        from freqfusion.tools._aliasing import resized
+
+        seen: Any = viewed.modulation
+        first = self.modulated.steps[0].point
+        picture = resized(viewed.image, *viewed.inputs["image"].shape[-2:])
+        rows, columns = seen.maps[first.feature].shape[-2:]
+        covered = (rows * first.stride, columns * first.stride)
+        if panel == "lattice":
+            lattices = [(name, seen.stacks[name], own[0]) for name, own in seen.own.items()]
+            figure = lattice_figure(picture, lattices, covered=covered)
+        else:
+            logits = [(name, seen.stacks[name], own[1].logits) for name, own in seen.own.items()]
+            figure = attention_figure(picture, logits, covered=covered)
+        return figure_picture(figure), caption(PANELS[panel][1])
+
+    def _layer(self, text: str) -> Layer:
+        """Return the layer of this name, or the first where the name is empty."""
+        text = text or self.first_layer
+        if text in self.fusion:
+            return self.fusion[text]
+        return resolve_layers(self.predictor.model, [parse_layer(text)])[0]
+
+    def _maps(self, viewed: ViewedImage, layers: Mapping[str, Layer]) -> dict[str, RecordedMap]:
+        """Return the maps of layers by label, from memory as far as they are there."""
+        absent = [layer for layer in layers.values() if str(layer) not in viewed.maps]
+        made = record_maps(self.predictor.model, viewed.inputs, absent) if absent else {}
+        viewed.maps |= {str(layer): made[layer.label] for layer in absent}
+        found = {label: viewed.maps[str(layer)] for label, layer in layers.items()}
+        while len(viewed.maps) > _NUM_KEPT_MAPS:
+            viewed.maps.popitem(last=False)
+        return found
+
+
+def confidence_map(
+    task: str, output: Mapping[str, Any], content: Any, size: tuple[int, ...], kind: str
+) -> tuple[NDArray[np.float32], str]:
+    """Return the confidence (height, width) in 0..1, and what it is in words.
+
+    Semantic: the probability of the best class of logits, or its share of the sum of scores.
+    Instance: the score of the best object there, 0 where none is. Panoptic: that of the segment,
+    and of stuff the semantic one.
+    """
+    values: NDArray[np.float32] = np.zeros(size, dtype=np.float32)
+    if task == "instance":
+        for instance in content.instance or ():
+            if instance.mask is not None:
+                score = np.where(instance.mask, instance.score or 0, 0).astype(np.float32)
+                values = np.maximum(values, score)
+        return values, "score of the object; dark where there is none"
+    if "sem_seg" in output:
+        scores = output["sem_seg"].float()
+        total = scores.sum(dim=0).clamp_min(1e-6)
+        best = scores.softmax(dim=0).amax(dim=0) if kind == "logits" else scores.amax(dim=0) / total
+        values = best.cpu().numpy()
+    if task == "semantic":
+        return values, "share of the most probable class"
+    ids, infos = output["panoptic_seg"]
+    ids = ids.cpu().numpy()
+    for info in infos or ():
+        if info.get("score") is not None:
+            values[ids == info["id"]] = float(info["score"])
+    stuff = "of the thing; of stuff, share of the most probable class"
+    return values, f"score {stuff if 'sem_seg' in output else 'of the segment'}"
+
+
+def read_upload(path: str, max_pixels: int) -> Picture:
+    """Read an uploaded image in RGB as training reads it, once its header has been checked.
+
+    Raises:
+        ValueError: if it is none of ``FORMATS``, broken, of more than 8 bits of grey, or too large,
+            small or narrow.
+    """
+    from PIL import Image
+
+    from freqfusion.data.reading import in_words
+
+    name = Path(path).name
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            short, long = sorted(file.size)
+    except Exception as error:
+        raise ValueError(
+            f"cannot read {name}: {in_words(error)}; known are {', '.join(FORMATS)}"
+        ) from error
+    if short < 8 or long > 20 * short or short * long > max_pixels:
+        raise ValueError(
+            f"{name} has sides of {short} and {long} pixels, but they must be 8 pixels or more, the"
+            " longer one at most 20 times the shorter, and an image may have"
+            f" {max_pixels / 1e6:g} million pixels"
+        )
+    try:
+        return read_image(Path(path))
+    except ValueError as error:
+        raise ValueError(str(error).replace(path, name)) from error
+
+
+def shrunk(image: Picture, most: int) -> Picture:
+    """Return the image with no more than ``most`` pixels."""
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    if height * width <= most:
+        return image
+    scale = (most / (height * width)) ** 0.5
+    size = max(1, int(width * scale)), max(1, int(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def draw_map(image: Picture, values: NDArray[Any], note: str, scale: tuple[float, float]) -> Panel:
+    """Draw values (height, width) as colors over a dark copy of the image."""
+    from matplotlib import colormaps
+
+    low, high = scale
+    enlarged = enlarge_map(values, enlargement(*image.shape[:2]))
+    colors = 255 * colormaps[COLORMAP]((enlarged - low) / (high - low))[..., :3]
+    mixed = (1 - _OPACITY) * dimmed(draw_image(image)) + _OPACITY * colors
+    return np.round(mixed).astype(np.uint8), caption(note, scale=scale)
+
+
+def marked(picture: Picture, point: tuple[float, float]) -> Picture:
+    """Return a copy with a white and black ring around the point (x, y) in 0..1."""
+    from PIL import Image, ImageDraw
+
+    canvas = Image.fromarray(picture.copy())
+    x, y = point[0] * canvas.width, point[1] * canvas.height
+    for color, radius in (("black", 12), ("white", 10), ("black", 6)):
+        box = (x - radius, y - radius, x + radius, y + radius)
+        ImageDraw.Draw(canvas).ellipse(box, outline=color, width=4 if color == "white" else 2)
+    return np.asarray(canvas)
+
+
+def figure_picture(figure: Any) -> Picture:
+    """Return a matplotlib figure as a picture, with room for the heading and buttons above it."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    picture = np.asarray(Image.open(buffer).convert("RGB"))
+    return np.pad(picture, ((picture.shape[0] // 10, 0), (0, 0), (0, 0)), constant_values=255)
+
+
+def caption(
+    note: str, scale: tuple[float, float] | None = None, legend: Mapping[str, RGB] | None = None
+) -> str:
+    """Return the HTML below a picture: the ends of a scale of colors, a note, and a legend."""
+    parts = [f"<p>{html.escape(note)}</p>"] if note else []
+    if scale is not None:
+        parts.insert(0, f"<div class=scale>{scale[0]:.2f}<i></i>{scale[1]:.2f}</div>")
+    for name, (red, green, blue) in (legend or {}).items():
+        swatch = f"<i style='background: rgb({red}, {green}, {blue})'></i>"
+        parts.append(f"<span class=entry>{swatch}{html.escape(name)}</span>")
+    return f"<div class=below>{''.join(parts)}</div>"
+
+
+def _without_padding(recorded: RecordedMap, height: int) -> tuple[torch.Tensor, float]:
+    """Return the cells that show the image, not its padding, and their stride in pixels."""
+    rows, columns = (
+        max(1, round(cells * part))
+        for cells, part in zip(recorded.features.shape[1:], recorded.covered, strict=True)
+    )
+    stride = height / (recorded.features.shape[1] * recorded.covered[0])
+    return recorded.features[:, :rows, :columns], stride
+
+
+def _modulated_stages(model: Any) -> Any | None:
+    """Return where Spatial Frequency Modulation acts in a model; None for another model."""
+    from freqfusion.modeling.sfm.backbone import ModulatedBackbone
+    from freqfusion.tools._aliasing import find_downsampling
+
+    if not any(isinstance(part, ModulatedBackbone) for part in model.modules()):
+        return None
+    places = find_downsampling(model)
+    return places if places.modulated is not None else None
