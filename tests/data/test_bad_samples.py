@@ -29,7 +29,7 @@ from freqfusion.data.bad_samples import (
     SkippedImages,
     skipped_summary,
 )
-from freqfusion.data.coco import read_json
+from freqfusion.data.dataset_dicts import read_json
 from freqfusion.data.mapper import build_mapper
 from freqfusion.data.randomness import seed_from, separate_randomness
 from freqfusion.data.registration import add_instances, add_panoptic, add_semantic

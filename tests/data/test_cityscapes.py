@@ -7,7 +7,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from rehearsed import registered_at
 
-from freqfusion.data.cityscapes import THING_IDS, load_instances
+from freqfusion.data.dataset_dicts import THING_IDS, load_cityscapes
 from freqfusion.data.preparation import prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
 
@@ -61,7 +61,7 @@ def test_groups_are_crowds(root, tmp_path):
     ):
         (tmp_path / folder / "town").mkdir(parents=True)
         Image.fromarray(content).save(tmp_path / folder / "town" / f"a_{suffix}.png")
-    entry = load_instances(str(tmp_path / "images"), str(tmp_path / "truth"))[0]
+    entry = load_cityscapes(str(tmp_path / "images"), str(tmp_path / "truth"))[0]
     found = [(a["category_id"], a["bbox"], a["iscrowd"]) for a in entry["annotations"]]
     assert found == [(2, [1.0, 0.0, 2.0, 2.0], 1), (0, [0.0, 0.0, 2.0, 1.0], 0)]
 
@@ -79,6 +79,6 @@ def test_separated_has_all_truth(root):
 
 def test_missing_files(root, tmp_path):
     with pytest.raises(ValueError, match="is this Cityscapes' folder"):
-        load_instances(str(tmp_path), str(tmp_path))
+        load_cityscapes(str(tmp_path), str(tmp_path))
     with pytest.raises(ValueError, match="cannot read the instances"):
-        load_instances(str(root / "leftImg8bit" / "train"), str(tmp_path))
+        load_cityscapes(str(root / "leftImg8bit" / "train"), str(tmp_path))

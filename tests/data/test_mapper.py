@@ -11,8 +11,12 @@ from PIL import Image
 from rehearsed import registered_at
 
 from freqfusion import get_freqfusion_cfg
-from freqfusion.data.augmentation import ColorJitter, build_augmentations
-from freqfusion.data.mapper import SegmentationMapper, build_mapper
+from freqfusion.data.mapper import (
+    ColorJitter,
+    SegmentationMapper,
+    build_augmentations,
+    build_mapper,
+)
 from freqfusion.data.reading import read_panoptic_png
 from freqfusion.data.registration import add_panoptic
 from freqfusion.data.synthetic import panoptic_metadata, write_coco

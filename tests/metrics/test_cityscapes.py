@@ -13,8 +13,12 @@ from cityscapes_comparison import counted, largest_difference, pairs
 
 from freqfusion.metrics import CITYSCAPES_LABELS, CityscapesInstances, CityscapesSemantic
 from freqfusion.metrics.cityscapes_instances import THRESHOLDS, area_under_curve
-from freqfusion.metrics.cityscapes_labels import ALL_LABELS, INSTANCE_LABELS, TRAIN_ID_OF_ID
-from freqfusion.metrics.cityscapes_segments import read_segments_of_map
+from freqfusion.metrics.cityscapes_labels import (
+    ALL_LABELS,
+    INSTANCE_LABELS,
+    TRAIN_ID_OF_ID,
+    read_segments_of_map,
+)
 from freqfusion.metrics.cityscapes_semantic import AVERAGE_SIZES, GROUPS, INSTANCE_GROUPS
 
 RECORDED = json.loads((Path(__file__).parent / "cityscapes_reference.json").read_text())

@@ -18,7 +18,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
-from freqfusion.data import cityscapes, coco
+from freqfusion.data.dataset_dicts import (
+    load_cityscapes,
+    load_instances,
+    load_panoptic,
+    load_semantic,
+    load_separated_cityscapes,
+)
 from freqfusion.data.declared import (
     Declaration,
     metadata_of,
@@ -107,7 +113,7 @@ def register_cityscapes(folder: Path) -> None:
         metadata.set(thing_colors=colors)
         if name in DatasetCatalog.list():
             DatasetCatalog.remove(name)
-        load = partial(cityscapes.load_instances, metadata.image_dir, metadata.gt_dir)
+        load = partial(load_cityscapes, metadata.image_dir, metadata.gt_dir)
         DatasetCatalog.register(name, load)
         _add_separated_cityscapes(split, folder)
 
@@ -120,7 +126,7 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
     rest = [entry for entry in CITYSCAPES_CATEGORIES if not entry["isthing"]]
     _add(
         f"cityscapes_fine_panoptic_separated_{split}",
-        partial(cityscapes.load_separated, images, gt, stuff, panoptic),
+        partial(load_separated_cityscapes, images, gt, stuff, panoptic),
         {
             "image_dir": images,
             "image_root": images,
@@ -191,7 +197,7 @@ def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, An
     """Instances of a COCO JSON; the name."""
     return _add(
         name,
-        partial(coco.load_instances, paths["instances"], paths["images"], name),
+        partial(load_instances, paths["instances"], paths["images"], name),
         {
             "image_root": paths["images"],
             "json_file": paths["instances"],
@@ -207,7 +213,7 @@ def add_semantic(
     """Images and label PNGs of the same names; the name."""
     return _add(
         name,
-        partial(coco.load_semantic, paths["images"], paths["semantic"]),
+        partial(load_semantic, paths["images"], paths["semantic"]),
         {
             "image_root": paths["images"],
             "sem_seg_root": paths["semantic"],
@@ -228,7 +234,7 @@ def add_panoptic(
         extra["json_file"] = paths["instances"]
     return _add(
         name,
-        partial(coco.load_panoptic, *arguments, paths.get("semantic")),
+        partial(load_panoptic, *arguments, paths.get("semantic")),
         {
             "image_root": paths["images"],
             "panoptic_root": paths["panoptic"],
@@ -248,8 +254,8 @@ def add_separated(
     """Instances, stuff maps and panoptic ground truth for a Panoptic FPN; the name."""
 
     def load() -> list[dict[str, Any]]:
-        instances = coco.load_instances(paths["instances"], paths["images"], name)
-        stuff = coco.load_semantic(paths["images"], paths["stuff"])
+        instances = load_instances(paths["instances"], paths["images"], name)
+        stuff = load_semantic(paths["images"], paths["stuff"])
         return list(merge_to_panoptic(instances, stuff))
 
     return _add(

@@ -3,21 +3,100 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.data.catalog import Metadata
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 
+from freqfusion.data.bad_samples import BadSample, SkippedImages
 from freqfusion.evaluation.cityscapes import (
     CityscapesInstanceEvaluator,
     CityscapesSemanticEvaluator,
 )
-from freqfusion.evaluation.instances import InstanceEvaluator
 from freqfusion.evaluation.panoptic import PanopticEvaluator
 from freqfusion.evaluation.semantic import SemanticEvaluator
 from freqfusion.evaluation.streaming import dataset_metadata
+
+
+class SkippingEvaluator(DatasetEvaluator):
+    """Any evaluator, whose scores are those of the images that were not left out.
+
+    Args:
+        evaluator: What scores; one that looks for images by itself is told which to leave out.
+        tally: Counts what the loader leaves out. All of it is in ``skipped`` after ``evaluate``.
+    """
+
+    def __init__(self, evaluator: DatasetEvaluator, tally: SkippedImages) -> None:
+        self.evaluator, self.tally = evaluator, tally
+        self.skipped: dict[str, BadSample] = {}
+
+    def reset(self) -> None:
+        """Begin a new round."""
+        self.skipped = {}
+        self.evaluator.reset()
+
+    def process(
+        self, inputs: Iterable[Mapping[str, Any]], outputs: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Count a batch."""
+        self.evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> Any:
+        """The scores; BadSampleError where too many images were left out in all processes."""
+        self.skipped = self.tally.gathered()
+        numbers = [bad.image_id for bad in self.skipped.values()]
+        for part in _parts(self.evaluator):
+            if isinstance(part, InstanceEvaluator):
+                part.leave_out(numbers)
+        return self.evaluator.evaluate()
+
+
+def _parts(evaluator: DatasetEvaluator) -> list[DatasetEvaluator]:
+    return evaluator._evaluators if isinstance(evaluator, DatasetEvaluators) else [evaluator]
+
+
+class InstanceEvaluator(COCOEvaluator):
+    """``COCOEvaluator`` whose class names are those of the things.
+
+    Metadata of one label space lists things and stuff as ``thing_classes``, while the categories of
+    the instances are the things alone, which come first.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        *,
+        output_dir: str | None = None,
+        keypoint_sigmas: Sequence[float] = (),
+    ) -> None:
+        super().__init__(dataset_name, tasks, output_dir=output_dir, kpt_oks_sigmas=keypoint_sigmas)
+        self._metadata: Any = of_things(MetadataCatalog.get(dataset_name))
+        self._left_out: frozenset[Any] = frozenset()
+
+    def leave_out(self, image_ids: Collection[Any]) -> None:
+        """Score the other images only: without a prediction all objects would count as missed."""
+        self._left_out = frozenset(image_ids)
+
+    def evaluate(self, img_ids: Sequence[Any] | None = None) -> Any:
+        """The scores of all images but those left out, or of the images given."""
+        if img_ids is None and self._left_out:
+            img_ids = [n for n in self._coco_api.getImgIds() if n not in self._left_out]
+        return super().evaluate(img_ids=img_ids)
+
+
+def of_things(metadata: Any) -> Any:
+    """The same metadata, or a copy whose ``thing_classes`` are the things only."""
+    names = metadata.get("thing_classes")
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+    if names is None or numbers is None or len(names) == len(numbers):
+        return metadata
+    things = [names[number] for number in sorted(numbers.values())]
+    return Metadata(**(metadata.as_dict() | {"thing_classes": things}))
+
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,7 @@ from detectron2.data import DatasetCatalog
 from freqfusion.data.reading import read_label_png, read_panoptic_png
 from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
-from freqfusion.metrics.confusion import mean_of_present
-from freqfusion.metrics.labels import LabelArray
+from freqfusion.metrics.confusion import LabelArray, mean_of_present
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.metrics.confusion import mean_of_present, ratio
-from freqfusion.metrics.labels import LabelArray, check_label_maps, check_num_classes
+from freqfusion.metrics.confusion import (
+    LabelArray,
+    check_label_maps,
+    check_num_classes,
+    mean_of_present,
+    ratio,
+)
 
 BoolArray = NDArray[np.bool_]
 

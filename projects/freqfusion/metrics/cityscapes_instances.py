@@ -28,10 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.metrics.cityscapes_labels import INSTANCE_LABELS, NUM_IDS, TRAIN_ID_OF_ID
-from freqfusion.metrics.cityscapes_segments import MapSegments, read_segments_of_map
-from freqfusion.metrics.confusion import mean_of_present
-from freqfusion.metrics.labels import LabelArray
+from freqfusion.metrics.cityscapes_labels import (
+    INSTANCE_LABELS,
+    NUM_IDS,
+    TRAIN_ID_OF_ID,
+    MapSegments,
+    read_segments_of_map,
+)
+from freqfusion.metrics.confusion import LabelArray, mean_of_present
 
 FloatArray = NDArray[np.float64]
 

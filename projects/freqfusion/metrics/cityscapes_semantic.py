@@ -25,10 +25,9 @@ from freqfusion.metrics.cityscapes_labels import (
     INSTANCE_LABELS,
     NUM_IDS,
     id_table,
+    read_segments_of_map,
 )
-from freqfusion.metrics.cityscapes_segments import read_segments_of_map
-from freqfusion.metrics.confusion import ConfusionMatrix, mean_of_present
-from freqfusion.metrics.labels import LabelArray
+from freqfusion.metrics.confusion import ConfusionMatrix, LabelArray, mean_of_present
 
 FloatArray = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.metrics.labels import LabelArray
+from freqfusion.metrics.confusion import LabelArray
 
 # One entry of COCO's ``segments_info``, and one of its ``annotations``.
 SegmentInfo = Mapping[str, Any]

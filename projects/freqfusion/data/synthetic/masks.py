@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from freqfusion.data.synthetic.categories import CATEGORIES
-from freqfusion.data.synthetic.noise import BoolArray, IdArray, IntArray
 from freqfusion.data.synthetic.scenes import Scene, Segment
+from freqfusion.data.synthetic.shapes import BoolArray, IdArray, IntArray
 
 Point = tuple[int, int]
 

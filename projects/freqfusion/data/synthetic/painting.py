@@ -7,9 +7,16 @@ from itertools import pairwise
 
 import numpy as np
 
-from freqfusion.data.synthetic.canvas import Canvas, Foot, Placed, ThingPainter, Throng, View
-from freqfusion.data.synthetic.noise import PointArray, profile_noise
+from freqfusion.data.synthetic.canvas import (
+    Canvas,
+    Foot,
+    Placed,
+    ThingPainter,
+    View,
+    paint_in_depth_order,
+)
 from freqfusion.data.synthetic.shapes import (
+    PointArray,
     Stroke,
     bare_tree,
     blob,
@@ -21,6 +28,7 @@ from freqfusion.data.synthetic.shapes import (
     lamp_post,
     mast,
     points,
+    profile_noise,
     pylon,
     rectangle,
     star,
@@ -288,10 +296,8 @@ def paint_things(canvas: Canvas, rng: np.random.Generator) -> None:
         row = float(spare.uniform() ** 0.8)
         return place(spare, row, int(spare.choice(len(_PAINTERS), p=_WEIGHTS)))
 
-    throng = Throng(canvas, count, stray)
-    for row, kind in zip(rows, kinds, strict=True):
-        throng.add(rng, place(rng, float(row), int(kind)))
-    throng.finish()
+    things = (place(rng, float(r), int(k)) for r, k in zip(rows, kinds, strict=True))
+    paint_in_depth_order(canvas, rng, things, count, stray)
     for _ in range(int(rng.integers(0, 4))):
         foot = (float(rng.uniform(0, view.width)), float(rng.uniform(0.1, 1)) * view.height)
         paint = paint_disc if rng.random() < 0.5 else paint_star

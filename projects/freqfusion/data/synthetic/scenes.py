@@ -14,9 +14,20 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFilter
 
-from freqfusion.data.synthetic.canvas import Canvas, Placed, Tape, ThingPainter, Throng, View
+from freqfusion.data.synthetic.canvas import (
+    Canvas,
+    Difficulty,
+    Placed,
+    Tape,
+    ThingPainter,
+    View,
+    check_choice,
+    check_difficulty,
+    check_index,
+    check_size,
+    paint_in_depth_order,
+)
 from freqfusion.data.synthetic.categories import LABEL_OF_ID, VOID_LABEL
-from freqfusion.data.synthetic.noise import ByteArray, IdArray, smooth_noise
 from freqfusion.data.synthetic.painting import (
     paint_bare_tree,
     paint_box,
@@ -32,13 +43,7 @@ from freqfusion.data.synthetic.painting import (
     paint_tree,
     paint_wheel,
 )
-from freqfusion.data.synthetic.settings import (
-    Difficulty,
-    check_choice,
-    check_difficulty,
-    check_index,
-    check_size,
-)
+from freqfusion.data.synthetic.shapes import ByteArray, IdArray, smooth_noise
 
 Composer = Callable[[Canvas, np.random.Generator], None]
 
@@ -94,10 +99,9 @@ def compose_simple(canvas: Canvas, rng: np.random.Generator) -> None:
     def stray(spare: np.random.Generator) -> Placed:
         return place(spare, float(spare.uniform(0, view.width)), float(spare.uniform(0.5, 0.95)))
 
-    throng = Throng(canvas, count, stray)
-    for x, row in zip(rng.permutation(places), rows, strict=True):
-        throng.add(rng, place(rng, float(x), float(row)))
-    throng.finish()
+    spots = zip(rng.permutation(places), rows, strict=True)
+    things = (place(rng, float(x), float(row)) for x, row in spots)
+    paint_in_depth_order(canvas, rng, things, count, stray)
 
 
 def compose_thin(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -131,10 +135,9 @@ def compose_thin(canvas: Canvas, rng: np.random.Generator) -> None:
         kind = int(spare.choice(kinds))
         return place(float(spare.uniform(0, view.width)), float(spare.uniform(0.25, 0.95)), kind)
 
-    throng = Throng(canvas, count, stray)
-    for x, row, kind in zip(rng.permutation(places), rows, kinds, strict=True):
-        throng.add(rng, place(float(x), float(row), int(kind)))
-    throng.finish()
+    spots = zip(rng.permutation(places), rows, kinds, strict=True)
+    things = (place(float(x), float(row), int(kind)) for x, row, kind in spots)
+    paint_in_depth_order(canvas, rng, things, count, stray)
     if second_fence:
         paint_fence(canvas, rng, _THIN_FENCE)
     if has_line and not line_first:
@@ -274,9 +277,9 @@ def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:
 
 def _photograph(canvas: Canvas, rng: np.random.Generator, noise: float) -> ByteArray:
     """Uneven light and a color cast, slight blur, then grain, ``noise`` times as much."""
-    height, width = canvas.view.size
+    height, width = size = canvas.view.size
     soft = 0.5 * max(height, width)
-    light = 1 + 0.2 * smooth_noise(rng, height, width, (soft, soft))
+    light = 1 + 0.2 * smooth_noise(rng, size, (soft, soft))
     cast = rng.uniform(0.92, 1.08, size=(3, 1, 1)) * rng.uniform(0.8, 1.1)
     canvas.image *= light * cast.astype(np.float32)
     side = float(rng.uniform(0.04, 0.24))

@@ -12,15 +12,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from freqfusion.data.synthetic.noise import (
+from freqfusion.data.synthetic.shapes import (
     FloatArray,
     IntArray,
+    Window,
     cloud_noise,
     mix,
     random_color,
     smooth_noise,
 )
-from freqfusion.data.synthetic.shapes import Window
 
 Texture = Callable[[Window], FloatArray]
 
@@ -63,10 +63,9 @@ def sky(rng: np.random.Generator, unit: float) -> Texture:
     cover = float(rng.uniform(-0.2, 0.5))
 
     def render(window: Window) -> FloatArray:
-        height, width = window.height, window.width
-        down = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+        down = np.linspace(0, 1, window.height, dtype=np.float32)[:, None]
         base = mix(zenith, glow, down)
-        drift = cloud_noise(rng, height, width, max(10.0, 44 * unit))
+        drift = cloud_noise(rng, window.size, max(10.0, 44 * unit))
         return mix(base, cloud, 1.6 * drift + cover)
 
     return render
@@ -79,9 +78,8 @@ def grass(rng: np.random.Generator, unit: float) -> Texture:
     length = max(3.0, float(rng.uniform(4, 8)) * unit)
 
     def render(window: Window) -> FloatArray:
-        height, width = window.height, window.width
-        patches = smooth_noise(rng, height, width, (18 * unit, 30 * unit))
-        blades = smooth_noise(rng, height, width, (length, 1))
+        patches = smooth_noise(rng, window.size, (18 * unit, 30 * unit))
+        blades = smooth_noise(rng, window.size, (length, 1))
         return mix(fresh, dry, 0.5 + 0.6 * patches) * (0.95 + 0.42 * blades)
 
     return render
@@ -94,9 +92,8 @@ def asphalt(rng: np.random.Generator, unit: float) -> Texture:
     )
 
     def render(window: Window) -> FloatArray:
-        height, width = window.height, window.width
-        grit = rng.random((height, width), dtype=np.float32) - 0.5
-        worn = smooth_noise(rng, height, width, (16 * unit, 40 * unit))
+        grit = rng.random(window.size, dtype=np.float32) - 0.5
+        worn = smooth_noise(rng, window.size, (16 * unit, 40 * unit))
         return tone * (1 + 0.3 * grit + 0.1 * worn)
 
     return render
@@ -109,11 +106,10 @@ def water(rng: np.random.Generator, unit: float) -> Texture:
     pitch = max(2.2, float(rng.uniform(3, 5)) * unit)
 
     def render(window: Window) -> FloatArray:
-        height, width = window.height, window.width
         y, _ = window.grid()
-        warp = smooth_noise(rng, height, width, (8 * unit, 18 * unit))
+        warp = smooth_noise(rng, window.size, (8 * unit, 18 * unit))
         waves = np.sin(2 * np.pi * y / np.float32(pitch) + 3 * warp)
-        ripples = smooth_noise(rng, height, width, (1, 9 * unit + 2))
+        ripples = smooth_noise(rng, window.size, (1, 9 * unit + 2))
         return mix(deep, bright, 0.35 + 0.3 * waves + 0.45 * ripples)
 
     return render
@@ -136,7 +132,7 @@ def bricks(rng: np.random.Generator, unit: float) -> Texture:
         tone = tones[row.astype(np.int64) % 64, column.astype(np.int64) % 64]
         joint = (y % course < line) | (along % length < line)
         tone[joint] = 1
-        tone += 0.16 * (rng.random((window.height, window.width), dtype=np.float32) - 0.5)
+        tone += 0.16 * (rng.random(window.size, dtype=np.float32) - 0.5)
         return mix(brick, mortar, joint.astype(np.float32)) * tone
 
     return render
@@ -148,7 +144,7 @@ def wood(rng: np.random.Generator, unit: float) -> Texture:
     board = random_color(rng, (0.05, 0.12), (0, 0.4), (0.75, 1) if pale else (0.08, 0.3))
 
     def render(window: Window) -> FloatArray:
-        grain = smooth_noise(rng, window.height, window.width, (7 * unit + 1, 1))
+        grain = smooth_noise(rng, window.size, (7 * unit + 1, 1))
         return board * (0.95 + 0.14 * grain)
 
     return render
@@ -198,7 +194,7 @@ def planks(rng: np.random.Generator, unit: float, brightness: float = 1.0) -> Te
         y, x = window.grid()
         along = (y + slope * x) / pitch
         gap = (along % 1 < 0.28).astype(np.float32)
-        grain = rng.random((window.height, window.width), dtype=np.float32) - 0.5
+        grain = rng.random(window.size, dtype=np.float32) - 0.5
         return tone * (1 - 0.45 * gap + 0.12 * grain)
 
     return render
@@ -228,7 +224,7 @@ def metal(rng: np.random.Generator, unit: float) -> Texture:
     def render(window: Window) -> FloatArray:
         y, _ = window.grid()
         level = (y / pitch % 2 < 1).astype(np.float32)
-        grain = rng.random((window.height, window.width), dtype=np.float32) - 0.5
+        grain = rng.random(window.size, dtype=np.float32) - 0.5
         return mix(tone, band, level) * (1 + 0.15 * grain)
 
     return render
@@ -240,7 +236,7 @@ def cable(rng: np.random.Generator) -> Texture:
     tone = random_color(rng, (0, 1), (0, 0.5), value)
 
     def render(window: Window) -> FloatArray:
-        return np.broadcast_to(tone, (3, window.height, window.width))
+        return np.broadcast_to(tone, (3, *window.size))
 
     return render
 
@@ -252,10 +248,9 @@ def leaves(rng: np.random.Generator, unit: float) -> Texture:
     speck = max(1.5, 2.2 * unit)
 
     def render(window: Window) -> FloatArray:
-        height, width = window.height, window.width
-        specks = smooth_noise(rng, height, width, (speck, speck))
-        clumps = smooth_noise(rng, height, width, (5 * speck, 5 * speck))
-        down = np.linspace(0.15, -0.25, height, dtype=np.float32)[:, None]
+        specks = smooth_noise(rng, window.size, (speck, speck))
+        clumps = smooth_noise(rng, window.size, (5 * speck, 5 * speck))
+        down = np.linspace(0.15, -0.25, window.height, dtype=np.float32)[:, None]
         return leaf * (np.clip(0.9 + 0.6 * specks + 0.3 * clumps + down, 0.15, 2))
 
     return render
@@ -266,7 +261,7 @@ def bark(rng: np.random.Generator, unit: float) -> Texture:
     tone = random_color(rng, (0.02, 0.12), (0.1, 0.5), (0.1, 0.4))
 
     def render(window: Window) -> FloatArray:
-        grain = smooth_noise(rng, window.height, window.width, (4 * unit + 1, 1))
+        grain = smooth_noise(rng, window.size, (4 * unit + 1, 1))
         return tone * (1 + 0.3 * grain)
 
     return render
@@ -277,7 +272,7 @@ def smudge(rng: np.random.Generator) -> Texture:
     tone = random_color(rng, (0, 1), (0, 1), (0.2, 0.9))
 
     def render(window: Window) -> FloatArray:
-        blotches = smooth_noise(rng, window.height, window.width, (3, 3))
+        blotches = smooth_noise(rng, window.size, (3, 3))
         return tone * (1 + 0.2 * blotches)
 
     return render

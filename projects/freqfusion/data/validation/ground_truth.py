@@ -305,7 +305,7 @@ def build_ground_truth_check(name: str) -> Callable[[Mapping[str, Any]], None]:
     """Return the check of a registered data set, by its metadata."""
     from detectron2.data import MetadataCatalog
 
-    from freqfusion.data.coco import read_json
+    from freqfusion.data.dataset_dicts import read_json
 
     metadata = MetadataCatalog.get(name)
     segments = {}
