@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from PIL import Image
 from pycocotools import mask as coco_mask
 from rehearsed import registered_at
@@ -18,7 +19,7 @@ def root(tmp_path_factory):
     write_cityscapes(
         folder / "cityscapes", num_train=3, num_val=1, size=(64, 96), workers=1, progress=False
     )
-    prepare_cityscapes(folder / "cityscapes", progress=False)
+    prepare_cityscapes(folder / "cityscapes", progress=False, workers=1)
     with pytest.MonkeyPatch.context() as patch, registered_at(folder, patch):
         yield folder / "cityscapes"
 
@@ -72,6 +73,10 @@ def test_separated_has_all_truth(root):
     labels = np.asarray(Image.open(entry["sem_seg_file_name"]))
     metadata = MetadataCatalog.get(name)
     assert len(metadata.stuff_classes) == 12
+    label_of_id = metadata.stuff_dataset_id_to_contiguous_id
+    for category in CITYSCAPES_CATEGORIES:
+        if not category["isthing"]:
+            assert metadata.stuff_classes[label_of_id[category["id"]]] == category["name"]
     assert set(np.unique(labels).tolist()) <= {*range(12), 255}
     assert Image.open(entry["pan_seg_file_name"]).mode == "RGB"
     assert entry["annotations"]
