@@ -91,18 +91,6 @@ def test_separated_data_set_shows_things_as_one_class(dataset):
         assert [truth.semantic.names[label] for label in labels] == [expected]
 
 
-def test_semantic_labels_come_from_the_panoptic_truth_where_there_are_no_others(dataset):
-    """The joint data set has no label maps, but all its classes are in one label space."""
-    entry, metadata = first(dataset[1])
-    assert "sem_seg_file_name" not in entry
-    truth = truth_content(entry, metadata, SIZE)
-    for one in truth.panoptic.segments:
-        labels = np.unique(truth.semantic.labels[truth.panoptic.ids == one.id])
-        assert [truth.semantic.names[label] for label in labels] == [one.name]
-    np.testing.assert_array_equal(truth.semantic.labels == VOID, truth.panoptic.ids == 0)
-    assert len(truth.instance) == sum(one.is_thing for one in truth.panoptic.segments)
-
-
 def test_separated_labels_from_the_panoptic_truth_are_those_of_the_files(dataset):
     entry, metadata = first(dataset[0])
     files = truth_content(entry, metadata, SIZE)
