@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from freqfusion.data.preparation import (
+    PreparationOptions,
     prepare_ade20k,
     prepare_camvid,
     prepare_cityscapes,
@@ -19,6 +20,7 @@ from freqfusion.metrics import id_to_rgb
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 
 QUIET = {"workers": 1, "progress": False}
+OPTIONS = PreparationOptions(**QUIET)
 SCENES = {"num_train": 3, "num_val": 2, "size": (32, 48), **QUIET}
 
 
@@ -48,7 +50,7 @@ def stuff_maps(root, output, **more):
         root / "panoptic_train",
         output,
         separated_labels(separated_metadata()),
-        **(QUIET | more),
+        PreparationOptions(**QUIET | more),
     )
 
 
@@ -99,12 +101,12 @@ class TestStuffMaps:
     def test_bad_arguments(self, coco, tmp_path):
         paths = coco / "annotations/panoptic_train.json", coco / "panoptic_train", tmp_path
         with pytest.raises(ValueError, match=r"labels must lie in 0..254, but there is 255"):
-            write_stuff_maps(*paths, {1: 255}, **QUIET)
+            write_stuff_maps(*paths, {1: 255}, OPTIONS)
         with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
-            write_stuff_maps(paths[0], tmp_path / "nowhere", tmp_path, {1: 0}, **QUIET)
+            write_stuff_maps(paths[0], tmp_path / "nowhere", tmp_path, {1: 0}, OPTIONS)
         (tmp_path / "broken.json").write_text('{"annotations": [')
         with pytest.raises(ValueError, match=r"broken.json is no panoptic JSON"):
-            write_stuff_maps(tmp_path / "broken.json", paths[1], tmp_path, {1: 0}, **QUIET)
+            write_stuff_maps(tmp_path / "broken.json", paths[1], tmp_path, {1: 0}, OPTIONS)
 
 
 class TestCoco:

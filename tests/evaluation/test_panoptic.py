@@ -161,5 +161,5 @@ def test_errors_of_the_metadata(dataset, tmp_path):
         PanopticEvaluator("scene")
     assert "scene" not in MetadataCatalog.list()
     metadata.set(panoptic_json=str(tmp_path / "absent.json"), panoptic_root="")
-    with pytest.raises(ValueError, match="cannot read the panoptic annotations"):
+    with pytest.raises(ValueError, match="cannot read the annotations"):
         PanopticEvaluator("scenes_stuffonly")

@@ -19,9 +19,9 @@ from freqfusion.evaluation.pictures import (
     TASKS,
     Content,
     decode_mask,
-    draw_errors,
+    draw_content,
+    draw_differences,
     draw_output,
-    draw_truth,
     output_content,
     truth_content,
 )
@@ -31,6 +31,10 @@ SIZE = (48, 64)
 
 def image_of(entry):
     return np.asarray(Image.open(entry["file_name"]).convert("RGB"))
+
+
+def draw_truth(image, entry, metadata):
+    return draw_content(image, truth_content(entry, metadata, image.shape[:2]))
 
 
 def first(name):
@@ -123,7 +127,9 @@ def test_pictures_of_all_tasks(dataset):
     drawn = [
         draw_truth(image, entry, metadata),
         draw_output(image, output, metadata),
-        draw_errors(image, output, entry, metadata),
+        draw_differences(
+            image, output_content(output, metadata), truth_content(entry, metadata, SIZE)
+        ),
     ]
     for pictures in drawn:
         assert tuple(pictures) == TASKS

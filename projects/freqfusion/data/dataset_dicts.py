@@ -35,7 +35,7 @@ def load_panoptic(
     metadata: Mapping[str, Any],
     sem_seg_root: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Dicts with ``pan_seg_file_name`` and ``segments_info`` of a panoptic JSON.
+    """Return dicts with ``pan_seg_file_name`` and ``segments_info`` of a panoptic JSON.
 
     An image has the name that the JSON's ``images`` give it, and otherwise that of its panoptic
     PNG with any suffix of ``IMAGE_SUFFIXES``. Category ids become contiguous, by
@@ -79,7 +79,7 @@ def load_panoptic(
 
 
 def load_instances(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
-    """Detectron2's dicts of COCO's instances; ValueError where an image is in the JSON twice.
+    """Return dicts of COCO's instances; ValueError where an image is in the JSON twice.
 
     Detectron2 would merge the objects of both. Its own errors, for what else a JSON lacks, pass.
     Objects with polygons that it leaves out, because they are none, are named in the log.
@@ -108,7 +108,7 @@ def _lacks_points(annotation: Mapping[str, Any]) -> bool:
 
 
 def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
-    """Dicts with ``sem_seg_file_name``: each image that has a PNG of its name there.
+    """Return a dict with ``sem_seg_file_name`` for each image that has a PNG of its name.
 
     Images may lie in folders, which then are the same on both sides.
     """
@@ -134,7 +134,7 @@ def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """The content of a JSON file; ValueError with the reason where it cannot be read."""
+    """Return the content of a JSON file; ValueError with the reason if it cannot be read."""
     try:
         with PathManager.open(path, "r") as file:
             return dict(json.load(file))
@@ -160,7 +160,7 @@ _CLASS_OF_ID = {label: number for number, label in enumerate(THING_IDS)}
 
 
 def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict[str, Any]]:
-    """Dicts with ``annotations``: RLE masks, so ``INPUT.MASK_FORMAT`` must be "bitmask".
+    """Return dicts with ``annotations`` of RLE masks (``INPUT.MASK_FORMAT`` "bitmask").
 
     A region of a class with instances that are not told apart is a crowd. Void, and classes that
     are not evaluated, have no annotation.
@@ -175,7 +175,7 @@ def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict[str, Any]]:
 def load_separated_cityscapes(
     image_dir: str, gt_dir: str, stuff_dir: str, panoptic_dir: str
 ) -> list[dict[str, Any]]:
-    """``load_cityscapes`` with the stuff maps and panoptic files, for a Panoptic FPN."""
+    """Return the dicts of ``load_cityscapes`` with stuff maps and panoptic files."""
     dicts = load_cityscapes(image_dir, gt_dir)
     for entry in dicts:
         name = entry["image_id"]
@@ -185,7 +185,7 @@ def load_separated_cityscapes(
 
 
 def city_images(image_dir: str) -> list[Path]:
-    """All images of the cities of a split; ValueError where there is none."""
+    """Return all images of the cities of a split; ValueError if there is none."""
     images = sorted(Path(image_dir).glob(f"*/*{_IMAGE}"))
     if not images:
         raise ValueError(f"no image <city>/*{_IMAGE} in {image_dir}; is this Cityscapes' folder?")
@@ -193,15 +193,15 @@ def city_images(image_dir: str) -> list[Path]:
 
 
 def gt_file(image: Path, image_dir: str, gt_dir: str, kind: str) -> Path:
-    """``<gt_dir>/<city>/<name>_gtFine_<kind>.png`` of an image."""
+    """Return ``<gt_dir>/<city>/<name>_gtFine_<kind>.png`` of an image."""
     city = image.relative_to(image_dir).parent
     return Path(gt_dir) / city / (image.name.removesuffix(_IMAGE) + f"{_GT}{kind}.png")
 
 
 def _instance_dict(image: Path, gt: Path) -> dict[str, Any]:
     try:
-        with Image.open(gt) as picture:
-            values = np.asarray(picture)
+        with Image.open(gt) as file:
+            values = np.asarray(file)
     except OSError as error:
         raise ValueError(f"cannot read the instances {gt}: {error}") from error
     height, width = values.shape

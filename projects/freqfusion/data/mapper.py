@@ -18,17 +18,16 @@ from detectron2.data.detection_utils import build_augmentation
 from numpy.typing import NDArray
 
 from freqfusion.data.bad_samples import NOTES
-from freqfusion.data.reading import read_image, read_label_png, read_panoptic_colors
+from freqfusion.data.reading import read_image
 from freqfusion.data.validation.classes import counts_labels
 from freqfusion.data.validation.ground_truth import (
     LabelRange,
-    check_labels,
-    check_segments,
-    check_size,
+    read_labels,
+    read_segments,
 )
 from freqfusion.metrics.id_codec import rgb_to_id
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 
 
 class ColorJitter(T.Augmentation):
@@ -57,7 +56,7 @@ class ColorJitter(T.Augmentation):
         self.brightness, self.contrast = brightness, contrast
         self.saturation, self.hue, self.image_format = saturation, hue, image_format
 
-    def get_transform(self, image: Picture) -> T.Transform:
+    def get_transform(self, image: ImageArray) -> T.Transform:
         """Draw one change."""
 
         def drawn(largest: float) -> float:
@@ -67,8 +66,8 @@ class ColorJitter(T.Augmentation):
         shift, gain = drawn(self.brightness), 1 + drawn(self.contrast)
         saturation, hue = 1 + drawn(self.saturation), drawn(self.hue)
 
-        def change(picture: Picture) -> Picture:
-            lit = _clipped(picture.astype(np.float32) * gain + shift)
+        def change(pixels: ImageArray) -> ImageArray:
+            lit = _clipped(pixels.astype(np.float32) * gain + shift)
             return _change_hsv(lit, saturation, hue, self.image_format)
 
         return T.ColorTransform(change)
@@ -78,22 +77,22 @@ _TO_HSV = {"RGB": cv2.COLOR_RGB2HSV, "BGR": cv2.COLOR_BGR2HSV}
 _FROM_HSV = {"RGB": cv2.COLOR_HSV2RGB, "BGR": cv2.COLOR_HSV2BGR}
 
 
-def _change_hsv(picture: Picture, saturation: float, hue: float, order: str) -> Picture:
+def _change_hsv(pixels: ImageArray, saturation: float, hue: float, order: str) -> ImageArray:
     if saturation == 1 and hue == 0:
-        return picture
-    hsv: NDArray[Any] = cv2.cvtColor(picture, _TO_HSV[order]).astype(np.float32)
+        return pixels
+    hsv: NDArray[Any] = cv2.cvtColor(pixels, _TO_HSV[order]).astype(np.float32)
     hsv[..., 0] = (hsv[..., 0] + hue / 2) % 180  # OpenCV keeps half degrees in a byte
     hsv[..., 1] *= saturation
     return np.asarray(cv2.cvtColor(_clipped(hsv), _FROM_HSV[order]))
 
 
-def _clipped(values: NDArray[Any]) -> Picture:
-    picture: Picture = np.clip(values, 0, 255).astype(np.uint8)
-    return picture
+def _clipped(values: NDArray[Any]) -> ImageArray:
+    pixels: ImageArray = np.clip(values, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
-    """Crop, resize, jitter and flip, in their order; only a resize where nothing is trained.
+    """Return crop, resize, jitter and flip, in their order; only a resize outside of training.
 
     With this project's keys at their defaults they are Detectron2's own, drawn in the same order.
     """
@@ -124,7 +123,7 @@ def _train_sizes(cfg: CfgNode) -> tuple[tuple[int, ...], int, str]:
 
 
 def _scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
-    """Any scale of a range, then a window of one size, filled up where the image is smaller."""
+    """Return any scale of a range, then a window of one size, padded if the image is smaller."""
     node = cfg.INPUT.SCALE_JITTER
     height, width = node.SIZE
     scale = T.ResizeScale(node.MIN_SCALE, node.MAX_SCALE, height, width)
@@ -217,7 +216,7 @@ class SegmentationMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Arguments from ``INPUT`` and ``MODEL.MASK_ON``."""
+        """Return the arguments from ``INPUT`` and ``MODEL.MASK_ON``."""
         cropped = cfg.INPUT.CROP.ENABLED or cfg.INPUT.SCALE_JITTER.ENABLED
         return {
             "is_train": is_train,
@@ -232,7 +231,7 @@ class SegmentationMapper:
         }
 
     def __call__(self, dataset_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """The dict with ``image`` and, in training, the targets; the argument stays as it is."""
+        """Return the dict with ``image`` and, in training, targets; the argument stays as it is."""
         result = copy.deepcopy(dict(dataset_dict))
         image, note = read_image(result["file_name"], self.image_format)
         check_image_size(result, image.shape)
@@ -262,14 +261,12 @@ class SegmentationMapper:
         if "semantic" not in self.targets or "sem_seg_file_name" not in dataset_dict:
             return None
         path = str(dataset_dict["sem_seg_file_name"])
-        labels = read_label_png(path)
-        check_size(path, labels.shape[:2], _size_of(dataset_dict), "its image")
+        allowed = self.num_labels and LabelRange(self.num_labels, self.ignore_label)
+        labels = read_labels(path, _size_of(dataset_dict), allowed or None)
         if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
             raise ValueError(
                 f"{path} has labels {labels.min()}..{labels.max()}; training takes 0..255"
             )
-        if self.num_labels is not None:
-            check_labels(path, labels, LabelRange(self.num_labels, self.ignore_label))
         return labels.astype(np.uint8)  # bytes, as the transforms expect
 
     def _instances(
@@ -278,7 +275,7 @@ class SegmentationMapper:
         transforms: T.TransformList,
         shape: Sequence[int],
     ) -> Any:
-        """Instances that are no crowd and that the augmented image still shows."""
+        """Return the instances, without crowds, that the augmented image still shows."""
         size = tuple(shape[:2])
         kept = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
         for annotation in kept:
@@ -293,7 +290,7 @@ class SegmentationMapper:
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], Any]:
-    """``SegmentationMapper``, or Detectron2's own for keypoints and precomputed proposals."""
+    """Return ``SegmentationMapper``, or Detectron2's own for keypoints and proposals."""
     detectron2s = cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
     kind = DatasetMapper if detectron2s else SegmentationMapper
     mapper: Callable[[dict[str, Any]], Any] = kind(cfg, is_train=is_train)
@@ -303,16 +300,15 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], Any
 def panoptic_target(
     dataset_dict: Mapping[str, Any], transforms: T.TransformList
 ) -> tuple[dict[str, Any], str | None]:
-    """``pan_seg``, the ``segments_info`` of what it shows, a note on segments without pixels.
+    """Return ``pan_seg`` with its ``segments_info``, and a note on segments without pixels.
 
-    ValueError where the picture and ``segments_info`` do not belong together, or to the image.
+    ValueError where the PNG and ``segments_info`` do not belong together, or to the image.
     """
     path = str(dataset_dict["pan_seg_file_name"])
     if "segments_info" not in dataset_dict:
         raise ValueError(f"{path} comes without segments_info")
-    colors = read_panoptic_colors(path)
-    check_size(path, colors.shape[:2], _size_of(dataset_dict), "its image")
-    absent = check_segments(path, rgb_to_id(colors), dataset_dict["segments_info"])
+    size = _size_of(dataset_dict)
+    colors, absent = read_segments(path, size, dataset_dict["segments_info"])
     # As colors, because the transforms move bytes and would round larger numbers.
     ids = rgb_to_id(transforms.apply_segmentation(np.ascontiguousarray(colors)))
     shown = set(np.unique(ids).tolist())
@@ -324,7 +320,7 @@ def panoptic_target(
 
 
 def check_image_size(dataset_dict: dict[str, Any], shape: Sequence[int]) -> None:
-    """ValueError unless the image has the size of its dict, which is set where it is not there."""
+    """Refuse an image of another size than its dict's, which is set if it is missing."""
     height, width = shape[:2]
     given = dataset_dict.setdefault("height", height), dataset_dict.setdefault("width", width)
     if given == (height, width):

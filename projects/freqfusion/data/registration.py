@@ -27,6 +27,7 @@ from freqfusion.data.dataset_dicts import (
 )
 from freqfusion.data.declared import (
     Declaration,
+    DeclaredClass,
     metadata_of,
     read_declaration,
     separated_metadata_of,
@@ -35,7 +36,6 @@ from freqfusion.data.synthetic import SPLITS as SCENE_SPLITS
 from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
 
 SPLITS = ("train", "val")
-_THINGS_COLOR = [82, 18, 128]
 # The 11 classes of CamVid as the SegNet tutorial has them, in the order of their labels.
 _CAMVID_COLORS = {
     "sky": [128, 128, 128],
@@ -56,7 +56,7 @@ Loader = Callable[[], list[dict[str, Any]]]
 
 
 def datasets_root() -> Path:
-    """``DETECTRON2_DATASETS``, by default ``datasets``."""
+    """Return ``DETECTRON2_DATASETS``, by default ``datasets``."""
     return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
 
 
@@ -122,8 +122,10 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
     images, gt = str(folder / "leftImg8bit" / split), str(folder / "gtFine" / split)
     stuff = str(folder / "gtFine" / f"cityscapes_stuff_{split}")
     panoptic = str(folder / "gtFine" / f"cityscapes_panoptic_{split}")
-    things = [entry for entry in CITYSCAPES_CATEGORIES if entry["isthing"]]
-    rest = [entry for entry in CITYSCAPES_CATEGORIES if not entry["isthing"]]
+    classes = tuple(
+        DeclaredClass(entry["id"], entry["name"], bool(entry["isthing"]), tuple(entry["color"]))
+        for entry in CITYSCAPES_CATEGORIES
+    )
     _add(
         f"cityscapes_fine_panoptic_separated_{split}",
         partial(load_separated_cityscapes, images, gt, stuff, panoptic),
@@ -136,13 +138,7 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
             "sem_seg_root": stuff,
             "ignore_label": 255,
             "evaluator_type": "cityscapes_panoptic_separated",
-            "thing_classes": [entry["name"] for entry in things],
-            "thing_colors": [entry["color"] for entry in things],
-            "stuff_classes": ["things", *(entry["name"] for entry in rest)],
-            "stuff_colors": [_THINGS_COLOR, *(entry["color"] for entry in rest)],
-            "thing_dataset_id_to_contiguous_id": {e["id"]: n for n, e in enumerate(things)},
-            "stuff_dataset_id_to_contiguous_id": {0: 0}
-            | {entry["id"]: label for label, entry in enumerate(rest, start=1)},
+            **separated_metadata_of(Declaration("cityscapes", 255, classes, {})),
         },
     )
 
@@ -194,7 +190,7 @@ def register_declared(declaration: Declaration) -> list[str]:
 
 
 def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
-    """Instances of a COCO JSON; the name."""
+    """Register instances of a COCO JSON; return the name."""
     return _add(
         name,
         partial(load_instances, paths["instances"], paths["images"], name),
@@ -210,7 +206,7 @@ def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, An
 def add_semantic(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
-    """Images and label PNGs of the same names; the name."""
+    """Register images and label PNGs of the same names; return the name."""
     return _add(
         name,
         partial(load_semantic, paths["images"], paths["semantic"]),
@@ -227,7 +223,7 @@ def add_semantic(
 def add_panoptic(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
-    """Panoptic ground truth with one label space; the name."""
+    """Register panoptic ground truth with one label space; return the name."""
     arguments = paths["panoptic_json"], paths["images"], paths["panoptic"], metadata
     extra = {"sem_seg_root": paths["semantic"]} if "semantic" in paths else {}
     if "instances" in paths:
@@ -251,7 +247,7 @@ def add_panoptic(
 def add_separated(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
-    """Instances, stuff maps and panoptic ground truth for a Panoptic FPN; the name."""
+    """Register instances, stuff maps and panoptic ground truth of a Panoptic FPN."""
 
     def load() -> list[dict[str, Any]]:
         instances = load_instances(paths["instances"], paths["images"], name)

@@ -45,7 +45,7 @@ class SkippingEvaluator(DatasetEvaluator):
         self.evaluator.process(inputs, outputs)
 
     def evaluate(self) -> Any:
-        """The scores; BadSampleError where too many images were left out in all processes."""
+        """Return the scores; BadSampleError if all processes left out too many images."""
         self.skipped = self.tally.gathered()
         numbers = [bad.image_id for bad in self.skipped.values()]
         for part in _parts(self.evaluator):
@@ -82,14 +82,14 @@ class InstanceEvaluator(COCOEvaluator):
         self._left_out = frozenset(image_ids)
 
     def evaluate(self, img_ids: Sequence[Any] | None = None) -> Any:
-        """The scores of all images but those left out, or of the images given."""
+        """Return the scores of all images but those left out, or of the images given."""
         if img_ids is None and self._left_out:
             img_ids = [n for n in self._coco_api.getImgIds() if n not in self._left_out]
         return super().evaluate(img_ids=img_ids)
 
 
 def of_things(metadata: Any) -> Any:
-    """The same metadata, or a copy whose ``thing_classes`` are the things only."""
+    """Return the metadata, or a copy whose ``thing_classes`` are the things only."""
     names = metadata.get("thing_classes")
     numbers = metadata.get("thing_dataset_id_to_contiguous_id")
     if names is None or numbers is None or len(names) == len(numbers):
@@ -104,7 +104,7 @@ Maker = Callable[[CfgNode | None, str, str | None], DatasetEvaluator]
 
 
 def _instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    """Detectron2's box, mask and keypoint AP."""
+    """Return the evaluator of box, mask and keypoint AP."""
     if cfg is None:
         return InstanceEvaluator(name, output_dir=output_dir)
     # Detectron2 would guess the tasks from the predictions, and a model without any has no masks.
@@ -159,10 +159,10 @@ EVALUATORS: dict[str, tuple[tuple[Maker, str | None], ...]] = {
 def build_evaluator(
     cfg: CfgNode | None, dataset_name: str, output_dir: str | None = None
 ) -> DatasetEvaluator:
-    """The evaluator of a registered data set, or several in one; ValueError for an unknown type.
+    """Return the evaluator of a data set, or several in one; ValueError for an unknown type.
 
-    A part whose truth the metadata does not name is left out, with one line in the log. ``cfg`` is
-    needed for keypoints only: it has their sigmas.
+    A part whose ground truth the metadata does not name is left out, with one line in the log.
+    ``cfg`` is needed for keypoints only: it has their sigmas.
     """
     metadata = dataset_metadata(dataset_name, ("evaluator_type",))
     kind = metadata.evaluator_type

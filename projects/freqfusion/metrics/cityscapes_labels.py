@@ -31,7 +31,7 @@ class CityscapesLabel:
 
     @property
     def evaluated(self) -> bool:
-        """Whether pixels with this label as truth count."""
+        """Return whether pixels with this label as truth count."""
         return 0 <= self.train_id < IGNORED_TRAIN_ID
 
 
@@ -87,7 +87,7 @@ LABEL_OF_NAME = {label.name: label for label in CITYSCAPES_LABELS}
 def id_table(
     values: dict[int, int] | dict[int, float], default: float, dtype: type[np.generic]
 ) -> NDArray[Any]:
-    """An array with a value for each label id 0..33."""
+    """Return an array with a value for each label id 0..33."""
     return np.array([values.get(number, default) for number in range(NUM_IDS)], dtype=dtype)
 
 
@@ -116,11 +116,11 @@ class MapSegments:
 
     @property
     def bare(self) -> NDArray[np.bool_]:
-        """Which segments stand for a whole label, and not for an instance."""
+        """Return which segments stand for a whole label, and not for an instance."""
         return self.ids < FIRST_INSTANCE
 
     def count(self, mask: NDArray[np.bool_]) -> IntArray:
-        """Pixels of each segment in a mask of the map's size."""
+        """Return pixels of each segment in a mask of the map's size."""
         return np.bincount(self.index[mask], minlength=self.ids.size)
 
 

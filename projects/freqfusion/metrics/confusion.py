@@ -11,7 +11,7 @@ LabelArray = NDArray[np.integer[Any]]
 
 
 def check_num_classes(num_classes: int, ignore_label: int | None) -> None:
-    """ValueError unless there is a class, and the ignored label is not one of the classes."""
+    """Raise ValueError unless there is a class, and the ignored label is not one of the classes."""
     if num_classes < 1:
         raise ValueError(f"num_classes must be 1 or more, not {num_classes}")
     if ignore_label is not None and 0 <= ignore_label < num_classes:
@@ -88,23 +88,23 @@ class ConfusionMatrix:
         return ratio(hits, union)
 
     def mean_iou(self) -> float:
-        """Mean of ``iou`` over the classes that occur; nan when none does."""
+        """Return the mean of ``iou`` over the classes that occur; nan when none does."""
         return mean_of_present(self.iou())
 
     def pixel_accuracy(self) -> float:
-        """Part of the counted pixels whose class is right; nan when none was counted."""
+        """Return the part of the counted pixels whose class is right; nan when none was counted."""
         total = int(self.matrix.sum())
         return int(np.trace(self.matrix)) / total if total else float("nan")
 
 
 def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``part / whole``, nan where ``whole`` is 0."""
+    """Return ``part / whole``, nan where ``whole`` is 0."""
     result = np.full(part.shape, np.nan)
     np.divide(part, whole, out=result, where=whole > 0)
     return result
 
 
 def mean_of_present(scores: NDArray[np.float64]) -> float:
-    """Mean of the scores that are not nan; nan when all are."""
+    """Return the mean of the scores that are not nan; nan when all are."""
     present = scores[~np.isnan(scores)]
     return float(present.mean()) if present.size else float("nan")

@@ -77,7 +77,7 @@ class PanopticResult:
 
 
 def class_quality(category: Category, tp: int, fp: int, fn: int, iou_sum: float) -> ClassQuality:
-    """Scores of a category from its counts."""
+    """Return the scores of a category from its counts."""
     weight = tp + fp / 2 + fn / 2
     nothing = 0.0 if weight else float("nan")
     return ClassQuality(
@@ -95,7 +95,7 @@ def class_quality(category: Category, tp: int, fp: int, fn: int, iou_sum: float)
 
 
 def summarize(classes: tuple[ClassQuality, ...]) -> PanopticResult:
-    """The result of all categories, with the means of its groups."""
+    """Return the result of all categories, with the means of its groups."""
     groups = {
         "All": _mean(classes),
         "Things": _mean(score for score in classes if score.isthing),
@@ -111,7 +111,7 @@ def _mean(scores: Iterable[ClassQuality]) -> GroupQuality:
 
 
 def panoptic_table(result: PanopticResult) -> str:
-    """A table of the scores in percent: a row for each category, then the groups."""
+    """Return a table of the scores in percent: a row for each category, then the groups."""
     rows = [("category", "kind", "PQ", "SQ", "RQ", "TP", "FP", "FN")]
     for score in result.classes:
         kind = "thing" if score.isthing else "stuff"
@@ -219,7 +219,7 @@ class PanopticQuality:
         self.iou_sum += other.iou_sum
 
     def result(self) -> PanopticResult:
-        """Scores of what has been counted."""
+        """Return the scores of what has been counted."""
         counts = zip(self.tp, self.fp, self.fn, self.iou_sum, strict=True)
         return summarize(
             tuple(

@@ -218,7 +218,7 @@ def test_density_of_a_stack_is_a_product() -> None:
 @CORNERS
 def test_density_of_a_stack_is_read_where_each_stage_lies(align_corners: bool) -> None:
     """The second stage halves x on the right half of its map only."""
-    first = one_stage(torch.zeros(1, 2, 4, 16, dtype=torch.float64), align_corners)
+    first = one_stage(torch.zeros(1, 2, 4, 16, dtype=torch.float64), align_corners, phase=0.0)
     displacement = torch.zeros(1, 2, 2, 8, dtype=torch.float64)
     displacement[0, 0, :, 4:] = -0.5 * torch.arange(4)
     second = one_stage(displacement, align_corners)

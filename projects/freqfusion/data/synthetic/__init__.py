@@ -1,4 +1,4 @@
-"""Synthetic scenes: pictures with exact ground truth, painted from a seed.
+"""Synthetic scenes: images with exact ground truth, painted from a seed.
 
 Layered landscapes of textured stuff and overlapping things, many of them thin, to measure
 boundaries and fine detail on. Use them in memory (``make_scene``, ``scene_batch``) or write a data

@@ -1,4 +1,4 @@
-"""The scene while it is being painted: picture, owner of each pixel, segments so far."""
+"""The scene while it is being painted: image, owner of each pixel, segments so far."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Tape:
         self._next: int | None = None
 
     def mark(self) -> None:
-        """Say that a shape is done."""
+        """Record or impose the state after a shape."""
         if self._next is None:
             self._states.append(self._bits.state)
             return
@@ -164,11 +164,11 @@ class View:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """Return (height, width)."""
         return self.height, self.width
 
     def pen(self, rng: np.random.Generator, thickest: int = 3) -> int:
-        """A line width of 1 to ``thickest`` pixels, mostly thin, larger in large scenes.
+        """Return a line width of 1 to ``thickest`` pixels, mostly thin, larger in large scenes.
 
         With a ``line_thickness``, that; the generator is asked all the same.
         """
@@ -176,7 +176,7 @@ class View:
         return self.line_thickness or max(1, round(width * math.sqrt(self.unit)))
 
     def nearness(self, y: float) -> float:
-        """Size factor of a thing at row ``y``: 0.35 at the horizon, 1 at the lower edge."""
+        """Return size factor of a thing at row ``y``: 0.35 at the horizon, 1 at the lower edge."""
         depth = (y - self.horizon) / max(self.height - self.horizon, 1)
         return 0.35 + 0.65 * min(max(depth, 0.0), 1.0)
 
@@ -209,7 +209,7 @@ class Canvas:
 
     @property
     def thing_unit(self) -> float:
-        """``view.unit`` for the things: times the dial ``object_size``."""
+        """Return ``view.unit`` for the things: times the dial ``object_size``."""
         return self.view.unit * self.difficulty.object_size
 
     @contextmanager
@@ -262,7 +262,7 @@ class Canvas:
     def tint(
         self, strokes: Sequence[Stroke], color: FloatArray | np.float32, name: str | None = None
     ) -> None:
-        """Multiply the picture under a shape by a color (1 leaves it); labels stay.
+        """Multiply the image under a shape by a color (1 leaves it); labels stay.
 
         With a ``name``, only where that stuff is seen.
         """
@@ -279,7 +279,7 @@ class Canvas:
         np.multiply(view, color, out=view, where=mask)
 
     def pixels(self) -> ByteArray:
-        """The picture as bytes, height x width x 3."""
+        """Return the image as bytes, height x width x 3."""
         flat = np.clip(self.image, 0, 255).astype(np.uint8)
         return np.ascontiguousarray(flat.transpose(1, 2, 0))
 
@@ -306,10 +306,10 @@ class Canvas:
         behind, contrast = self.image[:, *where], self.difficulty.contrast
         if self.difficulty.texture_frequency != 1 and not anchored:
             texture = at_frequency(texture, self.difficulty.texture_frequency)
-        picture = texture(patch.window)
+        drawn = texture(patch.window)
         if contrast != 1 and not backdrop:
-            picture = np.clip(behind + np.float32(contrast) * (picture - behind), 0, 255)
-        np.copyto(behind, picture, where=patch.mask)
+            drawn = np.clip(behind + np.float32(contrast) * (drawn - behind), 0, 255)
+        np.copyto(behind, drawn, where=patch.mask)
         self.owner[where][patch.mask] = segment
 
     def _mark(self) -> None:

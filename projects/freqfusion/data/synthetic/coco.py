@@ -137,7 +137,7 @@ def _write_scene(job: SceneJob) -> SceneRecord:
 def _instances(
     scene: Scene, areas: list[int], boxes: list[Box], image_id: int, mask_format: str | None
 ) -> list[dict[str, Any]]:
-    """Instance annotations without their ids, which depend on the scenes before.
+    """Return instance annotations without their ids, which depend on the scenes before.
 
     Boxes and polygons are floats as in COCO: Detectron2 scales arrays of them in place, which
     would truncate integers.

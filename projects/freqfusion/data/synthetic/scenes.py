@@ -1,4 +1,4 @@
-"""Synthetic scenes: a picture and its panoptic ground truth, as a function of (seed, index).
+"""Synthetic scenes: an image and its panoptic ground truth, as a function of (seed, index).
 
 Landscapes of textured stuff with overlapping things, many of them one to three pixels thin.
 Colors vary between instances and overlap between classes, light and noise vary between scenes:
@@ -64,7 +64,7 @@ _THIN_FENCE = 1.5
 
 
 def compose_full(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Everything: crowded ground, fences, wires, crowds, unlabeled smudges."""
+    """Paint everything: crowded ground, fences, wires, crowds, unlabeled smudges."""
     paint_surroundings(canvas, rng)
     fence_first, line_first = rng.random(2) < 0.5
     has_fence, has_line, has_crowd, has_smudge = rng.random(4) < (0.55, 0.65, 0.06, 0.4)
@@ -84,7 +84,7 @@ def compose_full(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def compose_simple(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Two to four large things beside each other, for models that learn in minutes."""
+    """Paint two to four large things beside each other, for models that learn in minutes."""
     paint_surroundings(canvas, rng)
     view = canvas.view
     count = int(rng.integers(2, 5))
@@ -105,7 +105,7 @@ def compose_simple(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def compose_thin(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Five to eight thin things beside two or three larger ones, fences, mostly wires.
+    """Paint five to eight thin things beside two or three larger ones, fences, mostly wires.
 
     Near and large as in simple scenes, so that small models learn them in minutes.
     """
@@ -169,7 +169,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture and what is in it.
+    """An image and what is in it.
 
     image: uint8, height x width x 3, RGB. panoptic: int32, height x width, segment ids
     1..len(segments), 0 for void. segments: one for each id, in the order of the ids; each owns at
@@ -231,7 +231,7 @@ def scene_batch(
     detail: str = "full",
     difficulty: Difficulty = _AS_ALWAYS,
 ) -> tuple[ByteArray, ByteArray]:
-    """Scenes from ``start`` on: images (count x H x W x 3) and labels (count x H x W).
+    """Return scenes from ``start`` on: images (count x H x W x 3) and labels (count x H x W).
 
     Both are uint8; the labels are those of ``Scene.semantic``. The rest is as in ``make_scene``.
     """
@@ -276,7 +276,7 @@ def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:
 
 
 def _photograph(canvas: Canvas, rng: np.random.Generator, noise: float) -> ByteArray:
-    """Uneven light and a color cast, slight blur, then grain, ``noise`` times as much."""
+    """Add uneven light and a color cast, slight blur, then grain, ``noise`` times as much."""
     height, width = size = canvas.view.size
     soft = 0.5 * max(height, width)
     light = 1 + 0.2 * smooth_noise(rng, size, (soft, soft))

@@ -21,10 +21,10 @@ BoolArray = NDArray[np.bool_]
 """A mask, height x width."""
 
 ByteArray = NDArray[np.uint8]
-"""An RGB picture (height x width x 3) or a label map (height x width)."""
+"""An RGB image (height x width x 3) or a label map (height x width)."""
 
 FloatArray = NDArray[np.float32]
-"""A picture being painted (3 x height x width, 0..255), a color (3 x 1 x 1), or a noise field."""
+"""An image being painted (3 x height x width, 0..255), a color (3 x 1 x 1), or a noise field."""
 
 IdArray = NDArray[np.int32]
 """A map of segment ids, height x width, 0 for void."""
@@ -42,7 +42,7 @@ Range = tuple[float, float]
 def smooth_noise(
     rng: np.random.Generator, size: tuple[int, int], cell: tuple[float, float]
 ) -> FloatArray:
-    """Noise in about [-1, 1] whose features are ``cell`` = (height, width) pixels large.
+    """Return noise in about [-1, 1] whose features are ``cell`` = (height, width) pixels large.
 
     A cell of one pixel gives white noise; unequal sides give streaks (grass, ripples, wood).
     """
@@ -57,7 +57,7 @@ def smooth_noise(
 
 
 def cloud_noise(rng: np.random.Generator, size: tuple[int, int], cell: float) -> FloatArray:
-    """Three octaves of smooth noise in about [-1, 1], the coarsest ``cell`` pixels large."""
+    """Return three octaves of smooth noise in about [-1, 1], the coarsest ``cell`` pixels large."""
     field = np.zeros(size, dtype=np.float32)
     for octave, weight in enumerate((0.57, 0.29, 0.14)):
         side = max(cell / 2**octave, 1.0)
@@ -66,7 +66,7 @@ def cloud_noise(rng: np.random.Generator, size: tuple[int, int], cell: float) ->
 
 
 def profile_noise(rng: np.random.Generator, count: int, cell: float) -> FloatArray:
-    """A line of ``count`` noise values in [-1, 1] with features ``cell`` values long."""
+    """Return a line of ``count`` noise values in [-1, 1] with features ``cell`` values long."""
     knots = max(2, math.ceil(count / max(cell, 1.0)) + 1)
     values = rng.random(knots, dtype=np.float32) * 2 - 1
     line = np.interp(np.linspace(0, knots - 1, count), np.arange(knots), values)
@@ -117,19 +117,19 @@ class Window:
     width: int
 
     def grid(self) -> tuple[FloatArray, FloatArray]:
-        """Scene coordinates y (height x 1) and x (1 x width) of the window's pixels."""
+        """Return scene coordinates y (height x 1) and x (1 x width) of the window's pixels."""
         y = np.arange(self.top, self.top + self.height, dtype=np.float32)[:, None]
         x = np.arange(self.left, self.left + self.width, dtype=np.float32)[None, :]
         return y, x
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """Return (height, width)."""
         return self.height, self.width
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Index of the window in an array of the scene's size."""
+        """Return the index of the window in an array of the scene's size."""
         rows = slice(self.top, self.top + self.height)
         return rows, slice(self.left, self.left + self.width)
 
@@ -153,8 +153,8 @@ def rasterize(strokes: Sequence[Stroke], size: tuple[int, int]) -> Patch | None:
     bottom = min(math.ceil(high_y) + margin + 1, height)
     if left >= right or top >= bottom:
         return None
-    picture = Image.new("L", (right - left, bottom - top))
-    draw = ImageDraw.Draw(picture)
+    drawing = Image.new("L", (right - left, bottom - top))
+    draw = ImageDraw.Draw(drawing)
     for stroke in strokes:
         coordinates = (stroke.points - (left, top)).ravel().tolist()
         if stroke.exact and stroke.width > 1:
@@ -163,7 +163,7 @@ def rasterize(strokes: Sequence[Stroke], size: tuple[int, int]) -> Patch | None:
             draw.line(coordinates, fill=0 if stroke.erase else 1, width=stroke.width)
         else:
             draw.polygon(coordinates, fill=0 if stroke.erase else 1)
-    mask = np.asarray(picture).astype(np.bool_)
+    mask = np.asarray(drawing).astype(np.bool_)
     if not mask.any():
         return None
     return Patch(Window(top, left, bottom - top, right - left), mask)
@@ -179,12 +179,12 @@ def _draw_exactly(draw: ImageDraw.ImageDraw, corners: PointArray, width: int) ->
 
 
 def points(*pairs: tuple[float, float]) -> PointArray:
-    """The given (x, y) pairs as an array."""
+    """Return the given (x, y) pairs as an array."""
     return np.array(pairs, dtype=np.float64)
 
 
 def ellipse(center: tuple[float, float], radii: tuple[float, float]) -> PointArray:
-    """Outline of an axis-aligned ellipse, with corners about two pixels apart."""
+    """Return the outline of an axis-aligned ellipse, with corners about two pixels apart."""
     count = int(np.clip(3 * max(radii), 8, 200))
     angle = np.arange(count, dtype=np.float64) * (2 * np.pi / count)
     return _around(center, radii[0], radii[1], angle)
@@ -215,7 +215,7 @@ def blob(
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> PointArray:
-    """Corners of an axis-aligned rectangle."""
+    """Return the corners of an axis-aligned rectangle."""
     return points((left, top), (right, top), (right, bottom), (left, bottom))
 
 
@@ -232,7 +232,7 @@ def _around(
     reach_y: float | PointArray,
     angle: PointArray,
 ) -> PointArray:
-    """Points at the given angles and distances from ``center``."""
+    """Return points at the given angles and distances from ``center``."""
     outline = np.empty((len(angle), 2))
     outline[:, 0] = center[0] + reach_x * np.cos(angle)
     outline[:, 1] = center[1] + reach_y * np.sin(angle)
@@ -248,7 +248,7 @@ def wheel(
     *,
     thin_tyre: bool = False,
 ) -> list[Stroke]:
-    """A tyre, spokes and a hub; one sees through between the spokes.
+    """Return a tyre, spokes and a hub; one sees through between the spokes.
 
     The tyre has a sixth of the radius, or the width of a spoke with ``thin_tyre``.
     """
@@ -272,12 +272,12 @@ def wheel(
 
 
 def mast(foot: tuple[float, float], height: float, lean: float, pen: int) -> list[Stroke]:
-    """A single upright line whose top is ``lean`` pixels to the side of its foot."""
+    """Return a single upright line whose top is ``lean`` pixels to the side of its foot."""
     return [Stroke(points(foot, (foot[0] + lean, foot[1] - height)), width=pen)]
 
 
 def lamp_post(foot: tuple[float, float], height: float, side: int, pen: int) -> list[Stroke]:
-    """A mast with an arm to one ``side`` (-1 or 1) and a small lamp at its end."""
+    """Return a mast with an arm to one ``side`` (-1 or 1) and a small lamp at its end."""
     top = foot[1] - height
     reach = foot[0] + side * 0.22 * height
     lamp = max(1.5, 0.035 * height)
@@ -291,7 +291,7 @@ def lamp_post(foot: tuple[float, float], height: float, side: int, pen: int) -> 
 def cross_arm_pole(
     foot: tuple[float, float], height: float, arm: float, pen: int
 ) -> tuple[list[Stroke], list[tuple[float, float]]]:
-    """A utility pole with two cross arms; also the places where wires are fixed."""
+    """Return a utility pole with two cross arms; also the places where wires are fixed."""
     strokes = mast(foot, height, 0.0, pen)
     fixings = []
     for level in (1.0, 0.88):
@@ -304,7 +304,7 @@ def cross_arm_pole(
 
 
 def pylon(foot: tuple[float, float], height: float, base: float, pen: int) -> list[Stroke]:
-    """A tapering lattice mast: two legs, rungs and crossing braces."""
+    """Return a tapering lattice mast: two legs, rungs and crossing braces."""
     strokes = []
     levels = max(3, int(height / max(6.0, 1.3 * base)))
 
@@ -351,7 +351,7 @@ def fence(line: PointArray, height: float, spacing: float, pen: int, pointed: bo
 def bare_tree(
     rng: np.random.Generator, foot: tuple[float, float], height: float, pen: int
 ) -> list[Stroke]:
-    """A leafless tree: a trunk that forks four times into ever thinner branches."""
+    """Return a leafless tree: a trunk that forks four times into ever thinner branches."""
     strokes = []
     growing = [(foot, -math.pi / 2, 0.34 * height, pen + 1)]
     for _ in range(5):
@@ -369,7 +369,7 @@ def bare_tree(
 def conifer(
     rng: np.random.Generator, foot: tuple[float, float], height: float, spread: float
 ) -> list[Stroke]:
-    """A fir: a stem under tiers whose lower edges are jagged."""
+    """Return a fir: a stem under tiers whose lower edges are jagged."""
     stem = max(0.5, 0.06 * spread)
     strokes = [Stroke(rectangle(foot[0] - stem, foot[1] - 0.3 * height, foot[0] + stem, foot[1]))]
     tiers = int(rng.integers(3, 6))

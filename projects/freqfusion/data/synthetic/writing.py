@@ -66,7 +66,7 @@ class SceneJob:
 
     @property
     def index(self) -> int:
-        """The number of the scene among all of its seed, as ``make_scene`` has it."""
+        """Return the number of the scene among all of its seed, as ``make_scene`` has it."""
         return _FIRST[self.split] + self.position
 
     def paint(self) -> Scene:
@@ -190,14 +190,14 @@ def _check_replaceable(path: Path, layout: str, overwrite: bool) -> None:
 
 
 def default_workers() -> int:
-    """The number of processors this process may use."""
+    """Return the number of processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def check_workers(workers: int | None) -> int:
-    """The number of processes that ``workers`` means (None: one a processor), at least 1."""
+    """Return the number of processes that ``workers`` means (None: one a processor), at least 1."""
     if workers is None:
         return default_workers()
     return check_index("workers", workers, least=1)
