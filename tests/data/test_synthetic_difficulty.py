@@ -173,19 +173,6 @@ def test_lines_are_as_thick_as_asked(kind, pixels):
     assert np.median(found) == pytest.approx(pixels, abs=1 if kind == "tree" else 0)
 
 
-def test_pickets_are_equally_thick():
-    """Most pixels between rails are in rows of just three; those of a point are in shorter ones."""
-    view = View(*SIZE, 50.0, 0.5, line_thickness=3)
-    for seed in range(10):
-        canvas = Canvas(view, Difficulty(line_thickness=3))
-        paint_fence(canvas, np.random.default_rng(seed), 1.5)
-        mask = canvas.owner == 1
-        widths = runs(mask)[:, 3:-3][mask[:, 3:-3]]
-        narrow = widths[widths < 8]
-        assert np.bincount(narrow).argmax() == 3
-        assert np.mean(narrow <= 3) > 0.9
-
-
 def test_object_size():
     """Twice as large, a disc has four times the area; it still stands where it stood."""
     sizes = []
@@ -223,7 +210,7 @@ def test_texture_frequency_on_a_wave():
         np.testing.assert_allclose(found[0], np.broadcast_to(expected, (16, 48)), atol=2)
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.5])
+@pytest.mark.parametrize("factor", [0, 0.5, 1.5])
 def test_contrast_is_exact_on_the_canvas(factor):
     """Before light, blur and bytes: behind + factor * (painted - behind), between 0 and 255."""
     behind = np.random.default_rng(0).uniform(60, 190, (3, *SIZE)).astype(np.float32)
@@ -236,20 +223,6 @@ def test_contrast_is_exact_on_the_canvas(factor):
     assert np.abs(pictures[0] - behind).max() > 30
     expected = np.clip(behind + factor * (pictures[0] - behind), 0, 255)
     np.testing.assert_allclose(pictures[1], expected, atol=1e-3)
-
-
-def test_without_contrast_only_sky_and_grass_are_seen():
-    """At the canvas, before light and blur: things leave no trace in the picture."""
-    view = View(*SIZE, 50.0, 0.5)
-    canvas = Canvas(view, Difficulty(contrast=0))
-    canvas.image[:] = np.random.default_rng(0).uniform(0, 255, canvas.image.shape)
-    before = canvas.image.copy()
-    rng = np.random.default_rng(1)
-    paint_fence(canvas, rng)
-    paint_power_line(canvas, rng)
-    paint_pole(canvas, rng, (80.0, 120.0), 1)
-    np.testing.assert_array_equal(canvas.image, before)
-    assert canvas.owner.any()
 
 
 def test_noise():
@@ -304,9 +277,5 @@ def test_occlusion(detail, canvases):
     assert few[0] < usual[0] < many[0]
     assert many[0] > 1.3 * usual[0]
     assert few[1] < usual[1] < many[1]
-
-
-def test_no_things_without_occlusion():
-    for index in range(3):
-        scene = make_scene(5, index, SIZE, detail="simple", difficulty=Difficulty(occlusion=0))
-        assert not any(segment.is_thing for segment in scene.segments)
+    scene = make_scene(5, 0, SIZE, detail=detail, difficulty=Difficulty(occlusion=0))
+    assert detail != "simple" or not any(segment.is_thing for segment in scene.segments)

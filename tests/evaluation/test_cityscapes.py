@@ -163,7 +163,9 @@ def test_errors_of_images_name_them():
     with pytest.raises(ValueError, match=r"leftImg8bit\.png is 32 x 96 .*labelIds\.png is 64 x 96"):
         semantic.process([image], [{"sem_seg": good["sem_seg"][:, ::2]}])
     absent = {"file_name": "images/town/absent_leftImg8bit.png"}
-    with pytest.raises(ValueError, match=r"has no ground truth: .*absent_gtFine_labelIds\.png does not"):
+    with pytest.raises(
+        ValueError, match=r"has no ground truth: .*absent_gtFine_labelIds\.png does not"
+    ):
         semantic.process([absent], [good])
     with pytest.raises(ValueError, match="without a name is not named"):
         semantic.process([{}], [good])

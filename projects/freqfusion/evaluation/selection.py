@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -100,8 +100,6 @@ def of_things(metadata: Any) -> Any:
 
 logger = logging.getLogger(__name__)
 
-Maker = Callable[[CfgNode | None, str, str | None], DatasetEvaluator]
-
 
 def _instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
     """Return the evaluator of box, mask and keypoint AP."""
@@ -115,44 +113,28 @@ def _instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> Datase
     return InstanceEvaluator(name, tasks, output_dir=output_dir, keypoint_sigmas=sigmas)
 
 
-def _semantic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    return SemanticEvaluator(name, output_dir)
-
-
-def _panoptic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    return PanopticEvaluator(name, output_dir)
-
-
-def _city_instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    return CityscapesInstanceEvaluator(name, output_dir)
-
-
-def _city_semantic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    return CityscapesSemanticEvaluator(name, output_dir)
-
-
 # (what to evaluate, the entry of the metadata without which it is left out) for each type.
-EVALUATORS: dict[str, tuple[tuple[Maker, str | None], ...]] = {
-    "cityscapes_instance": ((_city_instances, None),),
+EVALUATORS: dict[str, tuple[tuple[type[DatasetEvaluator], str | None], ...]] = {
+    "cityscapes_instance": ((CityscapesInstanceEvaluator, None),),
     "cityscapes_panoptic_seg": (
-        (_city_instances, "gt_dir"),
-        (_city_semantic, "gt_dir"),
-        (_panoptic, None),
+        (CityscapesInstanceEvaluator, "gt_dir"),
+        (CityscapesSemanticEvaluator, "gt_dir"),
+        (PanopticEvaluator, None),
     ),
     # Labels for a Panoptic FPN, where all things are one class, are not Cityscapes' 19.
     "cityscapes_panoptic_separated": (
-        (_city_instances, "gt_dir"),
-        (_semantic, "sem_seg_root"),
-        (_panoptic, None),
+        (CityscapesInstanceEvaluator, "gt_dir"),
+        (SemanticEvaluator, "sem_seg_root"),
+        (PanopticEvaluator, None),
     ),
-    "cityscapes_sem_seg": ((_city_semantic, None),),
-    "coco": ((_instances, None),),
+    "cityscapes_sem_seg": ((CityscapesSemanticEvaluator, None),),
+    "coco": ((InstanceEvaluator, None),),
     "coco_panoptic_seg": (
-        (_instances, "json_file"),
-        (_semantic, "stuff_classes"),
-        (_panoptic, None),
+        (InstanceEvaluator, "json_file"),
+        (SemanticEvaluator, "stuff_classes"),
+        (PanopticEvaluator, None),
     ),
-    "sem_seg": ((_semantic, None),),
+    "sem_seg": ((SemanticEvaluator, None),),
 }
 
 
@@ -173,8 +155,10 @@ def build_evaluator(
             f" MetadataCatalog.get({dataset_name!r}).evaluator_type"
         )
     evaluators = [
-        make(cfg, dataset_name, output_dir)
-        for make, entry in EVALUATORS[kind]
+        _instances(cfg, dataset_name, output_dir)
+        if part is InstanceEvaluator
+        else part(dataset_name, output_dir)
+        for part, entry in EVALUATORS[kind]
         if entry is None or _has(dataset_name, entry)
     ]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
