@@ -146,7 +146,7 @@ def test_gradients_of_first_and_second_order(options, out_size):
     def run(features, kernels):
         return reassemble(features, kernels, **options, out_size=out_size)
 
-    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=inputs[1].numel() > 500)
     assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
 
 
