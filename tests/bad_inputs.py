@@ -1,4 +1,4 @@
-"""Ways to spoil the first image of a small data set, or its truth, and what has to come of it."""
+"""Ways to spoil the first image of a small data set, or its ground truth, and what comes of it."""
 
 import struct
 import zlib
@@ -372,7 +372,7 @@ CASES = [
         target="semantic",
     ),
     Case("nothing labeled", labels(lambda p: np.full_like(p, 255)), "accepted", target="semantic"),
-    # Panoptic truth
+    # Panoptic ground truth
     Case(
         "id without a segment",
         lambda r: edit_png(panoptic_path(r), paint([1, 2, 3])),

@@ -1,5 +1,7 @@
 """Every public module of ``freqfusion.layers``, small, and some functions, with fitting inputs."""
 
+from dataclasses import replace
+
 import torch
 from copies import disturbed
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
@@ -92,13 +94,13 @@ FUNCTIONS = {
         lambda value, locations, weights: layers.deformable_attention(
             value, [(2, 3)], locations, weights
         ),
-        ((1, 6, 2, 3), (1, 4, 2, 1, 2, 2), (1, 4, 2, 1, 2)),
+        ((2, 6, 2, 3), (2, 4, 2, 1, 2, 2), (2, 4, 2, 1, 2)),
     ),
     "deformable_convolution_v3": (
         lambda value, offsets, weights: layers.deformable_convolution_v3(
             value, offsets, weights, kernel_size=3, padding=1
         ),
-        ((1, 4, 5, 2), (1, 4, 5, 18), (1, 4, 5, 9)),
+        ((2, 4, 5, 2), (2, 4, 5, 18), (2, 4, 5, 9)),
     ),
     "interpolate_at": (sfm.interpolate_at, ((2, 4, 5, 6), (2, 3, 3, 2))),
     "modulate": (sfm.modulate, ((2, 4, 5, 6), (2, 2, 5, 6))),
@@ -129,6 +131,25 @@ def made(given, dtype):
     if isinstance(given, list):
         return [made(one, dtype) for one in given]
     return given(dtype) if callable(given) else torch.randn(given, dtype=dtype)
+
+
+def image_of(given, index):
+    """The inputs of one image of a batch."""
+    if isinstance(given, layers.Mapping):
+        return replace(given, displacement=image_of(given.displacement, index))
+    if isinstance(given, torch.Tensor):
+        return given[index : index + 1]
+    if isinstance(given, list | tuple) and given is not SHAPES:
+        return type(given)(
+            image_of(one, index) if not isinstance(one, int) else one for one in given
+        )
+    return given
+
+
+def converted(given, dtype):
+    """The inputs with all tensors in another type; mappings stay."""
+    leaves, tree = tree_flatten(given)
+    return tree_unflatten([x.to(dtype) if isinstance(x, torch.Tensor) else x for x in leaves], tree)
 
 
 def tensors(given):

@@ -113,3 +113,19 @@ def only(findings, severity, kind):
     """The one finding of this kind."""
     (finding,) = [f for f in findings if (f.severity, f.kind) == (severity, kind)]
     return finding
+
+
+def assert_found(name, root, damage, expected, file):
+    """Break a data set: it has the expected errors, and each issue says all that it should.
+
+    ``expected`` is a set of (kind, file below the root), or the kind of an error of ``file``.
+    """
+    damage(root)
+    issues = check(name)
+    wanted = {(expected, file)} if isinstance(expected, str) else expected
+    assert errors(issues, root) == wanted
+    for issue in issues:
+        assert issue.dataset == name
+        assert issue.found
+        assert issue.expected
+        assert issue.sentence().startswith(issue.file)

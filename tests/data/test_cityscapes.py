@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from PIL import Image
 from pycocotools import mask as coco_mask
 from rehearsed import registered_at
 
-from freqfusion.data.cityscapes import THING_IDS, load_instances
+from freqfusion.data.dataset_dicts import THING_IDS, load_cityscapes
 from freqfusion.data.preparation import prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
 
@@ -18,7 +19,7 @@ def root(tmp_path_factory):
     write_cityscapes(
         folder / "cityscapes", num_train=3, num_val=1, size=(64, 96), workers=1, progress=False
     )
-    prepare_cityscapes(folder / "cityscapes", progress=False)
+    prepare_cityscapes(folder / "cityscapes", progress=False, workers=1)
     with pytest.MonkeyPatch.context() as patch, registered_at(folder, patch):
         yield folder / "cityscapes"
 
@@ -61,7 +62,7 @@ def test_groups_are_crowds(root, tmp_path):
     ):
         (tmp_path / folder / "town").mkdir(parents=True)
         Image.fromarray(content).save(tmp_path / folder / "town" / f"a_{suffix}.png")
-    entry = load_instances(str(tmp_path / "images"), str(tmp_path / "truth"))[0]
+    entry = load_cityscapes(str(tmp_path / "images"), str(tmp_path / "truth"))[0]
     found = [(a["category_id"], a["bbox"], a["iscrowd"]) for a in entry["annotations"]]
     assert found == [(2, [1.0, 0.0, 2.0, 2.0], 1), (0, [0.0, 0.0, 2.0, 1.0], 0)]
 
@@ -72,6 +73,10 @@ def test_separated_has_all_truth(root):
     labels = np.asarray(Image.open(entry["sem_seg_file_name"]))
     metadata = MetadataCatalog.get(name)
     assert len(metadata.stuff_classes) == 12
+    label_of_id = metadata.stuff_dataset_id_to_contiguous_id
+    for category in CITYSCAPES_CATEGORIES:
+        if not category["isthing"]:
+            assert metadata.stuff_classes[label_of_id[category["id"]]] == category["name"]
     assert set(np.unique(labels).tolist()) <= {*range(12), 255}
     assert Image.open(entry["pan_seg_file_name"]).mode == "RGB"
     assert entry["annotations"]
@@ -79,6 +84,6 @@ def test_separated_has_all_truth(root):
 
 def test_missing_files(root, tmp_path):
     with pytest.raises(ValueError, match="is this Cityscapes' folder"):
-        load_instances(str(tmp_path), str(tmp_path))
+        load_cityscapes(str(tmp_path), str(tmp_path))
     with pytest.raises(ValueError, match="cannot read the instances"):
-        load_instances(str(root / "leftImg8bit" / "train"), str(tmp_path))
+        load_cityscapes(str(root / "leftImg8bit" / "train"), str(tmp_path))

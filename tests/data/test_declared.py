@@ -7,7 +7,7 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from freqfusion.data.coco import load_panoptic, load_semantic
+from freqfusion.data.dataset_dicts import load_panoptic, load_semantic
 from freqfusion.data.declared import read_declaration
 from freqfusion.data.registration import register_datasets, register_declared
 from freqfusion.data.synthetic import CATEGORIES, write_coco

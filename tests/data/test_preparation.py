@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 
 import numpy as np
@@ -7,14 +6,12 @@ import pytest
 from PIL import Image
 
 from freqfusion.data.preparation import (
+    PreparationOptions,
     prepare_ade20k,
     prepare_camvid,
     prepare_cityscapes,
     prepare_coco,
-    save_json,
-    save_png,
     separated_labels,
-    stuff_map,
     write_stuff_maps,
 )
 from freqfusion.data.synthetic import separated_metadata, write_cityscapes, write_coco
@@ -23,6 +20,7 @@ from freqfusion.metrics import id_to_rgb
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 
 QUIET = {"workers": 1, "progress": False}
+OPTIONS = PreparationOptions(**QUIET)
 SCENES = {"num_train": 3, "num_val": 2, "size": (32, 48), **QUIET}
 
 
@@ -52,7 +50,7 @@ def stuff_maps(root, output, **more):
         root / "panoptic_train",
         output,
         separated_labels(separated_metadata()),
-        **(QUIET | more),
+        PreparationOptions(**QUIET | more),
     )
 
 
@@ -66,11 +64,6 @@ class TestStuffMaps:
             made, expected = pixels(tmp_path / name), pixels(coco / "panoptic_stuff_train" / name)
             assert made.dtype == np.uint8
             np.testing.assert_array_equal(made, expected)
-
-    def test_by_hand(self):
-        """Segment 5 is a thing (0), segment 9 the second kind of stuff (2), id 0 is void."""
-        made = stuff_map(np.array([[0, 5], [9, 9]], dtype=np.int32), {5: 0, 9: 2})
-        assert made.tolist() == [[255, 0], [2, 2]]
 
     def test_only_what_is_missing_is_written(self, coco, tmp_path):
         stuff_maps(coco, tmp_path)
@@ -108,12 +101,12 @@ class TestStuffMaps:
     def test_bad_arguments(self, coco, tmp_path):
         paths = coco / "annotations/panoptic_train.json", coco / "panoptic_train", tmp_path
         with pytest.raises(ValueError, match=r"labels must lie in 0..254, but there is 255"):
-            write_stuff_maps(*paths, {1: 255}, **QUIET)
+            write_stuff_maps(*paths, {1: 255}, OPTIONS)
         with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
-            write_stuff_maps(paths[0], tmp_path / "nowhere", tmp_path, {1: 0}, **QUIET)
+            write_stuff_maps(paths[0], tmp_path / "nowhere", tmp_path, {1: 0}, OPTIONS)
         (tmp_path / "broken.json").write_text('{"annotations": [')
         with pytest.raises(ValueError, match=r"broken.json is no panoptic JSON"):
-            write_stuff_maps(tmp_path / "broken.json", paths[1], tmp_path, {1: 0}, **QUIET)
+            write_stuff_maps(tmp_path / "broken.json", paths[1], tmp_path, {1: 0}, OPTIONS)
 
 
 class TestCoco:
@@ -225,11 +218,6 @@ class TestCityscapes:
         car = {"id": 26001, "category_id": 26, "area": 2, "bbox": [2, 0, 1, 2], "iscrowd": 0}
         assert segments == [crowd, car]
 
-    def test_nothing_evaluated_in_an_image(self):
-        ids, segments = panoptic_segments(np.array([[0, 4]], dtype=np.uint16))
-        assert ids.tolist() == [[0, 0]]
-        assert segments == []
-
     def test_test_split_gets_train_ids(self, bare):
         save(bare / "gtFine/test/x/x_000000_000019_gtFine_labelIds.png", np.zeros((2, 2), np.uint8))
         steps = prepare_cityscapes(bare, **QUIET)
@@ -255,60 +243,42 @@ class TestCityscapes:
             prepare_cityscapes(bare, **QUIET)
 
 
-class TestAde20k:
-    def test_by_hand(self, tmp_path):
-        save(tmp_path / "annotations/training/a.png", np.array([[0, 1, 150], [2, 0, 9]], np.uint8))
-        (step,) = prepare_ade20k(tmp_path, **QUIET)
-        assert (step.written, step.present) == (1, 0)
-        made = pixels(tmp_path / "annotations_detectron2/training/a.png")
-        assert made.tolist() == [[255, 0, 149], [1, 255, 8]]
-        assert made.dtype == np.uint8
-        assert prepare_ade20k(tmp_path, **QUIET)[0].present == 1
-
-    def test_mistakes(self, tmp_path):
-        with pytest.raises(ValueError, match=r"ADEChallengeData2016.zip"):
-            prepare_ade20k(tmp_path, **QUIET)
-        (tmp_path / "annotations").mkdir()
-        with pytest.raises(ValueError, match="none of the folders annotations/training, ann"):
-            prepare_ade20k(tmp_path, **QUIET)
-        save(tmp_path / "annotations/training/a.png", np.array([[0, 151]], np.uint8))
-        with pytest.raises(ValueError, match=r"a.png has the labels 151, but allowed are 0..150"):
-            prepare_ade20k(tmp_path, **QUIET)
-
-
-class TestCamVid:
-    def test_by_hand(self, tmp_path):
-        save(tmp_path / "valannot/a.png", np.array([[0, 10, 11]], np.uint8))
-        (step,) = prepare_camvid(tmp_path, **QUIET)
-        assert (step.written, step.present) == (1, 0)
-        made = pixels(tmp_path / "annotations_detectron2/val/a.png")
-        assert made.tolist() == [[0, 10, 255]]
-
-    def test_mistakes(self, tmp_path):
-        with pytest.raises(ValueError, match="none of the folders trainannot, valannot, testannot"):
-            prepare_camvid(tmp_path, **QUIET)
-        with pytest.raises(ValueError, match="copy the folder CamVid of the SegNet tutorial"):
-            prepare_camvid(tmp_path / "absent", **QUIET)
-        save(tmp_path / "trainannot/a.png", np.array([[12]], np.uint8))
-        with pytest.raises(ValueError, match=r"a.png has the labels 12, but allowed are 0..11"):
-            prepare_camvid(tmp_path, **QUIET)
+# What is prepared, its name, labels of a file before, labels after.
+RELABELED = {
+    "ADE20K": (
+        prepare_ade20k,
+        ("annotations/training", "annotations_detectron2/training"),
+        [[0, 1, 150], [2, 0, 9]],
+        [[255, 0, 149], [1, 255, 8]],
+        (151, r"a.png has the labels 151, but allowed are 0..150"),
+        "none of the folders annotations/training, ann",
+    ),
+    "CamVid": (
+        prepare_camvid,
+        ("valannot", "annotations_detectron2/val"),
+        [[0, 10, 11]],
+        [[0, 10, 255]],
+        (12, r"a.png has the labels 12, but allowed are 0..11"),
+        "none of the folders trainannot, valannot, testannot",
+    ),
+}
 
 
-class TestInterruption:
-    """A file is there completely or not at all."""
-
-    def test_of_a_picture(self, tmp_path, monkeypatch):
-        def stop(*_):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(os, "replace", stop)
-        with pytest.raises(KeyboardInterrupt):
-            save_png(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
-        assert list(tmp_path.iterdir()) == []
-
-    def test_of_a_replacement(self, tmp_path):
-        save_json(tmp_path / "a.json", {"kept": 1})
-        with pytest.raises(TypeError):
-            save_json(tmp_path / "a.json", {"not JSON": object()})
-        assert json.loads((tmp_path / "a.json").read_text()) == {"kept": 1}
-        assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+@pytest.mark.parametrize("name", RELABELED)
+def test_relabeled(tmp_path, name):
+    prepare, (source, target), before, after, (wrong, said), nothing = RELABELED[name]
+    with pytest.raises(ValueError, match=r"there is no folder"):
+        prepare(tmp_path / "absent", **QUIET)
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(ValueError, match=nothing):
+        prepare(tmp_path, **QUIET)
+    save(tmp_path / source / "a.png", np.array(before, np.uint8))
+    (step,) = prepare(tmp_path, **QUIET)
+    assert (step.written, step.present) == (1, 0)
+    made = pixels(tmp_path / target / "a.png")
+    assert made.tolist() == after
+    assert made.dtype == np.uint8
+    assert prepare(tmp_path, **QUIET)[0].present == 1
+    save(tmp_path / source / "a.png", np.array([[0, wrong]], np.uint8))
+    with pytest.raises(ValueError, match=said):
+        prepare(tmp_path, overwrite=True, **QUIET)

@@ -49,15 +49,3 @@ def test_trainval_of_camvid_is_both(root):
     files = [entry["file_name"] for entry in DatasetCatalog.get("camvid_trainval")]
     parts = [DatasetCatalog.get(f"camvid_{split}") for split in ("train", "val")]
     assert files == [entry["file_name"] for part in parts for entry in part]
-
-
-def test_nothing_is_left_over(root):
-    assert sorted(path.name for path in (root / "coco").iterdir() if path.is_dir()) == [
-        "annotations",
-        "panoptic_stuff_train2017",
-        "panoptic_stuff_val2017",
-        "panoptic_train2017",
-        "panoptic_val2017",
-        "train2017",
-        "val2017",
-    ]

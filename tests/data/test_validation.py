@@ -1,5 +1,8 @@
-"""Whole data sets: good ones, notes, and the same picture in several places."""
+"""COCO data sets: good ones have no errors, and each way of breaking them has its own."""
 
+import itertools
+import json
+import random
 import shutil
 
 import numpy as np
@@ -7,25 +10,41 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from pycocotools import mask as coco_mask
 from validation_sets import (
     FIRST,
     INSTANCES,
     NAMES,
+    PANOPTIC,
     SIZE,
+    assert_found,
     check,
+    cut,
     edit_json,
     edit_png,
     errors,
     notes,
     only,
     registered_coco,
+    repeat_first,
     save_image,
     write_small_coco,
 )
 
 from freqfusion.data.synthetic import write_coco
+from freqfusion.data.synthetic.masks import run_lengths
 from freqfusion.data.validation import check_datasets
+from freqfusion.data.validation.annotations import (
+    decode_runs,
+    decompress,
+    polygon_area,
+    polygon_shape,
+    run_shape,
+)
 from freqfusion.data.validation.datasets import ImageCopy, copy_issues
+
+IMAGE = f"train/{FIRST}.jpg"
+PNG, STUFF = f"panoptic_train/{FIRST}.png", f"panoptic_stuff_train/{FIRST}.png"
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +56,385 @@ def good(tmp_path_factory):
 def root(good, tmp_path):
     with registered_coco(shutil.copytree(good, tmp_path / "coco")) as root:
         yield root
+
+
+def instance(change, position=0):
+    """Break an annotation of the instance JSON."""
+    return lambda root: edit_json(root / INSTANCES, lambda c: change(c["annotations"][position]))
+
+
+def instances(change):
+    return lambda root: edit_json(root / INSTANCES, change)
+
+
+def new_id_of_image(content):
+    content["images"].append(content["images"][0] | {"id": 77})
+
+
+def resize_image(root):
+    Image.new("RGB", (40, 32)).save(root / f"train/{FIRST}.jpg")
+
+
+def full_runs(size):
+    """A run-length mask with every pixel."""
+    return {"size": list(size), "counts": [0, size[0] * size[1]]}
+
+
+BROKEN_INSTANCES = {
+    "image missing": (lambda root: (root / IMAGE).unlink(), {("missing file", IMAGE)}),
+    "image truncated": (lambda root: cut(root / IMAGE), {("unreadable image", IMAGE)}),
+    "no image at all": (
+        lambda root: (root / IMAGE).write_text("hello"),
+        {("unreadable image", IMAGE)},
+    ),
+    "image of 16 bits": (save_image("I;16"), {("image of a wrong mode", IMAGE)}),
+    "image of another size": (resize_image, {("size mismatch", IMAGE)}),
+    "JSON missing": (lambda root: (root / INSTANCES).unlink(), "missing file"),
+    "folder missing": (lambda root: shutil.rmtree(root / "train"), {("missing folder", "train")}),
+    "folder empty": (
+        lambda root: [path.unlink() for path in (root / "train").iterdir()],
+        {("empty folder", "train")} | {("missing file", f"train/{n:012d}.jpg") for n in (1, 2, 3)},
+    ),
+    "JSON does not parse": (lambda root: cut(root / INSTANCES), "unreadable JSON"),
+    "section missing": (instances(lambda c: c.pop("categories")), "JSON without a section"),
+    "image without file name": (
+        instances(lambda c: c["images"][2].pop("file_name") and c["annotations"].clear()),
+        "malformed entry",
+    ),
+    "image without size": (instances(lambda c: c["images"][0].pop("width")), "malformed entry"),
+    "image id twice": (
+        instances(repeat_first("images")),
+        {("repeated image id", INSTANCES), ("repeated file name", INSTANCES)},
+    ),
+    "file name twice": (instances(new_id_of_image), "repeated file name"),
+    "annotation id twice": (instances(repeat_first("annotations")), "repeated annotation id"),
+    "category id twice": (instances(repeat_first("categories")), "repeated category id"),
+    "annotation of no image": (
+        instance(lambda a: a.update(image_id=99)),
+        "annotation of an unknown image",
+    ),
+    "unknown category": (instance(lambda a: a.update(category_id=99)), "unknown category"),
+    "category of another name": (
+        instances(lambda c: c["categories"][0].update(name="ball")),
+        "categories that differ",
+    ),
+    "category too many": (
+        instances(lambda c: c["categories"].append({"id": 50, "name": "kite"})),
+        "categories that differ",
+    ),
+    "category too few": (
+        instances(
+            lambda c: c.update(categories=c["categories"][:-1], annotations=c["annotations"][:0])
+        ),
+        "categories that differ",
+    ),
+    "wrong area": (instance(lambda a: a.update(area=20_000)), "wrong area"),
+    "no area": (instance(lambda a: a.pop("area")), "malformed entry"),
+    "wrong bbox": (instance(lambda a: a.update(bbox=[1.0, 1.0, 46.0, 30.0])), "wrong bbox"),
+    "bbox that is no box": (instance(lambda a: a.update(bbox=[1.0, 2.0])), "malformed entry"),
+    "bbox outside of the image": (
+        instance(lambda a: a.update(bbox=[40.0, 1.0, 20.0, 5.0], segmentation=None)),
+        "box outside of the image",
+    ),
+    "bbox without height": (
+        instance(lambda a: a.update(bbox=[4.0, 1.0, 20.0, 0.0], segmentation=None)),
+        "degenerate box",
+    ),
+    "polygon of two points": (
+        instance(lambda a: a.update(segmentation=[[1.0, 1.0, 5.0, 5.0]])),
+        "degenerate polygon",
+    ),
+    "polygon of too many points": (
+        instance(lambda a: a.update(segmentation=[[1.0, 1.0, *(9.0, 9.0, 9.0, 1.0) * 50_000]])),
+        "degenerate polygon",
+    ),
+    "polygon without area": (
+        instance(lambda a: a["segmentation"].append([1.0, 1.0, 5.0, 5.0, 9.0, 9.0])),
+        "degenerate polygon",
+    ),
+    "polygon of odd length": (
+        instance(lambda a: a.update(segmentation=[[1.0, 1.0, 5.0, 5.0, 9.0, 1.0, 2.0]])),
+        "degenerate polygon",
+    ),
+    "run-length mask of another size": (
+        instance(lambda a: a.update(segmentation=full_runs((48, 32)))),
+        "run-length mask of a wrong size",
+    ),
+    "run-length mask that does not fill": (
+        instance(lambda a: a.update(segmentation={"size": [32, 48], "counts": [3, 4]})),
+        "broken run-length mask",
+    ),
+    "compressed runs cut": (
+        instance(lambda a: a.update(segmentation={"size": [32, 48], "counts": "o"})),
+        "broken run-length mask",
+    ),
+    "run-length mask without a pixel": (
+        instance(lambda a: a.update(segmentation={"size": [32, 48], "counts": [1536]})),
+        "empty mask",
+    ),
+    "run-length mask of another area": (
+        instance(
+            lambda a: a.update(segmentation=full_runs(SIZE), bbox=[0.0, 0.0, 48.0, 32.0], area=99)
+        ),
+        "wrong area",
+    ),
+    "crowd of polygons": (instance(lambda a: a.update(iscrowd=1)), "inconsistent iscrowd"),
+    "crowd of another number": (instance(lambda a: a.update(iscrowd=2)), "inconsistent iscrowd"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_INSTANCES)
+def test_broken_instances(root, case):
+    assert_found("broken_instances", root, *BROKEN_INSTANCES[case], INSTANCES)
+
+
+def panoptic(change):
+    return lambda root: edit_json(root / PANOPTIC, change)
+
+
+def segment(change):
+    return panoptic(lambda c: change(c["annotations"][0]["segments_info"][0]))
+
+
+def png(folder, change):
+    return lambda root: edit_png(root / folder / f"{FIRST}.png", change)
+
+
+def set_pixel(value):
+    def change(pixels):
+        pixels[0, 0] = value
+
+    return change
+
+
+def shift_box(annotation):
+    annotation["bbox"][0] += 5
+
+
+def stuff_segments(annotation):
+    return [s for s in annotation["segments_info"] if s["category_id"] > 100]
+
+
+def flip_byte(path):
+    """Damage the header's checksum: bytes 29..32 after signature, length, IHDR and 13 bytes."""
+    content = bytearray(path.read_bytes())
+    content[30] ^= 255
+    path.write_bytes(content)
+
+
+BROKEN_PANOPTIC = {
+    "PNG missing": (lambda root: (root / PNG).unlink(), {("missing file", PNG)}),
+    "PNG truncated": (lambda root: cut(root / PNG), {("unreadable image", PNG)}),
+    "PNG in grey": (
+        png("panoptic_train", lambda pixels: pixels[..., 0].copy()),
+        {("image of a wrong mode", PNG)},
+    ),
+    "PNG of another size": (
+        png("panoptic_train", lambda pixels: np.concatenate([pixels, pixels[:1]])),
+        {("size mismatch", PNG)},
+    ),
+    "id that is not in the JSON": (
+        png("panoptic_train", set_pixel([1, 2, 0])),
+        {("id that is not in the JSON", PNG), ("wrong area", PANOPTIC)},
+    ),
+    "id that is not in the PNG": (
+        panoptic(
+            lambda c: c["annotations"][0]["segments_info"].append(
+                c["annotations"][0]["segments_info"][0] | {"id": 5}
+            )
+        ),
+        {("id that is not in the PNG", PNG)},
+    ),
+    "wrong area": (segment(lambda s: s.update(area=s["area"] + 1)), "wrong area"),
+    "wrong bbox": (segment(shift_box), "wrong bbox"),
+    "unknown category": (segment(lambda s: s.update(category_id=55)), "unknown category"),
+    "segment twice": (
+        panoptic(
+            lambda c: c["annotations"][0]["segments_info"].append(
+                c["annotations"][0]["segments_info"][0]
+            )
+        ),
+        "repeated segment id",
+    ),
+    "annotation twice": (panoptic(repeat_first("annotations")), "repeated annotation of image"),
+    "annotation without segments": (
+        panoptic(lambda c: c["annotations"][0].pop("segments_info")),
+        "malformed entry",
+    ),
+    "annotation of no image": (
+        panoptic(lambda c: c["annotations"][0].update(image_id=99)),
+        "annotation of an unknown image",
+    ),
+    "crowd of stuff": (
+        panoptic(lambda c: [s.update(iscrowd=1) for s in stuff_segments(c["annotations"][0])][:0]),
+        "inconsistent iscrowd",
+    ),
+    "stuff that is called a thing": (
+        panoptic(lambda c: c["categories"][-1].update(isthing=1)),
+        "categories that differ",
+    ),
+    "stuff of another name": (
+        panoptic(lambda c: c["categories"][-1].update(name="hedge")),
+        "categories that differ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_PANOPTIC)
+def test_broken_panoptic(root, case):
+    assert_found("broken_standard", root, *BROKEN_PANOPTIC[case], PANOPTIC)
+
+
+BROKEN_SEMANTIC = {
+    "folder missing": (
+        lambda root: shutil.rmtree(root / "panoptic_stuff_train"),
+        {("missing folder", "panoptic_stuff_train")},
+    ),
+    "PNG missing": (lambda root: (root / STUFF).unlink(), "missing file"),
+    "PNG truncated": (lambda root: cut(root / STUFF), "unreadable image"),
+    "label outside of the range": (
+        png("panoptic_stuff_train", set_pixel(7)),
+        "label outside of the range",
+    ),
+    "PNG in color": (
+        png("panoptic_stuff_train", lambda pixels: np.stack([pixels] * 3, axis=-1)),
+        "image of a wrong mode",
+    ),
+    "PNG of another size": (
+        png("panoptic_stuff_train", lambda pixels: pixels[:, :40].copy()),
+        "size mismatch",
+    ),
+    "PNG whose checksum is wrong": (lambda root: flip_byte(root / STUFF), "unreadable image"),
+}
+
+
+@pytest.mark.parametrize("name", ["broken_stuffonly", "broken_separated"])
+@pytest.mark.parametrize("case", BROKEN_SEMANTIC)
+def test_broken_semantic(root, case, name):
+    assert_found(name, root, *BROKEN_SEMANTIC[case], STUFF)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "sentence"),
+    [
+        (
+            "broken_instances",
+            instance(lambda a: a.update(bbox=[40.0, 1.0, 20.0, 5.0], segmentation=None)),
+            f"{{root}}/{INSTANCES}: annotation 1 has the bbox [40.0, 1.0, 20.0, 5.0], 12 pixels"
+            " outside of the image; expected: within 32 x 48 (height x width)",
+        ),
+        (
+            "broken_standard",
+            png("panoptic_train", set_pixel([1, 2, 0])),
+            f"{{root}}/{PNG}: has the ids 513, which {{root}}/{PANOPTIC} does not tell of;"
+            " expected: an entry of segments_info for each",
+        ),
+        (
+            "broken_stuffonly",
+            png("panoptic_stuff_train", set_pixel(7)),
+            f"{{root}}/{STUFF}: has the label 7 (1 pixels); expected: 0..6, or 255 (ignored)",
+        ),
+    ],
+)
+def test_sentences(root, name, damage, sentence):
+    damage(root)
+    assert sentence.format(root=root) in {issue.sentence() for issue in check(name)}
+
+
+class TestMaskFormat:
+    @pytest.fixture
+    def cfg(self):
+        cfg = get_cfg()
+        cfg.MODEL.META_ARCHITECTURE = "none"
+        cfg.MODEL.MASK_ON = True
+        cfg.DATASETS.TRAIN = ("broken_instances",)
+        return cfg
+
+    def say(self, root, cfg):
+        instance(lambda a: a.update(segmentation=full_runs(SIZE), bbox=[0, 0, 48, 32], area=1536))(
+            root
+        )
+        return errors(check("broken_instances", cfg), root)
+
+    def test_polygons_are_read(self, root, cfg):
+        assert self.say(root, cfg) == {("mask format that is not read", INSTANCES)}
+        finding = only(check("broken_instances", cfg), "error", "mask format that is not read")
+        assert "1 objects have run-length masks (first: annotation 1)" in finding.found
+        assert "INPUT.MASK_FORMAT bitmask" in finding.expected
+
+    def test_bitmasks_are_read(self, root, cfg):
+        cfg.INPUT.MASK_FORMAT = "bitmask"
+        assert self.say(root, cfg) == set()
+
+    def test_evaluation_reads_both(self, root, cfg):
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), ("broken_instances",)
+        assert self.say(root, cfg) == set()
+
+
+JUNK = (None, -1, 10**30, 1.5, float("nan"), "", "é", [], [[]], {}, True, [None], {"id": []})
+
+
+def test_any_junk_in_the_json_is_reported_not_raised(root):
+    """120 times, one random value of a JSON file becomes something else."""
+    generator = random.Random(0)
+    for file, name in itertools.product((INSTANCES, PANOPTIC), ("broken_separated",)):
+        text = (root / file).read_text()
+        for _ in range(60):
+            content = json.loads(text)
+            parent = content
+            key = generator.choice(["images", "annotations", "categories"])
+            while isinstance(parent[key], dict | list) and parent[key] and generator.random() < 0.8:
+                parent = parent[key]
+                keys = list(parent) if isinstance(parent, dict) else range(len(parent))
+                key = generator.choice(keys)
+            parent[key] = generator.choice(JUNK)
+            (root / file).write_text(json.dumps(content))
+            check(name)
+        (root / file).write_text(text)
+
+
+class TestShapes:
+    @pytest.mark.parametrize("compressed", [True, False])
+    def test_runs_against_the_mask_itself(self, compressed):
+        generator = np.random.default_rng(0)
+        for _ in range(100):
+            mask = generator.random(generator.integers(1, 9, 2)) < generator.random()
+            counts = run_lengths(mask)
+            if compressed:
+                counts = coco_mask.encode(mask.astype(np.uint8, order="F"))["counts"].decode()
+            shape = run_shape(decode_runs({"size": mask.shape, "counts": counts}), mask.shape[0])
+            if not mask.any():
+                assert shape is None
+                continue
+            rows, columns = np.nonzero(mask)
+            box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            assert shape.box == box
+            assert (shape.least_area + shape.most_area) / 2 == mask.sum()
+
+    def test_polygon_by_hand(self):
+        """A triangle of area 6 with sides of 4, 3 and 4 steps: 1 + 11 / 2 + 0.06 of slack."""
+        triangle = np.array([[1.0, 1.0], [5.0, 1.0], [1.0, 4.0]])
+        assert polygon_area(triangle) == 6
+        shape = polygon_shape([triangle])
+        assert shape.box == (1, 1, 5, 4)
+        assert shape.most_area == pytest.approx(12.56)
+        assert shape.least_area == pytest.approx(-0.56)
+
+    def test_overlapping_polygons(self):
+        """Twice the same square of 10 x 10: 100 or 200 pixels, with 1 + 80 / 2 + 2 of slack."""
+        square = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 10.0], [0.0, 10.0]])
+        shape = polygon_shape([square, square])
+        assert (shape.least_area, shape.most_area) == pytest.approx((57, 243))
+
+    def test_compressed_runs_by_hand(self):
+        """Runs 1 40 1 38: from the fourth on the difference to two before, here 38 - 40 = -2.
+
+        1 -> chr(48 + 1) = "1". 40 = 0b01_01000: low bits 8 and more follow, chr(48 + 8 + 32) = "X",
+        then 1 = "1". -2 in five bits is 30, and the sign bit is set: chr(48 + 30) = "N".
+        """
+        assert decompress("1X11N").tolist() == [1, 40, 1, 38]
+        with pytest.raises(ValueError, match="end within a number"):
+            decompress("1X")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,13 +1,12 @@
 """A good data set in Cityscapes layout has no errors, and each way of breaking it has its own."""
 
 import json
-import re
 import shutil
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from validation_sets import check, cut, edit_json, edit_png, errors, notes, only
+from validation_sets import assert_found, check, cut, edit_json, edit_png, errors, notes, only
 
 from freqfusion.data.preparation import prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
@@ -117,35 +116,22 @@ def test_instances_need_the_instance_ids_only(root, name):
 
 
 BROKEN = {
-    "image truncated": (
-        INSTANCE,
-        lambda root: cut(root / IMAGE),
-        {("unreadable image", IMAGE)},
-        "cannot be read",
-    ),
+    "image truncated": (INSTANCE, lambda root: cut(root / IMAGE), {("unreadable image", IMAGE)}),
     "image of another name": (
         SEMANTIC,
         lambda root: (root / "leftImg8bit/train/northtown/a.png").write_text(""),
         {("file of a wrong name", "leftImg8bit/train/northtown/a.png")},
-        "is no image of Cityscapes; expected: only files <name>_leftImg8bit.png",
     ),
     "folder missing": (
         INSTANCE,
         lambda root: shutil.rmtree(root / "gtFine"),
         {("missing folder", "gtFine/train")},
-        "is not there; expected: the labels of broken_instance",
     ),
-    "instance ids missing": (
-        INSTANCE,
-        lose(INSTANCES),
-        {("missing file", INSTANCES)},
-        "is not there; expected: an image, since its image needs it",
-    ),
+    "instance ids missing": (INSTANCE, lose(INSTANCES), {("missing file", INSTANCES)}),
     "instance ids of 8 bits": (
         INSTANCE,
         lambda root: edit_png(root / INSTANCES, lambda pixels: pixels.astype(np.uint8)),
         {("image of a wrong mode", INSTANCES)},
-        "has the mode L; expected: 16 bit instance ids",
     ),
     "instance of stuff": (
         INSTANCE,
@@ -154,68 +140,49 @@ BROKEN = {
             ("label outside of the range", INSTANCES),
             ("maps that contradict one another", INSTANCES),
         },
-        "has the value 7001; expected: a label 0..33, or label",
     ),
     "instance ids of another class": (
         INSTANCE,
         pixel(INSTANCES, 26001),
         {("maps that contradict one another", INSTANCES)},
-        r"contradicts .*labelIds.png in 1 pixels; expected: the same classes",
     ),
     "label that does not exist": (
         INSTANCE,
         pixel(LABELS, 34),
         {("label outside of the range", LABELS), ("maps that contradict one another", INSTANCES)},
-        r"has the label 34 \(1 pixels\); expected: 0..33",
     ),
     "labels of another size": (
         INSTANCE,
         lambda root: edit_png(root / LABELS, lambda pixels: pixels[:30].copy()),
         {("size mismatch", LABELS)},
-        r"is 30 x 48 .*; expected: 32 x 48 \(height x width\) as its image",
     ),
-    "polygons missing": (
-        SEMANTIC,
-        lose(POLYGONS),
-        {("missing file", POLYGONS)},
-        "is not there; expected: the polygons, since its image is there",
-    ),
+    "polygons missing": (SEMANTIC, lose(POLYGONS), {("missing file", POLYGONS)}),
     "polygons do not parse": (
         SEMANTIC,
         lambda root: cut(root / POLYGONS),
         {("unreadable JSON", POLYGONS)},
-        "expected: valid JSON",
     ),
     "polygons without size": (
         SEMANTIC,
         json_file(POLYGONS, lambda c: c.pop("imgHeight")),
         {("JSON without a section", POLYGONS)},
-        "is no polygon file; expected: imgHeight, imgWidth",
     ),
     "polygons of another size": (
         SEMANTIC,
         json_file(POLYGONS, lambda c: c.update(imgHeight=64)),
         {("size mismatch", POLYGONS)},
-        "is 64 x 48 .*; expected: 32 x 48",
     ),
     "polygon of one point": (
         SEMANTIC,
         json_file(POLYGONS, lambda c: c["objects"].append({"label": "car", "polygon": [[0, 0]]})),
         {("degenerate polygon", POLYGONS)},
-        r"object \d+ \(car\) has 1 points; expected: 3 or more",
     ),
-    "train ids missing": (
-        SEMANTIC,
-        lose(TRAIN_IDS),
-        {("missing file", TRAIN_IDS)},
-        r"made by python -m freqfusion.tools.prepare cityscapes",
-    ),
+    "train ids missing": (SEMANTIC, lose(TRAIN_IDS), {("missing file", TRAIN_IDS)}),
     "no train ids at all": (
         PANOPTIC_SET,
         lambda root: [path.unlink() for path in (root / CITY).glob("*TrainIds.png")],
         {("missing file", "gtFine/train/*/*_labelTrainIds.png")}
         | {("missing file", TRAIN_IDS.replace("000000_", f"{n:06d}_", 1)) for n in (0, 1)},
-        r"there is no such file; expected: the semantic labels \(made by python -m",
     ),
     "label ids instead of train ids": (
         SEMANTIC,
@@ -224,25 +191,17 @@ BROKEN = {
             ("label outside of the range", TRAIN_IDS),
             ("maps that contradict one another", TRAIN_IDS),
         },
-        r"has the label .* pixels\).*; expected: 0..18, or 255 \(ignored\)",
     ),
-    "label ids missing": (
-        SEMANTIC,
-        lose(LABELS),
-        {("missing file", LABELS)},
-        "is not there; expected: an image, since its image needs it",
-    ),
+    "label ids missing": (SEMANTIC, lose(LABELS), {("missing file", LABELS)}),
     "panoptic folder missing": (
         PANOPTIC_SET,
         lambda root: shutil.rmtree(root / PANOPTIC),
         {("missing folder", PANOPTIC)},
-        r"expected: the panoptic PNGs of broken_panoptic \(made by python -m freqfusion",
     ),
     "panoptic JSON missing": (
         PANOPTIC_SET,
         lose(f"{PANOPTIC}.json"),
         {("missing file", f"{PANOPTIC}.json")},
-        r"expected: the panoptic segments of broken_panoptic \(made by",
     ),
     "panoptic PNG with an unknown id": (
         PANOPTIC_SET,
@@ -251,42 +210,26 @@ BROKEN = {
             ("id that is not in the JSON", f"{PANOPTIC}/{STEM}_gtFine_panoptic.png"),
             ("wrong area", f"{PANOPTIC}.json"),
         },
-        "has the ids 1, which",
     ),
-    "panoptic image missing": (
-        PANOPTIC_SET,
-        lose(IMAGE),
-        {("missing file", IMAGE)},
-        "expected: an image, since .*cityscapes_panoptic_train.json needs it",
-    ),
+    "panoptic image missing": (PANOPTIC_SET, lose(IMAGE), {("missing file", IMAGE)}),
     "panoptic category of another name": (
         PANOPTIC_SET,
         json_file(f"{PANOPTIC}.json", lambda c: c["categories"][0].update(name="street")),
         {("categories that differ", f"{PANOPTIC}.json")},
-        "calls category 7 'street'; expected: 'road' as in the metadata",
     ),
-    "stuff labels missing": (
-        BOTH,
-        lose(STUFF),
-        {("missing file", STUFF)},
-        rf"the labels of .*{STEM}_leftImg8bit.png \(made by python -m freqfusion.tools.prepare",
-    ),
+    "stuff labels missing": (BOTH, lose(STUFF), {("missing file", STUFF)}),
     "stuff label outside of the range": (
         BOTH,
         pixel(STUFF, 12),
         {("label outside of the range", STUFF)},
-        r"has the label 12 \(1 pixels\); expected: 0..11, or 255 \(ignored\)",
     ),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken(root, case):
-    name, damage, expected, sentence = BROKEN[case]
-    damage(root)
-    findings = check(name)
-    assert errors(findings, root) == expected
-    assert any(re.search(sentence, finding.sentence()) for finding in findings)
+    name, damage, expected = BROKEN[case]
+    assert_found(name, root, damage, expected, None)
 
 
 def test_class_that_never_occurs(root):

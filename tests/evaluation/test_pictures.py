@@ -19,9 +19,9 @@ from freqfusion.evaluation.pictures import (
     TASKS,
     Content,
     decode_mask,
-    draw_errors,
+    draw_content,
+    draw_differences,
     draw_output,
-    draw_truth,
     output_content,
     truth_content,
 )
@@ -31,6 +31,10 @@ SIZE = (48, 64)
 
 def image_of(entry):
     return np.asarray(Image.open(entry["file_name"]).convert("RGB"))
+
+
+def draw_truth(image, entry, metadata):
+    return draw_content(image, truth_content(entry, metadata, image.shape[:2]))
 
 
 def first(name):
@@ -91,18 +95,6 @@ def test_separated_data_set_shows_things_as_one_class(dataset):
         assert [truth.semantic.names[label] for label in labels] == [expected]
 
 
-def test_semantic_labels_come_from_the_panoptic_truth_where_there_are_no_others(dataset):
-    """The joint data set has no label maps, but all its classes are in one label space."""
-    entry, metadata = first(dataset[1])
-    assert "sem_seg_file_name" not in entry
-    truth = truth_content(entry, metadata, SIZE)
-    for one in truth.panoptic.segments:
-        labels = np.unique(truth.semantic.labels[truth.panoptic.ids == one.id])
-        assert [truth.semantic.names[label] for label in labels] == [one.name]
-    np.testing.assert_array_equal(truth.semantic.labels == VOID, truth.panoptic.ids == 0)
-    assert len(truth.instance) == sum(one.is_thing for one in truth.panoptic.segments)
-
-
 def test_separated_labels_from_the_panoptic_truth_are_those_of_the_files(dataset):
     entry, metadata = first(dataset[0])
     files = truth_content(entry, metadata, SIZE)
@@ -135,7 +127,9 @@ def test_pictures_of_all_tasks(dataset):
     drawn = [
         draw_truth(image, entry, metadata),
         draw_output(image, output, metadata),
-        draw_errors(image, output, entry, metadata),
+        draw_differences(
+            image, output_content(output, metadata), truth_content(entry, metadata, SIZE)
+        ),
     ]
     for pictures in drawn:
         assert tuple(pictures) == TASKS

@@ -53,18 +53,6 @@ def test_unknown_type(dataset):
         build_evaluator(None, "absent")
 
 
-def test_all_evaluators_run_together(dataset, tmp_path):
-    """A model with semantic output only has semantic scores; the others say so and are empty."""
-    evaluator = build_evaluator(None, dataset[0], str(tmp_path))
-    evaluator.reset()
-    for image in DatasetCatalog.get(dataset[0]):
-        output = {"sem_seg": torch.zeros(7, image["height"], image["width"])}
-        evaluator.process([image], [output])
-    results = evaluator.evaluate()
-    assert "sem_seg" in results
-    assert "panoptic_seg" not in results
-
-
 @pytest.fixture(scope="module")
 def towns_root(tmp_path_factory):
     root = towns.write(tmp_path_factory.mktemp("towns"))

@@ -239,11 +239,6 @@ def test_without_low_pass_the_coarse_map_is_interpolated(mode, semi_conv):
     assert not [name for name in module.state_dict() if "lowpass" in name]
 
 
-def test_something_of_freqfusion_must_be_left():
-    with pytest.raises(ValueError, match="are all off, which leaves plain interpolation"):
-        build(use_low_pass=False, use_high_pass=False, feature_resample=False)
-
-
 @pytest.mark.parametrize("use_reentrant_input", [True, False])
 def test_checkpointing_gives_identical_gradients(use_reentrant_input):
     plain = build()
@@ -270,108 +265,13 @@ def test_checkpointing_keeps_less():
     assert bytes_kept(build(use_checkpoint=True)) < 0.2 * bytes_kept(build())
 
 
-def test_no_state_between_calls():
-    module = build().double()
-    hr, lr = inputs()
-    first = module(hr, lr)
-    module(*inputs(hr=(13, 9), lr=(7, 5)))
-    for before, after in zip(first, module(hr, lr), strict=True):
-        assert torch.equal(before, after)
-
-
 def test_gradcheck():
     module = build(compressed_channels=8, feature_resample_group=2).double()
     hr, lr = (t.requires_grad_() for t in inputs(hr=(4, 6), lr=(2, 3), batch=1))
     assert torch.autograd.gradcheck(lambda *maps: module(*maps)[1:], (hr, lr), fast_mode=True)
 
 
-def test_batch_entries_are_independent():
-    module = build().double()
-    hr, lr = inputs()
-    whole = module(hr, lr)
-    alone = module(hr[1:], lr[1:])
-    for together, single in zip(whole, alone, strict=True):
-        torch.testing.assert_close(together[1:], single)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
-def test_autocast_and_half_precision(dtype, tolerance):
-    module = build(feature_resample=False)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(0.3)
-    hr, lr = inputs(dtype=torch.float32)
-    expected = module(hr, lr)
-    with torch.autocast("cpu", dtype=dtype):
-        autocast = module(hr, lr)
-    half = copy.deepcopy(module).to(dtype)(hr.to(dtype), lr.to(dtype))
-    for reference, *others in zip(expected, autocast, half, strict=True):
-        for other in others:
-            assert other.isfinite().all()
-            error = (other.float() - reference).abs().max() / reference.abs().max()
-            assert error < tolerance
-    assert half[1].dtype == half[2].dtype == dtype
-
-
-def test_autocast_backward_reaches_every_parameter():
-    module = build()
-    hr, lr = inputs(dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        _, hr_out, lr_out = module(hr, lr)
-    (hr_out.float().square().sum() + lr_out.float().square().sum()).backward()
-    for name, parameter in module.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-
-
-def test_channels_last():
-    module = build().double()
-    hr, lr = inputs()
-    expected = module(hr, lr)
-    actual = module(*(t.to(memory_format=torch.channels_last) for t in (hr, lr)))
-    for a, b in zip(actual, expected, strict=True):
-        torch.testing.assert_close(a, b)
-    assert actual[1].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_state_dict_round_trip():
-    source, target = build(), FreqFusion(**SMALL, feature_resample=True)
-    target.load_state_dict(source.state_dict())
-    for a, b in zip(source.parameters(), target.parameters(), strict=True):
-        assert torch.equal(a, b)
-    assert not [name for name in source.state_dict() if "window" in name]
-
-
-def test_original_names_load_inside_a_larger_model():
-    """Renaming works at any depth, and what does not belong is still reported."""
-    model = torch.nn.ModuleDict({"alignment": torch.nn.ModuleList([build()])})
-    saved = {}
-    for name, value in model.state_dict().items():
-        name = name.replace("_compressor", "_channel_compressor")
-        name = name.replace("lowpass_generator", "content_encoder")
-        name = name.replace("highpass_generator", "content_encoder2")
-        name = name.replace("sampler.lr_offset", "dysampler.offset")
-        name = name.replace("sampler.lr_scale", "dysampler.direct_scale")
-        name = name.replace("sampler.hr_scale", "dysampler.hr_direct_scale")
-        name = name.replace("sampler.lr_norm", "dysampler.norm_lr")
-        name = name.replace("sampler.hr_norm", "dysampler.norm_hr")
-        saved[name.replace("sampler.hr_offset", "dysampler.hr_offset")] = value + 1
-    saved["alignment.0.hamming_lowpass"] = torch.ones(1, 1, 5, 5)
-    model.load_state_dict(copy.deepcopy(saved))
-    assert torch.equal(
-        model["alignment"][0].lowpass_generator.weight, saved["alignment.0.content_encoder.weight"]
-    )
-    with pytest.raises(RuntimeError, match=r"Unexpected key.*content_encoder3"):
-        model.load_state_dict({**saved, "alignment.0.content_encoder3.weight": torch.ones(1)})
-
-
-def test_weights_of_another_window_are_refused():
-    saved = {**build().state_dict(), "hamming_lowpass": torch.ones(1)}
-    with pytest.raises(RuntimeError, match="built with other arguments"):
-        build(hamming_window=True).load_state_dict(saved)
-
-
-@pytest.mark.parametrize("options", [{}, {"semi_conv": False}, {"feature_resample": False}])
+@pytest.mark.parametrize("options", [{}, {"semi_conv": False}])
 def test_compiles_without_graph_breaks(options):
     module = build(**options)
     hr, lr = inputs(dtype=torch.float32)
@@ -382,7 +282,7 @@ def test_compiles_without_graph_breaks(options):
     compiled(hr, lr)[2].sum().backward()
 
 
-@pytest.mark.parametrize("sizes", [((8, 10), (4, 5)), ((7, 9), (4, 5)), ((9, 8), (4, 3))])
+@pytest.mark.parametrize("sizes", [((7, 9), (4, 5)), ((9, 8), (4, 3))])
 def test_exported_form_equals_eager(sizes):
     module = build().eval()
     maps = inputs(*sizes, dtype=torch.float32)
@@ -418,64 +318,7 @@ def test_export_to_onnx_with_dynamic_sizes(tmp_path):
             torch.testing.assert_close(torch.from_numpy(actual), expected, atol=1e-4, rtol=1e-4)
 
 
-ERRORS = [
-    ({"lowpass_kernel": 4}, "lowpass_kernel must be a positive odd number.*got 4"),
-    ({"highpass_kernel": 0}, "highpass_kernel must be a positive odd number"),
-    ({"encoder_kernel": 2}, "encoder_kernel must be a positive odd number"),
-    ({"encoder_dilation": 0}, "encoder_dilation must be positive"),
-    ({"upsample_mode": "area"}, "upsample_mode must be one of"),
-    ({"align_corners": True}, "align_corners=True needs upsample_mode"),
-    ({"padding_mode": "same"}, "padding_mode must be one of"),
-    ({"feature_resample_group": 3}, "feature_resample_group must divide lr_channels"),
-    ({"feature_resample_group": 0}, "feature_resample_group must be positive"),
-    ({"compressed_channels": 4}, "got 4 channels: take a multiple of 8"),
-    ({"compressed_channels": 28}, "channels // 8 groups, which must divide"),
-    ({"compressed_channels": 0}, "compressed_channels must be positive"),
-    ({"hr_channels": 0}, "hr_channels must be positive"),
-    ({"sampler_features": "both"}, "sampler_features must be one of"),
-    ({"init": "zero"}, "init must be one of"),
-]
-
-
-@pytest.mark.parametrize(("options", "message"), ERRORS)
-@pytest.mark.parametrize("feature_resample", [True, False])
-def test_impossible_arguments_say_why(options, message, feature_resample):
-    # Widths that only the normalisation of the sampler's guides cannot take are fine without it.
-    needs_resample = options.get("feature_resample_group") or options.get("compressed_channels")
-    if needs_resample and not feature_resample:
-        FreqFusion(**{**SMALL, **options}, feature_resample=False)
-        return
-    with pytest.raises(ValueError, match=message):
-        FreqFusion(**{**SMALL, **options}, feature_resample=feature_resample)
-
-
-def test_unknown_arguments_are_refused():
-    with pytest.raises(TypeError, match="lowpas_kernel"):
-        FreqFusion(**SMALL, lowpas_kernel=5)
-    with pytest.raises(TypeError, match="positional"):
-        FreqFusion(4, 8)
-
-
-def test_wrong_inputs_say_what_came():
-    module = build()
-    hr, lr = inputs(dtype=torch.float32)
-    with pytest.raises(ValueError, match=r"hr_feat must be \(batch, 4, .*got \(2, 8"):
-        module(lr, hr)
-    with pytest.raises(ValueError, match="same batch size, got 2 and 1"):
-        module(hr, lr[:1])
-
-
-def test_concatenation_checks_its_arguments():
-    with pytest.raises(ValueError, match="at least two maps"):
-        FreqFusionConcat(in_channels=[8])
-    with pytest.raises(ValueError, match="must divide the channels of every map"):
-        FreqFusionConcat(in_channels=[6, 8], fusion={"feature_resample_norm": False})
-    with pytest.raises(TypeError, match="semi_con"):
-        FreqFusionConcat(in_channels=[64, 64], fusion={"semi_con": False})
-    with pytest.raises(ValueError, match="64 and 160 channels at compress_ratio 8 gives 28"):
-        FreqFusionConcat(in_channels=[160, 64])
-    with pytest.raises(ValueError, match="compress_ratio must be"):
-        FreqFusionConcat(in_channels=[8, 8], compress_ratio=0)
+def test_concatenation_of_three_maps():
     module = FreqFusionConcat(
         in_channels=[8, 16, 24], compress_ratio=2, fusion={"feature_resample_norm": False}
     )
@@ -506,9 +349,3 @@ def test_steps_are_those_of_the_forward_pass(options):
     torch.testing.assert_close(steps.highpass.sum(dim=1), torch.ones(2, 8, 10))
     smooth = reassemble(hr, steps.highpass, kernel_size=3)
     torch.testing.assert_close(steps.hr, 2 * hr - smooth)
-
-
-def test_steps_refuse_maps_that_do_not_fit():
-    hr, lr = inputs(dtype=torch.float32)
-    with pytest.raises(ValueError, match=r"lr_feat must be \(batch"):
-        build().steps(hr, lr[:, :4])

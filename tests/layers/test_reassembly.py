@@ -8,14 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import loops, unfold
 
-from freqfusion.layers import normalize_kernels, reassemble
+from freqfusion.layers import reassemble
 from freqfusion.layers.neighbourhood import (
     Geometry,
     banded,
-    correlate,
     gather,
     operators,
-    scatter,
     shifted,
 )
 
@@ -148,21 +146,8 @@ def test_gradients_of_first_and_second_order(options, out_size):
     def run(features, kernels):
         return reassemble(features, kernels, **options, out_size=out_size)
 
-    assert torch.autograd.gradcheck(run, inputs)
+    assert torch.autograd.gradcheck(run, inputs, fast_mode=inputs[1].numel() > 500)
     assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
-
-
-@pytest.mark.parametrize("geometry", [Geometry(3), Geometry(3, scale=2), Geometry(3, dilation=2)])
-def test_the_three_operators_are_one_trilinear_form(geometry):
-    """<y, gather(x, m)> = <m, correlate(y, x)> = <x, scatter(y, m)>."""
-    features, kernels = example(size=(6, 7), scale=geometry.scale)
-    gathered = gather(features, kernels, geometry)
-    values = torch.randn_like(gathered)
-    expected = (values * gathered).sum()
-    by_kernels = (kernels * correlate(values, features, geometry)).sum()
-    by_features = (features * scatter(values, kernels, (6, 7), geometry)).sum()
-    torch.testing.assert_close(by_kernels, expected)
-    torch.testing.assert_close(by_features, expected)
 
 
 @pytest.mark.parametrize("geometry", [Geometry(3), Geometry(3, scale=2, groups=2)])
@@ -221,20 +206,6 @@ def test_blocks_of_wide_maps_join_without_seams(size, out_size, geometry):
     close(banded.gradients(values, features, kernels, g), (spread, products))
 
 
-@pytest.mark.parametrize("scale", [1, 2])
-def test_normalised_kernels_keep_constants(scale):
-    """Weights that sum to one leave a constant unchanged, away from the border with zeros."""
-    logits = torch.randn(2, 25, 9 * scale, 11 * scale)
-    kernels = normalize_kernels(logits)
-    features = torch.full((2, 3, 9, 11), 7.0)
-    out = reassemble(features, kernels, kernel_size=5, scale=scale)
-    inner = out[..., 2 * scale : -2 * scale, 2 * scale : -2 * scale]
-    torch.testing.assert_close(inner, torch.full_like(inner, 7.0))
-    assert (out[..., 0, 0] < 7.0).all()
-    mirrored = reassemble(features, kernels, kernel_size=5, scale=scale, padding_mode="reflect")
-    torch.testing.assert_close(mirrored, torch.full_like(mirrored, 7.0))
-
-
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
 @pytest.mark.parametrize("scale", [1, 2])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
@@ -291,14 +262,6 @@ def test_saves_only_its_inputs():
     assert [t.data_ptr() for t in saved] == [features.data_ptr(), kernels.data_ptr()]
 
 
-def test_empty_batch():
-    features, kernels = example(batch=0, scale=2, requires_grad=True)
-    out = reassemble(features, kernels, kernel_size=3, scale=2)
-    assert out.shape == (0, 4, 10, 14)
-    out.sum().backward()
-    assert features.grad.shape == features.shape
-
-
 @pytest.mark.parametrize("scale", [1, 2])
 def test_compiles_without_graph_breaks(scale):
     features, kernels = example(scale=scale, requires_grad=True)
@@ -332,33 +295,3 @@ def test_exported_form_is_equal_and_standard(options, out_size):
     torch.testing.assert_close(program.module()(*inputs), module(*inputs))
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert not [target for target in targets if "freqfusion" in target]
-
-
-ERRORS = [
-    ({"kernel_size": 2}, (1, 9, 5, 7), r"kernel_size must be a positive odd number.*got 2"),
-    ({"scale": 0}, (1, 9, 5, 7), "scale must be positive, got 0"),
-    ({"padding_mode": "mirror"}, (1, 9, 5, 7), r"padding_mode must be one of .*got 'mirror'"),
-    ({"groups": 3}, (1, 9, 5, 7), "groups must divide the 4 channels"),
-    ({}, (1, 25, 5, 7), r"kernels must have groups \* kernel_size \*\* 2 = 9 channels, got 25"),
-    ({}, (2, 9, 5, 7), "same batch size"),
-    ({}, (1, 9, 5, 8), r"\(5, 7\), got \(5, 8\); pass out_size=\(5, 8\)"),
-    ({"scale": 2}, (1, 9, 5, 7), r"\(10, 14\), got \(5, 7\)"),
-    ({"out_size": (5, 6)}, (1, 9, 5, 7), r"out_size \(5, 6\), got \(5, 7\)"),
-]
-
-
-@pytest.mark.parametrize(("options", "kernel_shape", "message"), ERRORS)
-def test_errors_say_what_came_and_what_is_allowed(options, kernel_shape, message):
-    features = torch.zeros(1, 4, 5, 7)
-    with pytest.raises(ValueError, match=message):
-        reassemble(features, torch.zeros(kernel_shape), **{"kernel_size": 3, **options})
-
-
-def test_errors_for_wrong_kinds_of_tensors():
-    features, kernels = example(batch=1)
-    with pytest.raises(ValueError, match=r"features must be \(batch, channels, height, width\)"):
-        reassemble(features[0], kernels[0], kernel_size=3)
-    with pytest.raises(ValueError, match=r"floating point, got torch.int64"):
-        reassemble(features.long(), kernels, kernel_size=3)
-    with pytest.raises(TypeError, match="kernels_size"):
-        reassemble(features, kernels, kernels_size=3)

@@ -48,7 +48,9 @@ def test_similarity_by_hand():
 def test_similarity_gradients(options):
     features = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(partial(local_similarity, **options), features)
-    assert torch.autograd.gradgradcheck(partial(local_similarity, **options), features)
+    assert torch.autograd.gradgradcheck(
+        partial(local_similarity, **options), features, fast_mode=True
+    )
 
 
 def test_similarity_of_a_pixel_of_zeros_is_zero_and_has_a_gradient():
@@ -67,20 +69,6 @@ def test_similarity_of_large_half_precision_features_does_not_overflow():
     assert similarity.dtype == torch.float16
     assert similarity.amax() == pytest.approx(1.0, abs=1e-3)
     assert similarity.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"kernel_size": 4}, "positive odd number"),
-        ({"kernel_size": 1}, "at least 3"),
-        ({"dilation": 0}, "dilation must be positive"),
-        ({"measure": "l2"}, "measure must be one of"),
-    ],
-)
-def test_similarity_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        local_similarity(torch.zeros(1, 1, 3, 3), **options)
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -102,13 +90,6 @@ def test_hamming_window_by_hand():
     assert hamming_window(1).tolist() == [[1.0]]
     with pytest.raises(ValueError, match="positive"):
         hamming_window(0)
-
-
-def test_normalizer_errors():
-    with pytest.raises(ValueError, match="groups must divide the 9 channels"):
-        normalize_kernels(torch.zeros(1, 9, 1, 1), groups=2)
-    with pytest.raises(ValueError, match="one weight for each of the 9 taps"):
-        normalize_kernels(torch.zeros(1, 9, 1, 1), hamming_window(5))
 
 
 def test_offsets_move_whole_pixels():
@@ -155,11 +136,3 @@ def test_sampler_equals_unfold_form_and_takes_odd_sizes(hr):
     assert sampled.shape == features.shape
     if hr == (12, 10):
         torch.testing.assert_close(sampled, unfold.resample(sampler, fine, coarse, features))
-
-
-def test_sampler_errors():
-    with pytest.raises(ValueError, match="kernel_size must be a positive odd number"):
-        LocalSimilaritySampler(channels=8, kernel_size=2)
-    sampler = LocalSimilaritySampler(channels=8, groups=4)
-    with pytest.raises(ValueError, match="4 groups for 6 channels"):
-        sampler(torch.randn(1, 8, 4, 4), torch.randn(1, 8, 2, 2), torch.randn(1, 6, 4, 4))

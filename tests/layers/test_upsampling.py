@@ -57,16 +57,3 @@ def test_dysample_starts_as_bilinear_interpolation_and_moves_by_its_offsets():
         module.offset.bias[:8] = 4.0
     moved = module(fine, coarse)[2]
     torch.testing.assert_close(moved[..., :-4], bilinear[..., 2:-2], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: InterpolationUpsampling(mode="area"), "mode must be one of"),
-        (lambda: CarafeUpsampling(lr_channels=8, kernel_size=4), "kernel_size must be a positive"),
-        (lambda: DySampleUpsampling(lr_channels=6), "4 groups for 6 channels"),
-    ],
-)
-def test_errors(build, message):
-    with pytest.raises(ValueError, match=message):
-        build()

@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cityscapes_cases import digest, make_case
-from cityscapes_comparison import counted, largest_difference, pairs
+from cityscapes_comparison import counted, largest_difference
 
 from freqfusion.metrics import CITYSCAPES_LABELS, CityscapesInstances, CityscapesSemantic
 from freqfusion.metrics.cityscapes_instances import THRESHOLDS, area_under_curve
-from freqfusion.metrics.cityscapes_labels import ALL_LABELS, INSTANCE_LABELS, TRAIN_ID_OF_ID
-from freqfusion.metrics.cityscapes_segments import read_segments_of_map
+from freqfusion.metrics.cityscapes_labels import (
+    ALL_LABELS,
+    INSTANCE_LABELS,
+    TRAIN_ID_OF_ID,
+    read_segments_of_map,
+)
 from freqfusion.metrics.cityscapes_semantic import AVERAGE_SIZES, GROUPS, INSTANCE_GROUPS
 
 RECORDED = json.loads((Path(__file__).parent / "cityscapes_reference.json").read_text())
@@ -35,20 +39,6 @@ def test_numbers_of_the_original(case):
     images = images_of(case)
     assert digest(images) == case["digest"], "the inputs are no longer those that were recorded"
     assert largest_difference(images, case["original"]) < 1e-12
-
-
-def test_recorded_numbers_are_of_all_kinds():
-    """Else the comparison would show little: nan, 0, 1 and many between occur for every score."""
-    for name in ("classScores", "classInstScores", "categoryInstScores", "AP car", "AP50 person"):
-        values = [
-            theirs
-            for case in RECORDED
-            for title, _, theirs in pairs([], case["original"])
-            if title.startswith(name)
-        ]
-        between = {value for value in values if value is not None and 0 < value < 1}
-        assert len(between) > 15, name
-        assert {0.0, 1.0} <= set(values), name
 
 
 @pytest.mark.parametrize("cases", [(0, 1), (8, -5), (-6, -2)])

@@ -3,7 +3,6 @@ import logging
 import math
 import pickle
 import re
-import time
 from dataclasses import asdict
 
 import golden_data
@@ -238,15 +237,6 @@ def test_declared_areas(caplog):
     assert caplog.messages[1].endswith("not 12; the declared area is used")
 
 
-def test_one_warning_for_each_image(caplog):
-    maps = row((1, 8), (2, 2))
-    metric = PanopticQuality(CATEGORIES)
-    wrong = [segment(1, area=3), segment(2, area=3)]
-    metric.update(maps, wrong, maps, wrong)
-    assert len(caplog.messages) == 1
-    assert "segment 2 of the prediction has 2 pixels, not 3" in caplog.messages[0]
-
-
 def test_categories_that_do_not_occur():
     """They are nan and left out of the means; a group without any is nan."""
     metric = PanopticQuality(CATEGORIES)
@@ -384,12 +374,6 @@ def test_errors_say_what_came_and_nothing_is_counted(change, message):
     assert not counts(metric)
 
 
-def test_long_lists_are_cut():
-    segments = [segment(number) for number in range(1, 21)]
-    with pytest.raises(ValueError, match=r"segments are 1, 2, .*, 8, ... \(20 in all\)"):
-        PanopticQuality(CATEGORIES).update(row((50, 3)), segments, row((0, 3)), [])
-
-
 def test_trusted_areas_must_be_there():
     for more in ({}, {"area": 0}, {"area": None}):
         metric = PanopticQuality(CATEGORIES, trust_area=True)
@@ -416,34 +400,3 @@ def test_annotations_are_paired_by_image():
     assert pair_annotations(guesses, truths) == [(guesses[2], truths[0]), (guesses[0], truths[1])]
     with pytest.raises(ValueError, match="no prediction for image 3, 1: 2 of 2 images"):
         pair_annotations([], truths)
-
-
-# Speed.
-
-
-def large_image(height=480, width=640, segments=25):
-    """Cells around random points, each of a category; the prediction is moved by a few pixels."""
-    random = np.random.default_rng(0)
-    points = random.uniform((0, 0), (height, width), (segments, 2))
-    pixels = np.stack(np.mgrid[:height, :width], axis=-1)
-    nearest = ((pixels[:, :, None] - points) ** 2).sum(axis=-1).argmin(axis=-1)
-    infos = [segment((n + 1) * 1000, int(random.choice([1, 4, 9]))) for n in range(segments)]
-    truth = ((nearest + 1) * 1000).astype(np.int32)
-    return np.roll(truth, (3, 5), axis=(0, 1)), infos, truth, infos
-
-
-def seconds(function, repeats):
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def test_faster_than_masks():
-    image = large_image()
-    metric = PanopticQuality(CATEGORIES)
-    ours = seconds(lambda: metric.update(*image), 5)
-    slow = seconds(lambda: count_by_masks([image]), 2)
-    assert slow > 3 * ours, f"{1000 * ours:.1f} ms, with masks {1000 * slow:.1f} ms"

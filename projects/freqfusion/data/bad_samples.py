@@ -32,7 +32,7 @@ class BadSampleError(ValueError):
 
     @property
     def sentence(self) -> str:
-        """The message, without the trace that a worker of a ``DataLoader`` puts before it."""
+        """Return the message without the trace that a worker of a ``DataLoader`` puts before it."""
         line = str(self).strip().rpartition("\n")[2]
         return line.rpartition(f"{type(self).__name__}: ")[2]
 
@@ -61,12 +61,12 @@ class Policy:
     most: float = 0.01
 
     def limit(self, images: int) -> int:
-        """How many of so many images may be left out."""
+        """Return how many of so many images may be left out."""
         return int(self.most) if self.most >= 1 else math.ceil(self.most * images)
 
 
 def too_many(skipped: Sequence[BadSample], images: int, policy: Policy) -> str:
-    """More images are bad than the policy allows."""
+    """Return the sentence for more bad images than the policy allows."""
     return (
         f"{len(skipped)} of the {images} images cannot be used, but DATALOADER.MAX_BAD_SAMPLES"
         f" {policy.most:g} allows {policy.limit(images)}; the last one: {skipped[-1]}"
@@ -101,7 +101,7 @@ class SkippedImages:
             logger.warning("%s: %s", self.name, text)
 
     def gathered(self) -> dict[str, BadSample]:
-        """What all processes left out, by file; every process has to ask.
+        """Return what all processes left out, by file; every process has to call it.
 
         BadSampleError, in every process, where these are too many together.
         """
@@ -113,7 +113,7 @@ class SkippedImages:
         return total
 
     def state_dict(self) -> dict[str, Any]:
-        """Of plain numbers and texts, for the checkpoint of this process."""
+        """Return plain numbers and texts for the checkpoint of this process."""
         return {
             "skipped": [[bad.file, bad.reason, bad.image_id] for bad in self.skipped.values()],
             "replaced": self.replaced,
@@ -132,7 +132,7 @@ class SkippedImages:
 
 
 def skipped_summary(what: str, skipped: Mapping[str, BadSample]) -> str:
-    """A line for the log: how many images were left out, and which."""
+    """Return a line for the log: how many images were left out, and which."""
     names = list(skipped)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     images = "1 image was" if len(names) == 1 else f"{len(names)} images were"
@@ -146,7 +146,7 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def policy_of(cfg: CfgNode) -> Policy:
-    """``DATALOADER.BAD_SAMPLES`` and ``DATALOADER.MAX_BAD_SAMPLES``."""
+    """Return the policy of ``DATALOADER.BAD_SAMPLES`` and ``DATALOADER.MAX_BAD_SAMPLES``."""
     return Policy(cfg.DATALOADER.BAD_SAMPLES, float(cfg.DATALOADER.MAX_BAD_SAMPLES))
 
 
@@ -245,7 +245,7 @@ class CountedBatches:
                 yield kept
 
     def state_dict(self) -> dict[str, Any]:
-        """Where a ``TrainingLoader`` is."""
+        """Return the position of a ``TrainingLoader``."""
         state: dict[str, Any] = self.batches.state_dict()
         return state
 
@@ -265,7 +265,7 @@ class CountedBatches:
 
 
 def tally_of(loader: Any) -> SkippedImages:
-    """What counts for a loader; for one from elsewhere, such as a subclass's own, an empty one."""
+    """Return what counts a loader's bad images; for a loader of a subclass, an empty counter."""
     if isinstance(loader, CountedBatches):
         return loader.tally
     return SkippedImages("training", 0, Policy())

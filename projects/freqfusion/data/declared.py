@@ -60,16 +60,16 @@ class Declaration:
 
     @property
     def things(self) -> tuple[DeclaredClass, ...]:
-        """Classes with instances, in their order."""
+        """Return the classes with instances, in their order."""
         return tuple(entry for entry in self.classes if entry.thing)
 
     @property
     def stuff(self) -> tuple[DeclaredClass, ...]:
-        """The other classes, in their order."""
+        """Return the other classes, in their order."""
         return tuple(entry for entry in self.classes if not entry.thing)
 
     def separated_labels(self) -> dict[int, int]:
-        """Id to label where all things are 0, as Panoptic FPN has them."""
+        """Return the label of each id where all things are 0, as in a Panoptic FPN."""
         stuff = {entry.id: label for label, entry in enumerate(self.stuff, start=1)}
         return {entry.id: 0 for entry in self.things} | stuff
 
@@ -158,7 +158,7 @@ def _check_keys(where: str, entry: Any, known: Iterable[str], required: Iterable
 
 
 def metadata_of(declaration: Declaration) -> dict[str, Any]:
-    """Metadata of models with one label space: the label is the position in ``classes``."""
+    """Return metadata of one label space: the label is the position in ``classes``."""
     labels = {entry.id: label for label, entry in enumerate(declaration.classes)}
     names = [entry.name for entry in declaration.classes]
     return {
@@ -171,7 +171,7 @@ def metadata_of(declaration: Declaration) -> dict[str, Any]:
 
 
 def separated_metadata_of(declaration: Declaration) -> dict[str, Any]:
-    """Metadata of a Panoptic FPN: things and stuff are counted apart, stuff from 1 on."""
+    """Return metadata of a Panoptic FPN: things and stuff are counted apart, stuff from 1."""
     things, stuff = declaration.things, declaration.stuff
     labels = declaration.separated_labels()
     return {
@@ -189,7 +189,7 @@ def _colors(
     stuff: Iterable[DeclaredClass],
     before: list[list[int]],
 ) -> dict[str, Any]:
-    """Colors, where the file gives all of them."""
+    """Return the colors if the file gives all of them."""
     if any(entry.color is None for entry in declaration.classes):
         return {}
     return {

@@ -29,7 +29,7 @@ from freqfusion.data.validation.ground_truth import build_ground_truth_check
 
 
 def train_loader(cfg: CfgNode) -> CountedBatches:
-    """Batches of ``DATASETS.TRAIN`` without end, augmented as ``INPUT`` says.
+    """Return endless batches of ``DATASETS.TRAIN``, augmented as ``INPUT`` says.
 
     Images come in the order of ``DATALOADER.SAMPLER_TRAIN``; with
     ``DATALOADER.ASPECT_RATIO_GROUPING`` a batch has either wide or high ones. All processes call
@@ -54,7 +54,7 @@ def train_loader(cfg: CfgNode) -> CountedBatches:
 
 
 def evaluation_loader(cfg: CfgNode, name: str) -> CountedBatches:
-    """The images of a data set, one in a batch, prepared as in a test."""
+    """Return the images of a data set, one in a batch, prepared as in a test."""
     arguments = _explained(name, lambda: build_detection_test_loader.from_config(cfg, name))
     mapper = build_mapper(cfg, is_train=False)
     # An evaluator refuses wrong ground truth; to leave the image out is decided before.
@@ -69,7 +69,7 @@ def checked_images(
     name: str,
     check_gt: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> CountedBatches:
-    """Images of any dicts once, one in a batch; each process gets a part of them."""
+    """Return images of any dicts, one in a batch; each process gets a part of them."""
     policy = policy_of(cfg)
     entries = DatasetFromList(dicts, copy=False) if isinstance(dicts, list) else dicts
     samples = CheckedSamples(entries, mapper, policy, replace=False, check_gt=check_gt)
@@ -80,7 +80,7 @@ def checked_images(
 
 
 def dataset_dicts(names: list[str]) -> list[dict[str, Any]]:
-    """All dicts of data sets, as ``get_detection_dataset_dicts`` has them; ValueError in words."""
+    """Return all dicts of data sets as ``get_detection_dataset_dicts`` does."""
     dicts: list[dict[str, Any]] = _explained(
         ", ".join(names), lambda: get_detection_dataset_dicts(names, filter_empty=False)
     )
@@ -88,7 +88,7 @@ def dataset_dicts(names: list[str]) -> list[dict[str, Any]]:
 
 
 def _explained(names: str, load: Callable[[], Any]) -> Any:
-    """What the data sets give; Detectron2 and pycocotools only assert what a JSON must have."""
+    """Return what ``load`` returns; explain what Detectron2 and pycocotools only assert."""
     try:
         return load()
     except (KeyError, AssertionError, TypeError, IndexError, OverflowError, ValueError) as error:

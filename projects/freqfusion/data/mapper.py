@@ -7,25 +7,150 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.data.detection_utils import build_augmentation
 from numpy.typing import NDArray
 
-from freqfusion.data.augmentation import build_augmentations
 from freqfusion.data.bad_samples import NOTES
-from freqfusion.data.reading import read_image, read_label_png, read_panoptic_colors
+from freqfusion.data.reading import read_image
 from freqfusion.data.validation.classes import counts_labels
 from freqfusion.data.validation.ground_truth import (
     LabelRange,
-    check_labels,
-    check_segments,
-    check_size,
+    read_labels,
+    read_segments,
 )
 from freqfusion.metrics.id_codec import rgb_to_id
+
+ImageArray = NDArray[np.uint8]
+
+
+class ColorJitter(T.Augmentation):
+    """Brightness, contrast, saturation and hue, each changed in half of the images.
+
+    Args:
+        brightness: Largest shift, in steps of 0..255.
+        contrast: Largest relative change of the distance to black.
+        saturation: Largest relative change.
+        hue: Largest turn, in degrees.
+        image_format: "RGB" or "BGR", the order of the channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        brightness: float = 32,
+        contrast: float = 0.5,
+        saturation: float = 0.5,
+        hue: float = 18,
+        image_format: str = "BGR",
+    ) -> None:
+        super().__init__()
+        if image_format not in _TO_HSV:
+            raise ValueError(f"colors can be changed in RGB and BGR images; got {image_format!r}")
+        self.brightness, self.contrast = brightness, contrast
+        self.saturation, self.hue, self.image_format = saturation, hue, image_format
+
+    def get_transform(self, image: ImageArray) -> T.Transform:
+        """Draw one change."""
+
+        def drawn(largest: float) -> float:
+            amount, chosen = np.random.uniform(-largest, largest), np.random.random() < 0.5
+            return float(amount) if chosen else 0.0
+
+        shift, gain = drawn(self.brightness), 1 + drawn(self.contrast)
+        saturation, hue = 1 + drawn(self.saturation), drawn(self.hue)
+
+        def change(pixels: ImageArray) -> ImageArray:
+            lit = _clipped(pixels.astype(np.float32) * gain + shift)
+            return _change_hsv(lit, saturation, hue, self.image_format)
+
+        return T.ColorTransform(change)
+
+
+_TO_HSV = {"RGB": cv2.COLOR_RGB2HSV, "BGR": cv2.COLOR_BGR2HSV}
+_FROM_HSV = {"RGB": cv2.COLOR_HSV2RGB, "BGR": cv2.COLOR_HSV2BGR}
+
+
+def _change_hsv(pixels: ImageArray, saturation: float, hue: float, order: str) -> ImageArray:
+    if saturation == 1 and hue == 0:
+        return pixels
+    hsv: NDArray[Any] = cv2.cvtColor(pixels, _TO_HSV[order]).astype(np.float32)
+    hsv[..., 0] = (hsv[..., 0] + hue / 2) % 180  # OpenCV keeps half degrees in a byte
+    hsv[..., 1] *= saturation
+    return np.asarray(cv2.cvtColor(_clipped(hsv), _FROM_HSV[order]))
+
+
+def _clipped(values: NDArray[Any]) -> ImageArray:
+    pixels: ImageArray = np.clip(values, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
+    """Return crop, resize, jitter and flip, in their order; only a resize outside of training.
+
+    With this project's keys at their defaults they are Detectron2's own, drawn in the same order.
+    """
+    if not is_train:
+        return list(build_augmentation(cfg, is_train=False))
+    node = cfg.INPUT
+    if node.SCALE_JITTER.ENABLED:
+        steps = _scale_jitter(cfg)
+    else:
+        steps = [T.ResizeShortestEdge(*_train_sizes(cfg))]
+        if node.CROP.ENABLED:
+            steps.insert(len(steps) if node.CROP.AFTER_RESIZE else 0, _crop(cfg))
+    if node.COLOR_JITTER.ENABLED:
+        steps.append(_color_jitter(cfg))
+    if node.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
+        raise ValueError(
+            f"INPUT.RANDOM_FLIP must be none, horizontal or vertical; got {node.RANDOM_FLIP!r}"
+        )
+    if node.RANDOM_FLIP != "none":
+        horizontal = node.RANDOM_FLIP == "horizontal"
+        steps.append(T.RandomFlip(horizontal=horizontal, vertical=not horizontal))
+    return steps
+
+
+def _train_sizes(cfg: CfgNode) -> tuple[tuple[int, ...], int, str]:
+    node = cfg.INPUT
+    return node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING
+
+
+def _scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
+    """Return any scale of a range, then a window of one size, padded if the image is smaller."""
+    node = cfg.INPUT.SCALE_JITTER
+    height, width = node.SIZE
+    scale = T.ResizeScale(node.MIN_SCALE, node.MAX_SCALE, height, width)
+    return [scale, T.FixedSizeCrop((height, width), seg_pad_value=_ignored(cfg))]
+
+
+def _crop(cfg: CfgNode) -> T.Augmentation:
+    node = cfg.INPUT.CROP
+    return T.RandomCrop_CategoryAreaConstraint(
+        node.TYPE, node.SIZE, node.SINGLE_CATEGORY_MAX_AREA, _ignored(cfg)
+    )
+
+
+def _color_jitter(cfg: CfgNode) -> ColorJitter:
+    node = cfg.INPUT.COLOR_JITTER
+    return ColorJitter(
+        brightness=node.BRIGHTNESS,
+        contrast=node.CONTRAST,
+        saturation=node.SATURATION,
+        hue=node.HUE,
+        image_format=cfg.INPUT.FORMAT,
+    )
+
+
+def _ignored(cfg: CfgNode) -> int:
+    return int(cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +216,7 @@ class SegmentationMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Arguments from ``INPUT`` and ``MODEL.MASK_ON``."""
+        """Return the arguments from ``INPUT`` and ``MODEL.MASK_ON``."""
         cropped = cfg.INPUT.CROP.ENABLED or cfg.INPUT.SCALE_JITTER.ENABLED
         return {
             "is_train": is_train,
@@ -106,7 +231,7 @@ class SegmentationMapper:
         }
 
     def __call__(self, dataset_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """The dict with ``image`` and, in training, the targets; the argument stays as it is."""
+        """Return the dict with ``image`` and, in training, targets; the argument stays as it is."""
         result = copy.deepcopy(dict(dataset_dict))
         image, note = read_image(result["file_name"], self.image_format)
         check_image_size(result, image.shape)
@@ -136,14 +261,12 @@ class SegmentationMapper:
         if "semantic" not in self.targets or "sem_seg_file_name" not in dataset_dict:
             return None
         path = str(dataset_dict["sem_seg_file_name"])
-        labels = read_label_png(path)
-        check_size(path, labels.shape[:2], _size_of(dataset_dict), "its image")
+        allowed = self.num_labels and LabelRange(self.num_labels, self.ignore_label)
+        labels = read_labels(path, _size_of(dataset_dict), allowed or None)
         if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
             raise ValueError(
                 f"{path} has labels {labels.min()}..{labels.max()}; training takes 0..255"
             )
-        if self.num_labels is not None:
-            check_labels(path, labels, LabelRange(self.num_labels, self.ignore_label))
         return labels.astype(np.uint8)  # bytes, as the transforms expect
 
     def _instances(
@@ -152,7 +275,7 @@ class SegmentationMapper:
         transforms: T.TransformList,
         shape: Sequence[int],
     ) -> Any:
-        """Instances that are no crowd and that the augmented image still shows."""
+        """Return the instances, without crowds, that the augmented image still shows."""
         size = tuple(shape[:2])
         kept = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
         for annotation in kept:
@@ -167,7 +290,7 @@ class SegmentationMapper:
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], Any]:
-    """``SegmentationMapper``, or Detectron2's own for keypoints and precomputed proposals."""
+    """Return ``SegmentationMapper``, or Detectron2's own for keypoints and proposals."""
     detectron2s = cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS
     kind = DatasetMapper if detectron2s else SegmentationMapper
     mapper: Callable[[dict[str, Any]], Any] = kind(cfg, is_train=is_train)
@@ -177,16 +300,15 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], Any
 def panoptic_target(
     dataset_dict: Mapping[str, Any], transforms: T.TransformList
 ) -> tuple[dict[str, Any], str | None]:
-    """``pan_seg``, the ``segments_info`` of what it shows, a note on segments without pixels.
+    """Return ``pan_seg`` with its ``segments_info``, and a note on segments without pixels.
 
-    ValueError where the picture and ``segments_info`` do not belong together, or to the image.
+    ValueError where the PNG and ``segments_info`` do not belong together, or to the image.
     """
     path = str(dataset_dict["pan_seg_file_name"])
     if "segments_info" not in dataset_dict:
         raise ValueError(f"{path} comes without segments_info")
-    colors = read_panoptic_colors(path)
-    check_size(path, colors.shape[:2], _size_of(dataset_dict), "its image")
-    absent = check_segments(path, rgb_to_id(colors), dataset_dict["segments_info"])
+    size = _size_of(dataset_dict)
+    colors, absent = read_segments(path, size, dataset_dict["segments_info"])
     # As colors, because the transforms move bytes and would round larger numbers.
     ids = rgb_to_id(transforms.apply_segmentation(np.ascontiguousarray(colors)))
     shown = set(np.unique(ids).tolist())
@@ -198,7 +320,7 @@ def panoptic_target(
 
 
 def check_image_size(dataset_dict: dict[str, Any], shape: Sequence[int]) -> None:
-    """ValueError unless the image has the size of its dict, which is set where it is not there."""
+    """Refuse an image of another size than its dict's, which is set if it is missing."""
     height, width = shape[:2]
     given = dataset_dict.setdefault("height", height), dataset_dict.setdefault("width", width)
     if given == (height, width):

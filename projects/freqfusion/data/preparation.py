@@ -20,7 +20,7 @@ from PIL import Image
 
 from freqfusion.data.reading import UNREADABLE
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
-from freqfusion.data.synthetic.parallel import check_workers, run_in_order
+from freqfusion.data.synthetic.writing import check_workers, run_in_order
 from freqfusion.files import write_whole
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 from freqfusion.metrics.id_codec import id_to_rgb, rgb_to_id
@@ -57,10 +57,12 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
-    workers: int | None
-    overwrite: bool
-    progress: bool
+class PreparationOptions:
+    """Processes (None: one a processor), whether to write again what is there, and a bar."""
+
+    workers: int | None = None
+    overwrite: bool = False
+    progress: bool = True
 
     def run(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], title: str
@@ -96,7 +98,7 @@ def prepare_ade20k(
         Path(folder) / "annotations", "unpack ADEChallengeData2016.zip so that it is there"
     )
     labels = {0: VOID_LABEL} | {n + 1: n for n in range(150)}
-    options = _Options(workers, overwrite, progress)
+    options = PreparationOptions(workers, overwrite, progress)
     return _relabel_splits(Path(folder), ADE20K_LABELS, labels, options)
 
 
@@ -110,7 +112,7 @@ def prepare_camvid(
     """
     _require_folder(Path(folder), "copy the folder CamVid of the SegNet tutorial to this place")
     labels = {n: n for n in range(11)} | {11: VOID_LABEL}
-    options = _Options(workers, overwrite, progress)
+    options = PreparationOptions(workers, overwrite, progress)
     return _relabel_splits(Path(folder), CAMVID_LABELS, labels, options)
 
 
@@ -123,7 +125,7 @@ def prepare_cityscapes(
     JSON, and ``cityscapes_stuff_<split>/*_gtFine_stuff.png`` (0 things, 1..11 stuff, 255 void).
     The test split has no ground truth; it gets train ids only, since the loader asks for them.
     """
-    options = _Options(workers, overwrite, progress)
+    options = PreparationOptions(workers, overwrite, progress)
     advice = "unpack gtFine_trainvaltest.zip"
     gt = _require_folder(Path(folder) / "gtFine", f"{advice} so that it is there")
     splits = [split for split in CITYSCAPES_SPLITS if (gt / split).is_dir()]
@@ -170,9 +172,7 @@ def prepare_coco(
             Path(folder) / f"panoptic_{split}",
             Path(folder) / f"panoptic_stuff_{split}",
             labels,
-            workers=workers,
-            overwrite=overwrite,
-            progress=progress,
+            PreparationOptions(workers, overwrite, progress),
         )
         for split in splits
     ]
@@ -199,9 +199,7 @@ def prepare_declared(
             Path(paths["panoptic"]),
             Path(paths["stuff"]),
             declaration.separated_labels(),
-            workers=workers,
-            overwrite=overwrite,
-            progress=progress,
+            PreparationOptions(workers, overwrite, progress),
         )
         for paths in splits
     ]
@@ -219,10 +217,7 @@ def write_stuff_maps(
     panoptic_root: Path,
     output: Path,
     label_of_category: Mapping[int, int],
-    *,
-    workers: int | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
+    options: PreparationOptions,
 ) -> Derived:
     """Write the label map of a Panoptic FPN, where all things are one class, for each panoptic PNG.
 
@@ -231,9 +226,7 @@ def write_stuff_maps(
         panoptic_root: Folder of its PNGs (ids as R + 256 G + 65536 B, 0 void).
         output: Folder to write 8 bit PNGs of the same names to.
         label_of_category: Label 0..254 of each category id; void becomes 255.
-        workers: Processes; None means one a processor.
-        overwrite: Write again what is there.
-        progress: Show a bar.
+        options: Processes, and whether to write again what is there and to show a bar.
 
     Raises:
         ValueError: If a file cannot be read, or the JSON, the PNGs and the table disagree.
@@ -247,9 +240,9 @@ def write_stuff_maps(
     jobs = []
     for annotation in annotations:
         source, target = (Path(root) / annotation["file_name"] for root in (panoptic_root, output))
-        if overwrite or not target.is_file():
+        if options.overwrite or not target.is_file():
             jobs.append(_Job(source, target, _segment_labels(annotation, labels, panoptic_json)))
-    _Options(workers, overwrite, progress).run(_write_stuff_map, jobs, Path(output).name)
+    options.run(_write_stuff_map, jobs, Path(output).name)
     return Derived(Path(output), len(jobs), len(annotations) - len(jobs))
 
 
@@ -326,7 +319,7 @@ def _coco_labels() -> dict[int, int]:
 
 
 def _relabel_splits(
-    folder: Path, places: Mapping[str, str], labels: Mapping[int, int], options: _Options
+    folder: Path, places: Mapping[str, str], labels: Mapping[int, int], options: PreparationOptions
 ) -> list[Derived]:
     """Write the new labels of every split that is there; other labels are an error."""
     splits = [split for split in places if (folder / places[split]).is_dir()]
@@ -356,7 +349,7 @@ def _write_labels(
     table: NDArray[np.int16],
     *,
     folder: Path,
-    options: _Options,
+    options: PreparationOptions,
 ) -> Derived:
     """Write each target that is not there from the source at the same position."""
     jobs = [
@@ -381,7 +374,7 @@ def _relabel_file(job: _Job) -> None:
     save_png(job.target, job.table.astype(np.uint8)[labels])
 
 
-def _write_train_ids(folder: Path, options: _Options) -> Derived:
+def _write_train_ids(folder: Path, options: PreparationOptions) -> Derived:
     sources = _city_files(folder, _LABEL_IDS)
     return _write_labels(
         sources,
@@ -399,7 +392,7 @@ def _city_files(folder: Path, suffix: str) -> list[Path]:
     return files
 
 
-def _write_cityscapes_panoptic(gt: Path, split: str, options: _Options) -> Derived:
+def _write_cityscapes_panoptic(gt: Path, split: str, options: PreparationOptions) -> Derived:
     """Write ``cityscapes_panoptic_<split>/`` and ``.json`` below ``gtFine``.
 
     All PNGs and the JSON there: nothing is done. Otherwise the JSON is written anew, and those

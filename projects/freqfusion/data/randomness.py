@@ -12,7 +12,7 @@ import torch
 
 
 def capture() -> dict[str, Any]:
-    """The states of Python, numpy, torch and the GPU in use.
+    """Return the states of the generators of Python, numpy, torch and the GPU in use.
 
     Of plain numbers and tensors, so that it can be read from a file without running code.
     """
@@ -39,7 +39,7 @@ def restore(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def separate_randomness(seed: int) -> Iterator[None]:
-    """Random numbers that begin at ``seed``, below 2 ** 32; afterwards those of before go on."""
+    """Seed all generators by ``seed``, below 2 ** 32, and restore them afterwards."""
     with randomness_of(capture()):
         random.seed(seed)
         np.random.seed(seed)
@@ -49,7 +49,7 @@ def separate_randomness(seed: int) -> Iterator[None]:
 
 @contextmanager
 def randomness_of(state: Mapping[str, Any]) -> Iterator[None]:
-    """Random numbers of another moment; afterwards those of before go on."""
+    """Set all generators to a captured state, and restore them afterwards."""
     before = capture()
     restore(state)
     try:
@@ -59,5 +59,5 @@ def randomness_of(state: Mapping[str, Any]) -> Iterator[None]:
 
 
 def seed_from(*numbers: int) -> int:
-    """A seed below 2 ** 32 that is as good as unrelated to that of other numbers (from 0 on)."""
+    """Return a seed below 2 ** 32 that is unrelated to that of other numbers (from 0 on)."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -18,9 +18,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
-from freqfusion.data import cityscapes, coco
+from freqfusion.data.dataset_dicts import (
+    load_cityscapes,
+    load_instances,
+    load_panoptic,
+    load_semantic,
+    load_separated_cityscapes,
+)
 from freqfusion.data.declared import (
     Declaration,
+    DeclaredClass,
     metadata_of,
     read_declaration,
     separated_metadata_of,
@@ -29,7 +36,6 @@ from freqfusion.data.synthetic import SPLITS as SCENE_SPLITS
 from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
 
 SPLITS = ("train", "val")
-_THINGS_COLOR = [82, 18, 128]
 # The 11 classes of CamVid as the SegNet tutorial has them, in the order of their labels.
 _CAMVID_COLORS = {
     "sky": [128, 128, 128],
@@ -50,7 +56,7 @@ Loader = Callable[[], list[dict[str, Any]]]
 
 
 def datasets_root() -> Path:
-    """``DETECTRON2_DATASETS``, by default ``datasets``."""
+    """Return ``DETECTRON2_DATASETS``, by default ``datasets``."""
     return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
 
 
@@ -107,7 +113,7 @@ def register_cityscapes(folder: Path) -> None:
         metadata.set(thing_colors=colors)
         if name in DatasetCatalog.list():
             DatasetCatalog.remove(name)
-        load = partial(cityscapes.load_instances, metadata.image_dir, metadata.gt_dir)
+        load = partial(load_cityscapes, metadata.image_dir, metadata.gt_dir)
         DatasetCatalog.register(name, load)
         _add_separated_cityscapes(split, folder)
 
@@ -116,11 +122,13 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
     images, gt = str(folder / "leftImg8bit" / split), str(folder / "gtFine" / split)
     stuff = str(folder / "gtFine" / f"cityscapes_stuff_{split}")
     panoptic = str(folder / "gtFine" / f"cityscapes_panoptic_{split}")
-    things = [entry for entry in CITYSCAPES_CATEGORIES if entry["isthing"]]
-    rest = [entry for entry in CITYSCAPES_CATEGORIES if not entry["isthing"]]
+    classes = tuple(
+        DeclaredClass(entry["id"], entry["name"], bool(entry["isthing"]), tuple(entry["color"]))
+        for entry in CITYSCAPES_CATEGORIES
+    )
     _add(
         f"cityscapes_fine_panoptic_separated_{split}",
-        partial(cityscapes.load_separated, images, gt, stuff, panoptic),
+        partial(load_separated_cityscapes, images, gt, stuff, panoptic),
         {
             "image_dir": images,
             "image_root": images,
@@ -130,13 +138,7 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
             "sem_seg_root": stuff,
             "ignore_label": 255,
             "evaluator_type": "cityscapes_panoptic_separated",
-            "thing_classes": [entry["name"] for entry in things],
-            "thing_colors": [entry["color"] for entry in things],
-            "stuff_classes": ["things", *(entry["name"] for entry in rest)],
-            "stuff_colors": [_THINGS_COLOR, *(entry["color"] for entry in rest)],
-            "thing_dataset_id_to_contiguous_id": {e["id"]: n for n, e in enumerate(things)},
-            "stuff_dataset_id_to_contiguous_id": {0: 0}
-            | {entry["id"]: label for label, entry in enumerate(rest, start=1)},
+            **separated_metadata_of(Declaration("cityscapes", 255, classes, {})),
         },
     )
 
@@ -188,10 +190,10 @@ def register_declared(declaration: Declaration) -> list[str]:
 
 
 def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
-    """Instances of a COCO JSON; the name."""
+    """Register instances of a COCO JSON; return the name."""
     return _add(
         name,
-        partial(coco.load_instances, paths["instances"], paths["images"], name),
+        partial(load_instances, paths["instances"], paths["images"], name),
         {
             "image_root": paths["images"],
             "json_file": paths["instances"],
@@ -204,10 +206,10 @@ def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, An
 def add_semantic(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
-    """Images and label PNGs of the same names; the name."""
+    """Register images and label PNGs of the same names; return the name."""
     return _add(
         name,
-        partial(coco.load_semantic, paths["images"], paths["semantic"]),
+        partial(load_semantic, paths["images"], paths["semantic"]),
         {
             "image_root": paths["images"],
             "sem_seg_root": paths["semantic"],
@@ -221,14 +223,14 @@ def add_semantic(
 def add_panoptic(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
-    """Panoptic ground truth with one label space; the name."""
+    """Register panoptic ground truth with one label space; return the name."""
     arguments = paths["panoptic_json"], paths["images"], paths["panoptic"], metadata
     extra = {"sem_seg_root": paths["semantic"]} if "semantic" in paths else {}
     if "instances" in paths:
         extra["json_file"] = paths["instances"]
     return _add(
         name,
-        partial(coco.load_panoptic, *arguments, paths.get("semantic")),
+        partial(load_panoptic, *arguments, paths.get("semantic")),
         {
             "image_root": paths["images"],
             "panoptic_root": paths["panoptic"],
@@ -245,11 +247,11 @@ def add_panoptic(
 def add_separated(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
-    """Instances, stuff maps and panoptic ground truth for a Panoptic FPN; the name."""
+    """Register instances, stuff maps and panoptic ground truth of a Panoptic FPN."""
 
     def load() -> list[dict[str, Any]]:
-        instances = coco.load_instances(paths["instances"], paths["images"], name)
-        stuff = coco.load_semantic(paths["images"], paths["stuff"])
+        instances = load_instances(paths["instances"], paths["images"], name)
+        stuff = load_semantic(paths["images"], paths["stuff"])
         return list(merge_to_panoptic(instances, stuff))
 
     return _add(

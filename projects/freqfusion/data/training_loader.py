@@ -35,7 +35,7 @@ class ImageTurn(NamedTuple):
 def batches(
     indices: Iterable[int], size: int, groups: Sequence[int] | None = None
 ) -> Iterator[list[ImageTurn]]:
-    """Batches of all processes together.
+    """Yield the batches of all processes together.
 
     Args:
         indices: Of images, without end.
@@ -53,7 +53,7 @@ def batches(
 
 
 def share(batch: Sequence[ImageTurn], rank: int, world_size: int) -> list[ImageTurn]:
-    """What one of several processes loads of a batch, whose size is a multiple of theirs."""
+    """Return the part of a batch that one process loads; they divide its size."""
     own = len(batch) // world_size
     return list(batch[rank * own : (rank + 1) * own])
 
@@ -93,7 +93,7 @@ class TrainingLoader:
         self.seed, self.taken = seed, 0
 
     def __iter__(self) -> Iterator[list[Any]]:
-        """From the batch on that ``load_state_dict`` has set."""
+        """Yield batches from the one on that ``load_state_dict`` has set."""
         loader = DataLoader(
             _Turns(self._samples, self.seed),
             batch_sampler=_Shares(self._places),
@@ -114,7 +114,7 @@ class TrainingLoader:
             yield share(batch, rank, world_size)
 
     def state_dict(self) -> dict[str, int]:
-        """What ``load_state_dict`` takes, and what the order depends on."""
+        """Return what ``load_state_dict`` accepts, with what the order depends on."""
         own = {"images": len(self._samples), "batch_size": self._size}
         return {"seed": self.seed, "taken": self.taken} | own
 
@@ -132,7 +132,7 @@ class TrainingLoader:
 
 
 def seeded(sampler: Any) -> Indices:
-    """The order of one of Detectron2's samplers as a function of the seed.
+    """Return the order of one of Detectron2's samplers as a function of the seed.
 
     A sampler is made once, and a resumed run has the seed of its checkpoint. Raises ValueError for
     what is no such sampler, as for a data set that is no list.
@@ -155,7 +155,7 @@ def seeded(sampler: Any) -> Indices:
 
 
 def wide_or_high(dicts: Sequence[Mapping[str, Any]]) -> list[int]:
-    """1 for wide images, 0 for others; known before they are loaded."""
+    """Return 1 for wide images, 0 for others, before they are loaded."""
 
     def wide(one: Mapping[str, Any]) -> int:
         if "width" in one and "height" in one:

@@ -11,9 +11,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from freqfusion.data.augmentation import build_augmentations
 from freqfusion.data.loaders import checked_images, dataset_dicts
-from freqfusion.data.mapper import SegmentationMapper
+from freqfusion.data.mapper import SegmentationMapper, build_augmentations
 from freqfusion.data.randomness import separate_randomness
 from freqfusion.engine.hooks import AfterEvaluation
 from freqfusion.engine.unchanged import unchanged

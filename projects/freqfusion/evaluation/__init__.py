@@ -4,11 +4,9 @@ from freqfusion.evaluation.cityscapes import (
     CityscapesInstanceEvaluator,
     CityscapesSemanticEvaluator,
 )
-from freqfusion.evaluation.instances import InstanceEvaluator
 from freqfusion.evaluation.panoptic import PanopticEvaluator
-from freqfusion.evaluation.selection import build_evaluator
+from freqfusion.evaluation.selection import InstanceEvaluator, SkippingEvaluator, build_evaluator
 from freqfusion.evaluation.semantic import SemanticEvaluator
-from freqfusion.evaluation.skipping import SkippingEvaluator
 
 __all__ = [
     "CityscapesInstanceEvaluator",

@@ -1,9 +1,10 @@
 """Cityscapes' own scores as Detectron2 evaluators, without cityscapesscripts.
 
-The truth of ``.../<city>/<name>_leftImg8bit.png`` is ``<gt_dir>/<city>/<name>_gtFine_labelIds.png``
-and ``..._instanceIds.png``, with ``gt_dir`` from the metadata. Classes are known by their names:
-``stuff_classes`` of the metadata are the channels of ``sem_seg``, and ``thing_classes`` (the eight
-with instances, or all of a panoptic data set) are what ``pred_classes`` counts.
+The ground truth of ``.../<city>/<name>_leftImg8bit.png`` is
+``<gt_dir>/<city>/<name>_gtFine_labelIds.png`` and ``..._instanceIds.png``, with ``gt_dir`` from the
+metadata. Classes are known by their names: ``stuff_classes`` of the metadata are the channels of
+``sem_seg``, and ``thing_classes`` (the eight with instances, or all of a panoptic data set) are
+what ``pred_classes`` counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 
 from freqfusion.data.reading import read_label_png
-from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
+from freqfusion.evaluation.streaming import (
+    StreamingEvaluator,
+    check_sizes,
+    image_name,
+    predicted_labels,
+    summed,
+)
 from freqfusion.metrics import (
     CITYSCAPES_LABELS,
     BoundaryIoU,
@@ -64,23 +71,18 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
     def count(self, image: Mapping[str, Any], output: Any) -> None:
         """Compare the ``sem_seg`` of one image with its truth."""
         name = image_name(image)
-        if output.ndim != 3 or len(output) != len(self._ids):
-            raise ValueError(
-                f"the sem_seg of {name} has the shape {tuple(output.shape)}, but"
-                f" {self.dataset_name} needs classes x height x width with {len(self._ids)}"
-                " classes; does MODEL.SEM_SEG_HEAD.NUM_CLASSES fit?"
-            )
-        prediction = self._ids[output.argmax(dim=0).cpu().numpy()]
-        truth, path = _read_truth(self, image, "labelIds", prediction.shape)
-        instances, _ = _read_truth(self, image, "instanceIds", prediction.shape)
+        labels = predicted_labels(output, len(self._ids), name, self.dataset_name)
+        prediction = self._ids[labels]
+        gt, path = _read_ground_truth(self, image, "labelIds", prediction.shape)
+        instances, _ = _read_ground_truth(self, image, "instanceIds", prediction.shape)
         try:
-            self.semantic.update(prediction, truth, instances)
+            self.semantic.update(prediction, gt, instances)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        self.boundary.update(TRAIN_ID_OF_ID[prediction], TRAIN_ID_OF_ID[truth])
+        self.boundary.update(TRAIN_ID_OF_ID[prediction], TRAIN_ID_OF_ID[gt])
 
     def scores(self) -> dict[str, float] | None:
-        """All scores over all processes, which are logged too."""
+        """Return and log all scores over all processes."""
         semantic, boundary = summed(self.semantic), summed(self.boundary)
         if semantic is None or boundary is None:
             return None
@@ -114,7 +116,7 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
         self.instances = CityscapesInstances()
 
     def find(self, output: Mapping[str, Any]) -> Any | None:
-        """The ``instances`` of an output if they have masks: boxes alone have no such scores."""
+        """Return the ``instances`` of an output if they have masks; boxes have no such scores."""
         instances = super().find(output)
         return instances if instances is not None and instances.has("pred_masks") else None
 
@@ -131,14 +133,14 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
             )
         masks = instances.pred_masks.numpy()
         labels = [self._ids[number] for number in classes]
-        truth, path = _read_truth(self, image, "instanceIds", masks.shape[-2:])
+        gt, path = _read_ground_truth(self, image, "instanceIds", masks.shape[-2:])
         try:
-            self.instances.update(masks, labels, instances.scores.tolist(), truth)
+            self.instances.update(masks, labels, instances.scores.tolist(), gt)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
     def scores(self) -> dict[str, float] | None:
-        """All scores over all processes, which are logged too."""
+        """Return and log all scores over all processes."""
         instances = summed(self.instances)
         if instances is None:
             return None
@@ -149,7 +151,7 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
 
 
 def semantic_scores(result: CityscapesSemanticResult, boundary: BoundaryIoU) -> dict[str, float]:
-    """All scores in percent, the means first."""
+    """Return all scores in percent, the means first."""
     names = [label.name for label in CITYSCAPES_LABELS]
     parts = {
         "IoU": result.class_iou,
@@ -163,7 +165,7 @@ def semantic_scores(result: CityscapesSemanticResult, boundary: BoundaryIoU) -> 
 
 
 def instance_scores(result: CityscapesInstanceResult) -> dict[str, float]:
-    """All scores in percent, the means first."""
+    """Return all scores in percent, the means first."""
     return _percent(result.means(), {"AP": result.ap, "AP50": result.ap50})
 
 
@@ -174,12 +176,12 @@ def log_scores(title: str, dataset_name: str, scores: Mapping[str, float]) -> No
 
 
 def truth_path(gt_dir: str, file_name: str, kind: str) -> str:
-    """Where the truth of an image is; ``kind`` is ``labelIds`` or ``instanceIds``."""
+    """Return the ground-truth file of an image; ``kind`` is labelIds or instanceIds."""
     image = PurePath(file_name)
     if not image.stem.endswith(_SUFFIX) or not image.parent.name:
         raise ValueError(
             f"{file_name} is not named as images of Cityscapes are, .../<city>/<name>{_SUFFIX}.png,"
-            " so its truth cannot be found"
+            " so its ground truth cannot be found"
         )
     name = f"{image.stem.removesuffix(_SUFFIX)}_gtFine_{kind}.png"
     return os.path.join(gt_dir, image.parent.name, name)
@@ -206,21 +208,16 @@ def _label_ids(dataset_name: str, entry: str, names: Iterable[str]) -> list[int]
     return [LABEL_OF_NAME[name].id for name in names]
 
 
-def _read_truth(
+def _read_ground_truth(
     evaluator: StreamingEvaluator, image: Mapping[str, Any], kind: str, size: tuple[int, ...]
 ) -> tuple[LabelMap, str]:
-    """A truth map of the given (height, width), and its file."""
+    """Return a ground-truth map of the given (height, width), and its file."""
     path = truth_path(evaluator.metadata.gt_dir, image_name(image), kind)
     if not PathManager.isfile(path):
         raise ValueError(
-            f"{image_name(image)} has no truth: {path} does not exist. Correct gt_dir in the"
-            f" metadata of {evaluator.dataset_name}; the test split has no public truth"
+            f"{image_name(image)} has no ground truth: {path} does not exist. Correct gt_dir in the"
+            f" metadata of {evaluator.dataset_name}; the test split has no public ground truth"
         )
-    truth = read_label_png(path)
-    if truth.shape != tuple(size):
-        raise ValueError(
-            f"the prediction for {image_name(image)} is {' x '.join(map(str, size))} (height x"
-            f" width), but the truth {path} is {' x '.join(map(str, truth.shape))}; a model's"
-            " output must have the image's height and width"
-        )
-    return truth, path
+    gt = read_label_png(path)
+    check_sizes(image_name(image), size, gt.shape, path)
+    return gt, path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -11,11 +10,16 @@ from typing import Any
 
 import numpy as np
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from numpy.typing import NDArray
 
+from freqfusion.data.dataset_dicts import read_json
 from freqfusion.data.reading import read_panoptic_png
-from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
+from freqfusion.evaluation.streaming import (
+    StreamingEvaluator,
+    check_sizes,
+    image_name,
+    summed,
+)
 from freqfusion.metrics import PanopticQuality, PanopticResult, panoptic_table
 
 logger = logging.getLogger(__name__)
@@ -27,7 +31,7 @@ _SUFFIXES = {"All": "", "Things": "_th", "Stuff": "_st"}
 class PanopticEvaluator(StreamingEvaluator):
     """PQ, SQ and RQ of all categories, of things (``_th``) and of stuff (``_st``), in percent.
 
-    The truth is read from ``panoptic_json`` and ``panoptic_root`` of the metadata, and a
+    The ground truth is read from ``panoptic_json`` and ``panoptic_root`` of the metadata, and a
     prediction is compared with it when it comes. The categories, and which of them are things, are
     those of the JSON. A group without segments is nan. With ``output_dir``, the scores of each
     category are written to ``<dataset>_panoptic_seg.json``.
@@ -46,9 +50,9 @@ class PanopticEvaluator(StreamingEvaluator):
         self._things, self._stuff = (
             {label: number for number, label in self.metadata.get(name).items()} for name in id_maps
         )
-        truth = _read_truth(self.metadata.panoptic_json)
-        self._categories = truth["categories"]
-        self._truth = {entry["image_id"]: entry for entry in truth["annotations"]}
+        gt = _read_ground_truth(self.metadata.panoptic_json)
+        self._categories = gt["categories"]
+        self._gt = {entry["image_id"]: entry for entry in gt["annotations"]}
         self.reset()
 
     def reset(self) -> None:
@@ -61,24 +65,20 @@ class PanopticEvaluator(StreamingEvaluator):
         """Compare one ``panoptic_seg`` with its truth."""
         name = image_name(image)
         number = image.get("image_id")
-        if number not in self._truth:
+        if number not in self._gt:
             raise ValueError(f"{name}: image_id {number!r} is not in {self.metadata.panoptic_json}")
         if number in self._images:
             raise ValueError(f"{name}: image_id {number!r} came twice; reset() begins a new round")
-        truth = self._truth[number]
-        path = Path(self.metadata.panoptic_root) / truth["file_name"]
-        truth_ids = read_panoptic_png(path)
+        gt = self._gt[number]
+        path = Path(self.metadata.panoptic_root) / gt["file_name"]
+        gt_ids = read_panoptic_png(path)
         ids, segments = self._prediction(output, name)
-        if ids.shape != truth_ids.shape:
-            raise ValueError(
-                f"the prediction for {name} is {_size(ids)} (height x width), but the truth {path}"
-                f" is {_size(truth_ids)}; a model's output must have the image's height and width"
-            )
-        self.quality.update(ids, segments, truth_ids, truth["segments_info"], image=name)
+        check_sizes(name, ids.shape, gt_ids.shape, path)
+        self.quality.update(ids, segments, gt_ids, gt["segments_info"], image=name)
         self._images.add(number)
 
     def scores(self) -> dict[str, float] | None:
-        """PQ, SQ, RQ of the three groups over all processes; logs the table of categories."""
+        """Return PQ, SQ, RQ of the three groups over all processes; log those of categories."""
         images = comm.gather(self._images)
         quality = summed(self.quality)
         if quality is None:
@@ -92,7 +92,7 @@ class PanopticEvaluator(StreamingEvaluator):
         return scores
 
     def _prediction(self, output: Any, name: str) -> tuple[IdMap, list[dict[str, Any]]]:
-        """Ids with void 0, and segments with the data set's categories."""
+        """Return ids with void 0, and segments with the data set's categories."""
         id_map, infos = output
         ids: IdMap = id_map.cpu().numpy() if hasattr(id_map, "cpu") else np.asarray(id_map)
         if infos is None:
@@ -119,7 +119,7 @@ class PanopticEvaluator(StreamingEvaluator):
         ]
 
     def _category(self, info: Mapping[str, Any], name: str) -> int:
-        """The data set's id of a segment's category."""
+        """Return the data set's id of a segment's category."""
         category = info["category_id"]
         if info.get("isthing") is None:
             return int(category)
@@ -134,15 +134,15 @@ class PanopticEvaluator(StreamingEvaluator):
 
     def _warn_of_coverage(self, images: Iterable[set[Any]]) -> None:
         seen = set().union(*images)
-        if len(seen) < len(self._truth):
+        if len(seen) < len(self._gt):
             logger.warning(
                 "%d of the %d images of %s were evaluated; the scores are theirs",
-                *(len(seen), len(self._truth), self.dataset_name),
+                *(len(seen), len(self._gt), self.dataset_name),
             )
 
 
 def group_scores(result: PanopticResult) -> dict[str, float]:
-    """``PQ``, ``SQ_th``, ... in percent."""
+    """Return ``PQ``, ``SQ_th``, ... in percent."""
     return {
         f"{score.upper()}{suffix}": 100 * getattr(result.groups[group], score)
         for group, suffix in _SUFFIXES.items()
@@ -150,17 +150,9 @@ def group_scores(result: PanopticResult) -> dict[str, float]:
     }
 
 
-def _read_truth(path: str) -> dict[str, Any]:
-    try:
-        with PathManager.open(path, "r") as file:
-            content = json.load(file)
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"cannot read the panoptic annotations {path}: {error}") from error
+def _read_ground_truth(path: str) -> dict[str, Any]:
+    content = read_json(path)
     missing = [name for name in ("categories", "annotations") if not content.get(name)]
     if missing:
         raise ValueError(f"{path} has no {' and no '.join(missing)}; is it COCO's panoptic JSON?")
-    return dict(content)
-
-
-def _size(ids: IdMap) -> str:
-    return " x ".join(map(str, ids.shape))
+    return content

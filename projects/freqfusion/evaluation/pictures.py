@@ -1,4 +1,4 @@
-"""Pictures of what a Detectron2 model says and of what its data set says, and of the difference.
+"""Draw the outputs of a Detectron2 model, the ground truth of its data set, and the difference.
 
 ``output_content`` and ``truth_content`` translate Detectron2's outputs and data set dicts to what
 ``freqfusion.drawing`` draws; both number classes alike, so that the two can be compared.
@@ -46,41 +46,19 @@ class Content:
     panoptic: PanopticMap | None = None
 
     def tasks(self) -> tuple[str, ...]:
-        """The tasks that have something."""
+        """Return the tasks that have something."""
         return tuple(one.name for one in fields(self) if getattr(self, one.name) is not None)
 
 
 def draw_output(
     image: Picture, output: Mapping[str, Any], metadata: Any, *, score_threshold: float = 0.5
 ) -> dict[str, Picture]:
-    """A model's output for one RGB image, drawn over it, by task (those that the output has)."""
+    """Return a model's output for one RGB image, drawn over it, by task."""
     return draw_content(image, output_content(output, metadata, score_threshold=score_threshold))
 
 
-def draw_truth(
-    image: Picture, dataset_dict: Mapping[str, Any], metadata: Any
-) -> dict[str, Picture]:
-    """The truth of one RGB image, drawn over it, by task (those that the data set has)."""
-    return draw_content(image, truth_content(dataset_dict, metadata, image.shape[:2]))
-
-
-def draw_errors(
-    image: Picture,
-    output: Mapping[str, Any],
-    dataset_dict: Mapping[str, Any],
-    metadata: Any,
-    *,
-    score_threshold: float = 0.5,
-) -> dict[str, Picture]:
-    """Error maps, by task (those that the output and the data set have)."""
-    prediction = output_content(output, metadata, score_threshold=score_threshold)
-    return draw_differences(
-        image, prediction, truth_content(dataset_dict, metadata, image.shape[:2])
-    )
-
-
 def draw_content(image: Picture, content: Content) -> dict[str, Picture]:
-    """Each task's content over the image."""
+    """Return each task's content, drawn over the image."""
     pictures = {}
     if content.semantic is not None:
         pictures["semantic"] = draw_semantic(image, content.semantic)
@@ -91,22 +69,22 @@ def draw_content(image: Picture, content: Content) -> dict[str, Picture]:
     return pictures
 
 
-def draw_differences(image: Picture, prediction: Content, truth: Content) -> dict[str, Picture]:
-    """Error maps of the tasks that both have."""
+def draw_differences(image: Picture, prediction: Content, gt: Content) -> dict[str, Picture]:
+    """Return error maps of the tasks that both have."""
     pictures = {}
-    if prediction.semantic is not None and truth.semantic is not None:
-        pictures["semantic"] = draw_semantic_errors(image, prediction.semantic, truth.semantic)
-    if prediction.instance is not None and truth.instance is not None:
-        pictures["instance"] = draw_instance_errors(image, prediction.instance, truth.instance)
-    if prediction.panoptic is not None and truth.panoptic is not None:
-        pictures["panoptic"] = draw_panoptic_errors(image, prediction.panoptic, truth.panoptic)
+    if prediction.semantic is not None and gt.semantic is not None:
+        pictures["semantic"] = draw_semantic_errors(image, prediction.semantic, gt.semantic)
+    if prediction.instance is not None and gt.instance is not None:
+        pictures["instance"] = draw_instance_errors(image, prediction.instance, gt.instance)
+    if prediction.panoptic is not None and gt.panoptic is not None:
+        pictures["panoptic"] = draw_panoptic_errors(image, prediction.panoptic, gt.panoptic)
     return pictures
 
 
 def output_content(
     output: Mapping[str, Any], metadata: Any, *, score_threshold: float = 0.5
 ) -> Content:
-    """What a model says of one image; instances below the threshold are left out."""
+    """Return a model's output for one image as content; drop instances below the threshold."""
     classes = Classes(metadata)
     semantic = instance = panoptic = None
     if "sem_seg" in output:
@@ -125,14 +103,14 @@ def output_content(
 
 
 def truth_content(dataset_dict: Mapping[str, Any], metadata: Any, size: tuple[int, ...]) -> Content:
-    """What a data set says of one image of ``size`` (height, width).
+    """Return the ground truth of one image of ``size`` (height, width) as content.
 
-    The panoptic truth is that of the dict, or else the image's in the metadata's ``panoptic_json``
-    (as with Detectron2's separated data sets). Semantic labels and instances that the dict lacks
-    are taken from the panoptic truth.
+    The panoptic ground truth is that of the dict, or else the image's in the metadata's
+    ``panoptic_json`` (as with Detectron2's separated data sets). Semantic labels and instances that
+    the dict lacks are taken from it.
     """
     classes = Classes(metadata)
-    panoptic = _true_panoptic(dataset_dict, metadata, classes)
+    panoptic = _panoptic_ground_truth(dataset_dict, metadata, classes)
     semantic = instance = None
     if "sem_seg_file_name" in dataset_dict:
         labels = read_label_png(dataset_dict["sem_seg_file_name"]).astype(np.int64)
@@ -169,7 +147,7 @@ def _predicted(instances: Any, classes: Classes, threshold: float) -> Iterable[I
 def _listed(
     ids: IntMap, infos: Iterable[Mapping[str, Any]] | None, metadata: Any
 ) -> tuple[IntMap, Iterable[Mapping[str, Any]]]:
-    """Segments of a ``panoptic_seg``; None stands for category * label_divisor + instance."""
+    """Return ids and segments; None stands for category * label_divisor + instance."""
     if infos is not None:
         return ids, infos
     divisor = metadata.get("label_divisor")
@@ -202,7 +180,7 @@ def _annotated(annotation: Mapping[str, Any], classes: Classes, size: tuple[int,
 
 
 def decode_mask(segmentation: Any, size: tuple[int, ...]) -> Mask:
-    """A mask of COCO polygons, of its run lengths (compressed or not), or an array as it is."""
+    """Return the mask of COCO's polygons or run lengths (compressed or not), or of an array."""
     if isinstance(segmentation, np.ndarray):
         return segmentation > 0
     from pycocotools import mask as coco
@@ -217,7 +195,7 @@ def decode_mask(segmentation: Any, size: tuple[int, ...]) -> Mask:
     return np.asarray(coco.decode(runs), dtype=np.bool_)
 
 
-def _true_panoptic(
+def _panoptic_ground_truth(
     dataset_dict: Mapping[str, Any], metadata: Any, classes: Classes
 ) -> PanopticMap | None:
     if "pan_seg_file_name" in dataset_dict:

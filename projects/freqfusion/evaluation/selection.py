@@ -3,29 +3,106 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.data.catalog import Metadata
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 
+from freqfusion.data.bad_samples import BadSample, SkippedImages
 from freqfusion.evaluation.cityscapes import (
     CityscapesInstanceEvaluator,
     CityscapesSemanticEvaluator,
 )
-from freqfusion.evaluation.instances import InstanceEvaluator
 from freqfusion.evaluation.panoptic import PanopticEvaluator
 from freqfusion.evaluation.semantic import SemanticEvaluator
 from freqfusion.evaluation.streaming import dataset_metadata
 
-logger = logging.getLogger(__name__)
 
-Maker = Callable[[CfgNode | None, str, str | None], DatasetEvaluator]
+class SkippingEvaluator(DatasetEvaluator):
+    """Any evaluator, whose scores are those of the images that were not left out.
+
+    Args:
+        evaluator: What scores; one that looks for images by itself is told which to leave out.
+        tally: Counts what the loader leaves out. All of it is in ``skipped`` after ``evaluate``.
+    """
+
+    def __init__(self, evaluator: DatasetEvaluator, tally: SkippedImages) -> None:
+        self.evaluator, self.tally = evaluator, tally
+        self.skipped: dict[str, BadSample] = {}
+
+    def reset(self) -> None:
+        """Begin a new round."""
+        self.skipped = {}
+        self.evaluator.reset()
+
+    def process(
+        self, inputs: Iterable[Mapping[str, Any]], outputs: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Count a batch."""
+        self.evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> Any:
+        """Return the scores; BadSampleError if all processes left out too many images."""
+        self.skipped = self.tally.gathered()
+        numbers = [bad.image_id for bad in self.skipped.values()]
+        for part in _parts(self.evaluator):
+            if isinstance(part, InstanceEvaluator):
+                part.leave_out(numbers)
+        return self.evaluator.evaluate()
+
+
+def _parts(evaluator: DatasetEvaluator) -> list[DatasetEvaluator]:
+    return evaluator._evaluators if isinstance(evaluator, DatasetEvaluators) else [evaluator]
+
+
+class InstanceEvaluator(COCOEvaluator):
+    """``COCOEvaluator`` whose class names are those of the things.
+
+    Metadata of one label space lists things and stuff as ``thing_classes``, while the categories of
+    the instances are the things alone, which come first.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        *,
+        output_dir: str | None = None,
+        keypoint_sigmas: Sequence[float] = (),
+    ) -> None:
+        super().__init__(dataset_name, tasks, output_dir=output_dir, kpt_oks_sigmas=keypoint_sigmas)
+        self._metadata: Any = of_things(MetadataCatalog.get(dataset_name))
+        self._left_out: frozenset[Any] = frozenset()
+
+    def leave_out(self, image_ids: Collection[Any]) -> None:
+        """Score the other images only: without a prediction all objects would count as missed."""
+        self._left_out = frozenset(image_ids)
+
+    def evaluate(self, img_ids: Sequence[Any] | None = None) -> Any:
+        """Return the scores of all images but those left out, or of the images given."""
+        if img_ids is None and self._left_out:
+            img_ids = [n for n in self._coco_api.getImgIds() if n not in self._left_out]
+        return super().evaluate(img_ids=img_ids)
+
+
+def of_things(metadata: Any) -> Any:
+    """Return the metadata, or a copy whose ``thing_classes`` are the things only."""
+    names = metadata.get("thing_classes")
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+    if names is None or numbers is None or len(names) == len(numbers):
+        return metadata
+    things = [names[number] for number in sorted(numbers.values())]
+    return Metadata(**(metadata.as_dict() | {"thing_classes": things}))
+
+
+logger = logging.getLogger(__name__)
 
 
 def _instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    """Detectron2's box, mask and keypoint AP."""
+    """Return the evaluator of box, mask and keypoint AP."""
     if cfg is None:
         return InstanceEvaluator(name, output_dir=output_dir)
     # Detectron2 would guess the tasks from the predictions, and a model without any has no masks.
@@ -36,54 +113,38 @@ def _instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> Datase
     return InstanceEvaluator(name, tasks, output_dir=output_dir, keypoint_sigmas=sigmas)
 
 
-def _semantic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    return SemanticEvaluator(name, output_dir)
-
-
-def _panoptic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    return PanopticEvaluator(name, output_dir)
-
-
-def _city_instances(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    return CityscapesInstanceEvaluator(name, output_dir)
-
-
-def _city_semantic(cfg: CfgNode | None, name: str, output_dir: str | None) -> DatasetEvaluator:
-    return CityscapesSemanticEvaluator(name, output_dir)
-
-
 # (what to evaluate, the entry of the metadata without which it is left out) for each type.
-EVALUATORS: dict[str, tuple[tuple[Maker, str | None], ...]] = {
-    "cityscapes_instance": ((_city_instances, None),),
+EVALUATORS: dict[str, tuple[tuple[type[DatasetEvaluator], str | None], ...]] = {
+    "cityscapes_instance": ((CityscapesInstanceEvaluator, None),),
     "cityscapes_panoptic_seg": (
-        (_city_instances, "gt_dir"),
-        (_city_semantic, "gt_dir"),
-        (_panoptic, None),
+        (CityscapesInstanceEvaluator, "gt_dir"),
+        (CityscapesSemanticEvaluator, "gt_dir"),
+        (PanopticEvaluator, None),
     ),
     # Labels for a Panoptic FPN, where all things are one class, are not Cityscapes' 19.
     "cityscapes_panoptic_separated": (
-        (_city_instances, "gt_dir"),
-        (_semantic, "sem_seg_root"),
-        (_panoptic, None),
+        (CityscapesInstanceEvaluator, "gt_dir"),
+        (SemanticEvaluator, "sem_seg_root"),
+        (PanopticEvaluator, None),
     ),
-    "cityscapes_sem_seg": ((_city_semantic, None),),
-    "coco": ((_instances, None),),
+    "cityscapes_sem_seg": ((CityscapesSemanticEvaluator, None),),
+    "coco": ((InstanceEvaluator, None),),
     "coco_panoptic_seg": (
-        (_instances, "json_file"),
-        (_semantic, "stuff_classes"),
-        (_panoptic, None),
+        (InstanceEvaluator, "json_file"),
+        (SemanticEvaluator, "stuff_classes"),
+        (PanopticEvaluator, None),
     ),
-    "sem_seg": ((_semantic, None),),
+    "sem_seg": ((SemanticEvaluator, None),),
 }
 
 
 def build_evaluator(
     cfg: CfgNode | None, dataset_name: str, output_dir: str | None = None
 ) -> DatasetEvaluator:
-    """The evaluator of a registered data set, or several in one; ValueError for an unknown type.
+    """Return the evaluator of a data set, or several in one; ValueError for an unknown type.
 
-    A part whose truth the metadata does not name is left out, with one line in the log. ``cfg`` is
-    needed for keypoints only: it has their sigmas.
+    A part whose ground truth the metadata does not name is left out, with one line in the log.
+    ``cfg`` is needed for keypoints only: it has their sigmas.
     """
     metadata = dataset_metadata(dataset_name, ("evaluator_type",))
     kind = metadata.evaluator_type
@@ -94,8 +155,10 @@ def build_evaluator(
             f" MetadataCatalog.get({dataset_name!r}).evaluator_type"
         )
     evaluators = [
-        make(cfg, dataset_name, output_dir)
-        for make, entry in EVALUATORS[kind]
+        _instances(cfg, dataset_name, output_dir)
+        if part is InstanceEvaluator
+        else part(dataset_name, output_dir)
+        for part, entry in EVALUATORS[kind]
         if entry is None or _has(dataset_name, entry)
     ]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

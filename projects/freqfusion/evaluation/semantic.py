@@ -10,10 +10,15 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 
 from freqfusion.data.reading import read_label_png, read_panoptic_png
-from freqfusion.evaluation.streaming import StreamingEvaluator, image_name, summed
+from freqfusion.evaluation.streaming import (
+    StreamingEvaluator,
+    check_sizes,
+    image_name,
+    predicted_labels,
+    summed,
+)
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
-from freqfusion.metrics.confusion import mean_of_present
-from freqfusion.metrics.labels import LabelArray
+from freqfusion.metrics.confusion import LabelArray, mean_of_present
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +31,10 @@ class SemanticEvaluator(StreamingEvaluator):
     ``mBoundaryIoU-thin`` are the means over those of them that are among ``stuff_classes`` (a
     Panoptic FPN's labels have no things) and that occur.
 
-    The truth is ``sem_seg_file_name`` of the data set's dicts, or ``pan_seg_file_name`` with the
-    classes of ``segments_info``; pixels of the metadata's ``ignore_label`` do not count, and any
-    other label outside of the classes is a ValueError. With ``output_dir``, the scores and the
-    confusion matrix (by row, the true class) are written to ``<dataset>_sem_seg.json``.
+    The ground truth is ``sem_seg_file_name`` of the data set's dicts, or ``pan_seg_file_name`` with
+    the classes of ``segments_info``; pixels of the metadata's ``ignore_label`` do not count, and
+    any other label outside of the classes is a ValueError. With ``output_dir``, the scores and the
+    confusion matrix (by row, the ground-truth class) are written to ``<dataset>_sem_seg.json``.
 
     The model's ``sem_seg`` is classes x height x width, of which the largest is the prediction.
     """
@@ -53,28 +58,17 @@ class SemanticEvaluator(StreamingEvaluator):
     def count(self, image: Mapping[str, Any], output: Any) -> None:
         """Compare the ``sem_seg`` of one image with its truth."""
         name = image_name(image)
-        if output.ndim != 3 or len(output) != len(self.class_names):
-            raise ValueError(
-                f"the sem_seg of {name} has the shape {tuple(output.shape)}, but"
-                f" {self.dataset_name} needs classes x height x width with"
-                f" {len(self.class_names)} classes; does MODEL.SEM_SEG_HEAD.NUM_CLASSES fit?"
-            )
-        prediction = output.argmax(dim=0).cpu().numpy()
-        truth, path = self._truth(image)
-        if prediction.shape != truth.shape:
-            raise ValueError(
-                f"the prediction for {name} is {' x '.join(map(str, prediction.shape))} (height x"
-                f" width), but the truth {path} is {' x '.join(map(str, truth.shape))}; a model's"
-                " output must have the image's height and width"
-            )
+        prediction = predicted_labels(output, len(self.class_names), name, self.dataset_name)
+        gt, path = self._ground_truth(image)
+        check_sizes(name, prediction.shape, gt.shape, path)
         try:
-            self.confusion.update(prediction, truth)
-            self.boundary.update(prediction, truth)
+            self.confusion.update(prediction, gt)
+            self.boundary.update(prediction, gt)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
     def scores(self) -> dict[str, float] | None:
-        """All scores over all processes, which are logged too."""
+        """Return and log all scores over all processes."""
         confusion, boundary = summed(self.confusion), summed(self.boundary)
         if confusion is None or boundary is None:
             return None
@@ -85,17 +79,17 @@ class SemanticEvaluator(StreamingEvaluator):
         self.save({"percent": scores, "classes": self.class_names, "confusion": matrix})
         return scores
 
-    def _truth(self, image: Mapping[str, Any]) -> tuple[LabelArray, str]:
-        """Labels and their file: the label map, or else the panoptic picture."""
+    def _ground_truth(self, image: Mapping[str, Any]) -> tuple[LabelArray, str]:
+        """Return labels and their file: the label map, or else the panoptic PNG."""
         if "sem_seg_file_name" not in image and "pan_seg_file_name" in image:
             path = str(image["pan_seg_file_name"])
             ignored = self.metadata.get("ignore_label")
             return labels_of_segments(path, image["segments_info"], ignored), path
-        path = self._truth_file(image)
+        path = self._ground_truth_file(image)
         return read_label_png(path), path
 
-    def _truth_file(self, image: Mapping[str, Any]) -> str:
-        """From the dict itself, or by its file name: Detectron2's mapper takes it out in tests."""
+    def _ground_truth_file(self, image: Mapping[str, Any]) -> str:
+        """Return it from the dict, or by file name: Detectron2's mapper drops it in tests."""
         if "sem_seg_file_name" in image:
             return str(image["sem_seg_file_name"])
         if self._files is None:
@@ -116,7 +110,7 @@ class SemanticEvaluator(StreamingEvaluator):
 def labels_of_segments(
     path: str, segments: Iterable[Mapping[str, Any]], ignore_label: int | None
 ) -> LabelArray:
-    """Label of each pixel of a panoptic PNG by the class of its segment; void is ignored."""
+    """Return each pixel's label by the class of its segment; void is ignored."""
     ids = read_panoptic_png(path)
     known, places = np.unique(ids, return_inverse=True)
     label_of = {segment["id"]: segment["category_id"] for segment in segments}
@@ -138,7 +132,7 @@ def semantic_scores(
     class_names: tuple[str, ...],
     thin: tuple[str, ...] = (),
 ) -> dict[str, float]:
-    """All scores in percent, the means first; of the ``thin`` classes too, where there are any."""
+    """Return all scores in percent, the means first; those of ``thin`` classes if there are any."""
     scores = {
         "mIoU": confusion.mean_iou(),
         "mBoundaryIoU": boundary.mean_iou(),
@@ -158,7 +152,7 @@ def semantic_scores(
 
 
 def thin_classes(class_names: tuple[str, ...], metadata: Any, dataset_name: str) -> tuple[str, ...]:
-    """Those of ``class_names`` that the metadata calls thin; ValueError for a class of no kind."""
+    """Return the classes that the metadata calls thin; ValueError for an unknown one."""
     named = tuple(metadata.get("thin_classes", ()))
     known = {*class_names, *metadata.get("thing_classes", ())}
     unknown = [name for name in named if name not in known]
@@ -171,7 +165,7 @@ def thin_classes(class_names: tuple[str, ...], metadata: Any, dataset_name: str)
 
 
 def frequency_weighted_iou(confusion: ConfusionMatrix) -> float:
-    """Mean IoU weighted by each class's part of the true pixels, 0..1; nan without pixels."""
+    """Return the mean IoU weighted by the share of ground-truth pixels; nan without pixels."""
     pixels = confusion.matrix.sum(axis=1)
     if not pixels.any():
         return float("nan")

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -63,7 +63,7 @@ class StreamingEvaluator(DatasetEvaluator):
         """Sum the counts of all processes; the scores in percent, None but in the main process."""
 
     def find(self, output: Mapping[str, Any]) -> Any | None:
-        """What to count of a model's output for an image; None where the model does not have it."""
+        """Return what to count of an output for an image; None if the model does not have it."""
         return output.get(self.output_key)
 
     def reset(self) -> None:
@@ -84,7 +84,7 @@ class StreamingEvaluator(DatasetEvaluator):
                 self._counted += 1
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """``{result_key: scores}`` in the main process, None in others."""
+        """Return ``{result_key: scores}`` in the main process, None in others."""
         tallies = comm.all_gather((self._counted, self._without))
         counted, without = (sum(column) for column in zip(*tallies, strict=True))
         if counted and without:
@@ -112,7 +112,7 @@ class StreamingEvaluator(DatasetEvaluator):
 
 
 def summed(counter: C) -> C | None:
-    """Sum of every process's counter in the main process, None in others."""
+    """Return the sum of all counters in the main process, None in others."""
     parts: list[C] = comm.gather(counter)
     if not comm.is_main_process():
         return None
@@ -123,7 +123,7 @@ def summed(counter: C) -> C | None:
 
 
 def dataset_metadata(dataset_name: str, needed: Iterable[str]) -> Any:
-    """Metadata of a registered data set; ValueError where it, or one of its entries, is missing."""
+    """Return a data set's metadata; ValueError if it, or one of its entries, is missing."""
     # Asking Detectron2 for the metadata of an unknown name would create an empty entry.
     if dataset_name not in {*MetadataCatalog.list(), *DatasetCatalog.list()}:
         raise ValueError(
@@ -140,12 +140,35 @@ def dataset_metadata(dataset_name: str, needed: Iterable[str]) -> Any:
 
 
 def image_name(image: Mapping[str, Any]) -> str:
-    """How messages call an image: its file, or else its id."""
+    """Return the name of an image in messages: its file, or else its id."""
     return str(image.get("file_name", image.get("image_id", "without a name")))
 
 
+def predicted_labels(output: Any, num_classes: int, name: str, dataset_name: str) -> Any:
+    """Return the class of the largest score of each pixel of a ``sem_seg``, an integer array."""
+    if output.ndim != 3 or len(output) != num_classes:
+        raise ValueError(
+            f"the sem_seg of {name} has the shape {tuple(output.shape)}, but {dataset_name} needs"
+            f" classes x height x width with {num_classes} classes; does"
+            " MODEL.SEM_SEG_HEAD.NUM_CLASSES fit?"
+        )
+    return output.argmax(dim=0).cpu().numpy()
+
+
+def check_sizes(
+    name: str, prediction: Sequence[int], ground_truth: Sequence[int], path: object
+) -> None:
+    """Refuse a prediction whose (height, width) is not that of the ground truth in ``path``."""
+    if tuple(prediction) != tuple(ground_truth):
+        raise ValueError(
+            f"the prediction for {name} is {' x '.join(map(str, prediction))} (height x width), but"
+            f" the ground truth {path} is {' x '.join(map(str, ground_truth))}; a model's output"
+            " must have the image's height and width"
+        )
+
+
 def _without_nan(value: Any) -> Any:
-    """The same with None for nan, which JSON does not know."""
+    """Replace nan, which JSON does not know, by None."""
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, Mapping):

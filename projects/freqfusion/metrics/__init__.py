@@ -6,10 +6,10 @@ from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS, CityscapesLa
 from freqfusion.metrics.cityscapes_semantic import CityscapesSemantic, CityscapesSemanticResult
 from freqfusion.metrics.confusion import ConfusionMatrix
 from freqfusion.metrics.id_codec import id_to_rgb, rgb_to_id
-from freqfusion.metrics.panoptic_quality import PanopticQuality
-from freqfusion.metrics.panoptic_result import (
+from freqfusion.metrics.panoptic_quality import (
     ClassQuality,
     GroupQuality,
+    PanopticQuality,
     PanopticResult,
     panoptic_table,
 )

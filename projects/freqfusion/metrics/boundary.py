@@ -22,8 +22,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.metrics.confusion import mean_of_present, ratio
-from freqfusion.metrics.labels import LabelArray, check_label_maps, check_num_classes
+from freqfusion.metrics.confusion import (
+    LabelArray,
+    check_label_maps,
+    check_num_classes,
+    mean_of_present,
+    ratio,
+)
 
 BoolArray = NDArray[np.bool_]
 
@@ -84,11 +89,11 @@ class BoundaryIoU:
         self.union += other.union
 
     def iou(self) -> NDArray[np.float64]:
-        """Boundary IoU of each class, 0..1; nan for one in no target and no prediction."""
+        """Return boundary IoU of each class, 0..1; nan for one in no target and no prediction."""
         return ratio(self.intersection, self.union)
 
     def mean_iou(self) -> float:
-        """Mean of ``iou`` over the classes that occur; nan when none does."""
+        """Return the mean of ``iou`` over the classes that occur; nan when none does."""
         return mean_of_present(self.iou())
 
     def _count(self, labels: LabelArray) -> NDArray[np.int64]:
@@ -105,14 +110,14 @@ def boundary_width(size: tuple[int, ...], dilation_ratio: float = 0.02) -> int:
 
 
 def erode(mask: BoolArray, distance: int) -> BoolArray:
-    """Pixels whose whole (2 distance + 1)-square is in the mask, and in the image."""
+    """Return pixels whose whole (2 distance + 1)-square is in the mask, and in the image."""
     _check_distance(distance)
     side = 2 * distance + 1
     return _framed(_all_in_windows(mask, side, side), distance, mask.shape)
 
 
 def interior(labels: LabelArray, distance: int) -> BoolArray:
-    """Pixels whose whole (2 distance + 1)-square has one label, and is in the image.
+    """Return pixels whose whole (2 distance + 1)-square has one label, and is in the image.
 
     This is the erosion of all classes of a label map at once.
     """

@@ -28,10 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.metrics.cityscapes_labels import INSTANCE_LABELS, NUM_IDS, TRAIN_ID_OF_ID
-from freqfusion.metrics.cityscapes_segments import MapSegments, read_segments_of_map
-from freqfusion.metrics.confusion import mean_of_present
-from freqfusion.metrics.labels import LabelArray
+from freqfusion.metrics.cityscapes_labels import (
+    INSTANCE_LABELS,
+    NUM_IDS,
+    TRAIN_ID_OF_ID,
+    MapSegments,
+    read_segments_of_map,
+)
+from freqfusion.metrics.confusion import LabelArray, mean_of_present
 
 FloatArray = NDArray[np.float64]
 
@@ -61,7 +65,7 @@ class CityscapesInstanceResult:
     ap50: dict[str, float]
 
     def means(self) -> dict[str, float]:
-        """``AP`` and ``AP50``: means over the classes that occur; nan where none does."""
+        """Return ``AP`` and ``AP50``: means over the classes that occur; nan where none does."""
         return {
             "AP": mean_of_present(np.array([*self.ap.values()])),
             "AP50": mean_of_present(np.array([*self.ap50.values()])),
@@ -107,7 +111,7 @@ class CityscapesInstances:
         self.truths += other.truths
 
     def average_precision(self) -> FloatArray:
-        """Classes (as ``INSTANCE_LABELS``) x thresholds (as ``THRESHOLDS``), 0..1 or nan."""
+        """Return classes (as ``INSTANCE_LABELS``) x thresholds (as ``THRESHOLDS``), 0..1 or nan."""
         records = self._all_records()
         table = np.full((len(INSTANCE_LABELS), len(THRESHOLDS)), np.nan)
         for row, label in zip(table, INSTANCE_LABELS, strict=True):
@@ -118,7 +122,7 @@ class CityscapesInstances:
         return table
 
     def result(self) -> CityscapesInstanceResult:
-        """Scores of what has been counted."""
+        """Return the scores of what has been counted."""
         table = self.average_precision()
         names = [label.name for label in INSTANCE_LABELS]
         return CityscapesInstanceResult(
@@ -142,7 +146,7 @@ def _is_evaluated(label: int) -> bool:
 def _compare(
     mask: NDArray[Any], label: int, score: float, truth: MapSegments, number: LabelArray
 ) -> tuple[int, float, float, int, float] | None:
-    """The record of a mask; None for an empty one."""
+    """Return the record of a mask; None for an empty one."""
     if mask.shape != truth.index.shape:
         raise ValueError(
             f"a mask of the size {mask.shape} does not fit the truth {truth.index.shape}"
@@ -164,7 +168,7 @@ def _compare(
 
 
 def _precision_at(threshold: float, records: NDArray[np.void], truths: int) -> float:
-    """Average precision of the masks of one class for one threshold."""
+    """Return the average precision of the masks of one class for one threshold."""
     matched = records["iou"] > threshold
     found = records[matched & (records["segment"] >= 0)]
     found = found[np.lexsort((found["score"], found["segment"]))]
@@ -179,7 +183,7 @@ def _precision_at(threshold: float, records: NDArray[np.void], truths: int) -> f
 
 
 def area_under_curve(scores: FloatArray, correct: NDArray[np.bool_], truths: int) -> float:
-    """Area under precision over recall, for masks of which some are correct; 0 without any.
+    """Return area under precision over recall, for masks of which some are correct; 0 without any.
 
     A point for each different score: the masks that have at least that one.
     """

@@ -25,10 +25,9 @@ from freqfusion.metrics.cityscapes_labels import (
     INSTANCE_LABELS,
     NUM_IDS,
     id_table,
+    read_segments_of_map,
 )
-from freqfusion.metrics.cityscapes_segments import read_segments_of_map
-from freqfusion.metrics.confusion import ConfusionMatrix, mean_of_present
-from freqfusion.metrics.labels import LabelArray
+from freqfusion.metrics.confusion import ConfusionMatrix, LabelArray, mean_of_present
 
 FloatArray = NDArray[np.float64]
 
@@ -67,7 +66,7 @@ class CityscapesSemanticResult:
     group_iiou: dict[str, float]
 
     def means(self) -> dict[str, float]:
-        """The four means under their usual names; nan where nothing occurs."""
+        """Return the four means under their usual names; nan where nothing occurs."""
         scores = {
             "IoU": self.class_iou,
             "iIoU": self.class_iiou,
@@ -115,7 +114,7 @@ class CityscapesSemantic:
         self.weighted += other.weighted
 
     def result(self) -> CityscapesSemanticResult:
-        """Scores of what has been counted."""
+        """Return the scores of what has been counted."""
         ids = {label.name: np.array([label.id]) for label in CITYSCAPES_LABELS}
         groups = {group: np.flatnonzero(at == _GROUP_OF_ID) for at, group in enumerate(GROUPS)}
         return CityscapesSemanticResult(
@@ -129,7 +128,7 @@ class CityscapesSemantic:
         )
 
     def _iou(self, labels: NDArray[np.int64]) -> float:
-        """IoU of evaluated labels, taken as one."""
+        """Return the IoU of evaluated labels, taken as one."""
         hits = int(self.confusion.matrix[np.ix_(labels, labels)].sum())
         true = int(self.confusion.matrix[labels].sum())
         return _ratio(hits, true + self._false_positives(labels))
@@ -140,7 +139,7 @@ class CityscapesSemantic:
         return _ratio(float(hits), float(true) + self._false_positives(labels))
 
     def _false_positives(self, labels: NDArray[np.int64]) -> int:
-        """Pixels of other evaluated labels that are predicted as one of these."""
+        """Return pixels of other evaluated labels that are predicted as one of these."""
         others = np.setdiff1d(_EVALUATED, labels)
         return int(self.confusion.matrix[np.ix_(others, labels)].sum())
 

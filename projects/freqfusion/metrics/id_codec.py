@@ -11,7 +11,7 @@ LARGEST_ID = 256**3 - 1
 
 
 def rgb_to_id(colors: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Ids (...) of an array of colours (... x 3, uint8)."""
+    """Return ids (...) of an array of colours (... x 3, uint8)."""
     if colors.dtype != np.uint8 or colors.ndim < 1 or colors.shape[-1] != 3:
         raise ValueError(
             f"colours must be uint8 with a last side of 3 (R, G, B), not {colors.dtype} of shape"
@@ -22,7 +22,7 @@ def rgb_to_id(colors: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def id_to_rgb(ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """Colours (... x 3, uint8) of an array of ids from 0 to 2**24 - 1."""
+    """Return colours (... x 3, uint8) of an array of ids from 0 to 2**24 - 1."""
     if not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"ids must be integers, not {ids.dtype}")
     if ids.size and (ids.min() < 0 or ids.max() > LARGEST_ID):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.metrics.labels import LabelArray
+from freqfusion.metrics.confusion import LabelArray
 
 # One entry of COCO's ``segments_info``, and one of its ``annotations``.
 SegmentInfo = Mapping[str, Any]
@@ -36,7 +36,7 @@ class Segments:
     area: NDArray[np.float64]
 
     def find(self, ids: IntArray) -> IntArray:
-        """Entry of each id; ValueError for one that is neither void nor a segment."""
+        """Return the entry of each id; ValueError for one that is neither void nor a segment."""
         order = np.argsort(self.ids)
         place = np.searchsorted(self.ids, ids, sorter=order)
         entry = order[np.minimum(place, len(order) - 1)]
@@ -49,7 +49,7 @@ class Segments:
         return entry
 
     def sums(self, entries: IntArray, pixels: IntArray) -> IntArray:
-        """Sum of the pixels of each entry."""
+        """Return the sum of the pixels of each entry."""
         return np.bincount(entries, weights=pixels, minlength=len(self.ids)).astype(np.int64)
 
 
@@ -141,7 +141,7 @@ def _counted_area(segments: Segments, entries: IntArray, pixels: IntArray) -> In
 
 
 def check_id_maps(prediction_ids: LabelArray, truth_ids: LabelArray) -> None:
-    """ValueError unless both are height x width maps of integers, of the same size."""
+    """Raise ValueError unless both are height x width maps of integers, of the same size."""
     for side, ids in (("prediction", prediction_ids), ("truth", truth_ids)):
         if ids.ndim != 2 or not ids.size or not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(
@@ -158,7 +158,7 @@ def check_id_maps(prediction_ids: LabelArray, truth_ids: LabelArray) -> None:
 def pair_annotations(
     predictions: Iterable[Annotation], truths: Iterable[Annotation]
 ) -> list[tuple[Annotation, Annotation]]:
-    """(prediction, truth) of each image of the truth, by ``image_id``.
+    """Return (prediction, ground truth) of each image of the latter, by ``image_id``.
 
     Predictions for other images are left out; an image without a prediction is a ValueError.
     """
@@ -174,7 +174,7 @@ def pair_annotations(
 
 
 def some(values: Iterable[Any]) -> str:
-    """The first eight values, for a message."""
+    """Return the first eight values, for a message."""
     listed: Sequence[Any] = list(values)
     rest = f", ... ({len(listed)} in all)" if len(listed) > 8 else ""
     return (", ".join(str(value) for value in listed[:8]) or "none") + rest

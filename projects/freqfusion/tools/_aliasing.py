@@ -258,8 +258,7 @@ def edges_of(item: Item, size: tuple[int, int], ignore_value: int) -> tuple[Tens
 
 
 def _mapper(cfg: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    from freqfusion.data.augmentation import build_augmentations
-    from freqfusion.data.mapper import SegmentationMapper
+    from freqfusion.data.mapper import SegmentationMapper, build_augmentations
 
     # Boxes have no edges of things.
     targets = [name for name in cfg.INPUT.TARGETS if name != "instances" or cfg.MODEL.MASK_ON]

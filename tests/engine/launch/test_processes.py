@@ -14,7 +14,7 @@ from torch.multiprocessing import ProcessRaisedException
 from toy_configs import change
 from worker_runs import LABELLED, ONE_IMAGE, enter, fail, leave_what_aborts, record_runs, register
 
-from freqfusion.data.synthetic.parallel import default_workers
+from freqfusion.data.synthetic.writing import default_workers
 from freqfusion.engine.launch import Place, start_processes
 from freqfusion.engine.launch.processes import _share_cores
 from freqfusion.engine.output_folder import locked_folder

@@ -44,12 +44,12 @@ def test_grid_equals_plain_loops(case):
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
 @pytest.mark.parametrize("dtype", fused_cases.DTYPES, ids=str)
-@pytest.mark.parametrize("case", [CASES[0], SMALL])
+@pytest.mark.parametrize("case", [SMALL])
 def test_equals_torch_in_any_dtype_and_layout(case, dtype, last):
     fused_cases.check_against_torch(fused, case, dtype=dtype, last=last)
 
 
-@pytest.mark.parametrize("channels", [1, 9, 33])
+@pytest.mark.parametrize("channels", [1, 9])
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
 def test_blocks_of_channels_that_are_not_full(channels, last):
     fused_cases.check_against_torch(fused, DOUBLE, channels=channels, batch=1, last=last)
@@ -63,9 +63,8 @@ def test_grid_equals_torch_in_any_dtype_and_layout(case, dtype, last):
     fused_cases.check_against_torch(fused, case, dtype=dtype, last=last, channels=9)
 
 
-@pytest.mark.parametrize("case", [CASES[0], pytest.param(DOUBLE, id="double")])
-def test_derivatives_of_first_and_second_order(case):
-    fused_cases.check_derivatives(case)
+def test_derivatives_of_first_and_second_order():
+    fused_cases.check_derivatives(DOUBLE)
 
 
 @pytest.mark.slow

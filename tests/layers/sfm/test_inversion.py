@@ -14,7 +14,6 @@ from freqfusion.layers.sfm import solvers
 from freqfusion.layers.sfm.cells import Cells
 from freqfusion.layers.sfm.coordinates import lattice_points, to_normalized, to_pixels
 from freqfusion.layers.sfm.inversion import invert_displacement
-from freqfusion.layers.sfm.mapping import Mapping
 
 SOLVERS = ("newton", "search")
 
@@ -80,14 +79,6 @@ def test_search_equals_trying_all_triangles(kind):
     points = to_normalized(goals, (6, 7))
     found, _ = invert_displacement(displacement, points, solver="search")
     np.testing.assert_allclose(to_pixels(found, (6, 7)).view(-1, 2), expected, atol=1e-9)
-
-
-def test_solvers_agree_about():
-    """The two interpolants agree at the nodes, and between them to a part of a pixel."""
-    displacement = displacement_of("smooth", (48, 48))
-    newton, _ = invert_displacement(displacement, solver="newton")
-    search, _ = invert_displacement(displacement, solver="search")
-    assert 1e-3 < distance(displacement, newton, search) < 0.75
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -215,20 +206,6 @@ def test_work_goes_down_with_the_points_that_are_left(monkeypatch):
     assert evaluated[0] == 32 * 32 > evaluated[-2]
 
 
-def test_exported_with_the_size_left_open():
-    class Inverse(torch.nn.Module):
-        def forward(self, displacement):
-            return invert_displacement(displacement)
-
-    small, large = (
-        displacement_of("smooth", size, dtype=torch.float32) for size in ((12, 14), (20, 31))
-    )
-    sizes = {2: torch.export.Dim("h", min=2, max=99), 3: torch.export.Dim("w", min=2, max=99)}
-    program = torch.export.export(Inverse(), (small,), dynamic_shapes=(sizes,)).module()
-    for actual, expected in zip(program(large), invert_displacement(large), strict=True):
-        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_implicit_gradients_are_those_of_differences(solver):
     """Invariant 14: in every entry of the displacement and of the points."""
@@ -317,36 +294,5 @@ def test_more_steps_are_not_worse():
     assert errors[0].max() > 0.5
 
 
-def test_mapping_uses_it():
-    displacement = displacement_of("noise", (9, 11))
-    mapping = Mapping(displacement, False, 2, 0.0, (5, 6))
-    goals = lattice_points((18, 7), dtype=torch.float64).expand(1, -1, -1, -1)
-    found, _ = invert_displacement(displacement, out_size=(18, 7), solver="search")
-    torch.testing.assert_close(mapping.inverse_points(goals, solver="search"), found)
-
-
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"displacement": torch.zeros(1, 3, 4, 4)}, r"displacement must be \(batch, 2"),
-        ({"displacement": torch.zeros(1, 2, 0, 4)}, r"displacement must be \(batch, 2"),
-        ({"displacement": torch.zeros(1, 2, 4, 4).long()}, "must be floating point"),
-        ({"points": torch.zeros(2, 3, 3, 2)}, r"points must be \(1, height, width, 2\)"),
-        ({"points": torch.zeros(1, 3, 3, 3)}, r"points must be \(1, height, width, 2\)"),
-        ({"points": torch.zeros(1, 3, 3, 2), "out_size": (3, 3)}, "points or out_size, not both"),
-        ({"points": torch.zeros(1, 3, 3, 2, device="meta")}, "on one device, got cpu and meta"),
-        ({"out_size": (0, 3)}, "the height of out_size must be positive, got 0"),
-        ({"solver": "qhull"}, "solver must be one of .*'newton', 'search'.*, got 'qhull'"),
-        ({"grad": "none"}, "grad must be one of .*'values', 'implicit'.*, got 'none'"),
-        ({"iters": 0}, "iters must be positive, got 0"),
-    ],
-)
-def test_errors(changes, message):
-    arguments = {"displacement": torch.zeros(1, 2, 4, 4), **changes}
-    displacement, points = arguments.pop("displacement"), arguments.pop("points", None)
-    with pytest.raises(ValueError, match=message):
-        invert_displacement(displacement, points, **arguments)

@@ -159,15 +159,6 @@ def test_gradient_reaches_displacement_and_points() -> None:
     assert torch.autograd.gradcheck(run, (displacement, points))
 
 
-def test_errors() -> None:
-    with pytest.raises(ValueError, match=r"displacement must be .* got \(1, 3, 4, 4\)"):
-        Mapping(torch.zeros(1, 3, 4, 4), False, 2, 0.5, (2, 2))
-    with pytest.raises(ValueError, match="stride must be positive, got 0"):
-        Mapping(torch.zeros(1, 2, 4, 4), False, 0, 0.5, (2, 2))
-    with pytest.raises(ValueError, match="height of out_size must be positive, got 0"):
-        Mapping(torch.zeros(1, 2, 4, 4), False, 2, 0.5, (0, 2))
-
-
 # Several stages
 
 
@@ -222,3 +213,17 @@ def test_density_of_a_stack_is_a_product() -> None:
         stack.append(Mapping(displacement, False, 1 + (width == 16), 0.0, (4, 8)))
     points = points_at([(1, 1), (1.4, 2)], (4, 16), False)
     torch.testing.assert_close(stack.density_at(points), torch.full((1, 1, 1, 2), 4.0).double())
+
+
+@CORNERS
+def test_density_of_a_stack_is_read_where_each_stage_lies(align_corners: bool) -> None:
+    """The second stage halves x on the right half of its map only."""
+    first = one_stage(torch.zeros(1, 2, 4, 16, dtype=torch.float64), align_corners, phase=0.0)
+    displacement = torch.zeros(1, 2, 2, 8, dtype=torch.float64)
+    displacement[0, 0, :, 4:] = -0.5 * torch.arange(4)
+    second = one_stage(displacement, align_corners)
+    points = 1.8 * random(1, 4, 9, 2) - 0.9
+    expected = second.density_at(first.to_downsampled(first.inverse_points(points)))
+    found = MappingStack([first, second]).density_at(points)
+    torch.testing.assert_close(found, expected)
+    assert found.max() > 1.5 * found.min()

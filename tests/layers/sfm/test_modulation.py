@@ -252,21 +252,6 @@ def test_flips(dim: int, axis: int) -> None:
     torch.testing.assert_close(found, module(features)[0], rtol=0, atol=1e-3)
 
 
-def test_images_of_a_batch_do_not_meet() -> None:
-    """Invariant 16: and calls leave nothing behind."""
-    module = trained()
-    one, two = random(3, 8, 13, 18), random(1, 8, 22, 7)
-    expected, other = module(one), module(two)
-    for index in range(3):
-        alone = module(one[index : index + 1])
-        torch.testing.assert_close(alone[0][0], expected[0][index], rtol=0, atol=1e-5)
-        torch.testing.assert_close(
-            alone[1].displacement[0], expected[1].displacement[index], rtol=0, atol=1e-6
-        )
-    again = module(two)
-    assert torch.equal(again[0], other[0])
-
-
 @pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.02), (torch.float16, 0.003)])
 def test_half_precision_features(dtype: torch.dtype, error: float) -> None:
     """Invariant 17: coordinates stay float32, so that only the features are rounded."""
@@ -275,31 +260,6 @@ def test_half_precision_features(dtype: torch.dtype, error: float) -> None:
     found = modulate(features.to(dtype), displacement)
     assert found.dtype == dtype
     assert (found.float() - modulate(features, displacement)).abs().max() <= error
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_half_precision_module(dtype: torch.dtype, autocast: bool) -> None:
-    """Invariant 17 for the module, with its parameters in half precision and under autocast."""
-    module, features = trained(), random(1, 8, 24, 40)
-    expected = module(features)[1].displacement
-    if not autocast:
-        module, features = module.to(dtype), features.to(dtype)
-    with torch.autocast("cpu", dtype=dtype, enabled=autocast):
-        modulated, mapping, logits = module(features)
-    assert modulated.dtype == features.dtype
-    assert mapping.displacement.dtype == logits.dtype == torch.float32
-    assert modulated.isfinite().all()
-    assert (mapping.displacement - expected).abs().max() < (
-        0.15 if dtype == torch.bfloat16 else 0.02
-    )
-
-
-def test_double_precision_stays() -> None:
-    module, features = trained().double(), random(1, 8, 6, 7, dtype=torch.float64)
-    modulated, mapping, logits = module(features)
-    assert {modulated.dtype, mapping.displacement.dtype, logits.dtype} == {torch.float64}
-    assert modulate(features, mapping.displacement.float()).dtype == torch.float64
 
 
 def test_extreme_attention() -> None:
@@ -354,29 +314,3 @@ def test_exports_for_all_sizes() -> None:
     for size in ((12, 17), (31, 8), (2, 3)):
         features = random(1, 8, *size)
         torch.testing.assert_close(program.module()(features), module(features))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"channels": 0}, "channels must be positive, got 0"),
-        ({"radius": 0}, "radius must be positive, got 0"),
-        ({"fwhm": -1.0}, "fwhm must be positive, got -1.0"),
-        ({"strength": 1.5}, r"strength must lie in \[0, 1\], .* got 1.5"),
-    ],
-)
-def test_constructor_errors(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        AdaptiveResampling(**{"channels": 4, **options})
-
-
-def test_call_errors() -> None:
-    features = random(1, 2, 4, 5)
-    with pytest.raises(
-        ValueError, match=r"displacement must be \(1, 2, 4, 5\) .* got \(1, 2, 5, 4\)"
-    ):
-        modulate(features, torch.zeros(1, 2, 5, 4))
-    with pytest.raises(ValueError, match=r"mode must be one of .* got 'nearest'"):
-        modulate(features, torch.zeros(1, 2, 4, 5), mode="nearest")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="stride must be positive, got 0"):
-        AdaptiveResampling(channels=2)(features, stride=0)

@@ -107,35 +107,6 @@ def test_gradients_reach_logits_guide_and_parameters_but_not_the_mapping():
     assert displacement.grad is None
 
 
-def test_bfloat16():
-    module, logits, guide, stack = example()
-    expected = module(logits, guide, stack, (64, 96))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = module(logits.bfloat16(), guide.bfloat16(), stack, (64, 96))
-    assert output.dtype == torch.bfloat16
-    assert (output - expected).square().mean().sqrt() <= 0.02 * expected.square().mean().sqrt()
-
-
-def test_single_image_in_training():
-    """The smallest batch, and a lattice of one row."""
-    module, logits, guide, stack = example((1, 24), batch=1)
-    assert module.train()(logits, guide, stack, (3, 96)).shape == (1, 5, 3, 96)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"guide_channels": 0}, "guide_channels must be positive, got 0"),
-        ({"out_stride": 0}, "out_stride must be positive, got 0"),
-        ({"dilations": (1, 0)}, "dilation must be positive, got 0"),
-        ({"kernel_size": 2}, "kernel_size must be a positive odd number"),
-    ],
-)
-def test_constructor_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        MultiScaleAdaptiveUpsampling(**{"guide_channels": 4, **options})
-
-
 def test_without_a_cascade_features_are_only_demodulated():
     """On a lattice of the image over four, then resized; the guide has nothing to learn from."""
     module, logits, guide, stack = example(dilations=())
@@ -143,10 +114,3 @@ def test_without_a_cascade_features_are_only_demodulated():
     expected = resize_bilinear(NonUniformUpsample()(logits, stack, (16, 24)), (64, 96))
     torch.testing.assert_close(module(logits, guide, stack, (64, 96)), expected)
     torch.testing.assert_close(module(logits, -guide, stack, (64, 96)), expected)
-
-
-@pytest.mark.parametrize("guide_density", [False, True])
-def test_guide_with_wrong_channels(guide_density):
-    module, logits, guide, stack = example(guide_density=guide_density)
-    with pytest.raises(ValueError, match=r"guide must be \(batch, 6, height, width\), got \(2, 5"):
-        module(logits, guide[:, :5], stack, (64, 96))

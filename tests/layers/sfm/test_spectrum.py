@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -120,23 +119,3 @@ def test_equivalent_sampling_rate(
 ) -> None:
     """Invariant 23."""
     assert equivalent_sampling_rate(kernel, stride, c_in, c_out) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("shape", "options", "message"),
-    [
-        ((4, 4), {}, r"features must be \(batch, channels, height, width\), got \(4, 4\)"),
-        ((1, 1, 4, 4), {"stride": 0}, "stride must be positive, got 0"),
-        ((1, 1, 4, 4), {"f_nyquist": 0.0}, r"f_nyquist must lie in \(0, 0.5\] .* got 0.0"),
-        ((1, 1, 4, 4), {"f_nyquist": 0.6}, r"f_nyquist must lie in \(0, 0.5\] .* got 0.6"),
-        ((1, 1, 4, 4), {"window": "box"}, "window must be one of .*'hann'.* got 'box'"),
-    ],
-)
-def test_errors(shape: tuple[int, ...], options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        aliasing_ratio(torch.ones(shape), **options)
-
-
-def test_errors_of_the_rate() -> None:
-    with pytest.raises(ValueError, match="c_in must be positive, got 0"):
-        equivalent_sampling_rate(3, 2, 0, 64)

@@ -199,17 +199,3 @@ def test_attention_learns_edges() -> None:
             logits -= 200 * gradient
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0]
-
-
-def test_errors() -> None:
-    with pytest.raises(ValueError, match=r"label must be \(batch, height, width\), got \(4, 4\)"):
-        semantic_edge_target(torch.zeros(4, 4))
-    with pytest.raises(ValueError, match="width must be a positive odd number"):
-        semantic_edge_target(torch.zeros(1, 4, 4), width=2)
-    logits, edge = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 8, 8)
-    with pytest.raises(ValueError, match=r"one shape, got \(1, 1, 4, 4\) and .*warp_edge_target"):
-        attention_edge_loss(logits, edge)
-    with pytest.raises(ValueError, match=r"kind must be one of .* got 'l2'"):
-        attention_edge_loss(logits, logits, kind="l2")
-    with pytest.raises(ValueError, match="floor must not be negative, got -1"):
-        attention_edge_loss(logits, logits, floor=-1)

@@ -113,34 +113,6 @@ def test_gradients():
     )
 
 
-def test_all_parameters_learn():
-    """From the start on, but for what lies before kernels that are still the same everywhere."""
-    module, lateral, coarse, mapping = example(groups=2, offsets=True)
-    module(lateral, coarse, mapping).square().sum().backward()
-    for name, parameter in module.named_parameters():
-        assert parameter.grad.abs().max() > 0, name
-
-
-def test_images_of_a_batch_are_independent():
-    """Invariant 16."""
-    module, lateral, coarse, mapping = example(offsets=True)
-    together = module(lateral, coarse, mapping)
-    for index in range(2):
-        part = slice(index, index + 1)
-        stage = Mapping(mapping.displacement[part], False, 2, 0.5, mapping.out_size)
-        alone = module(lateral[part], coarse[part], stage)
-        torch.testing.assert_close(together[part], alone, atol=1e-6, rtol=1e-5)
-
-
-def test_bfloat16():
-    module, lateral, coarse, mapping = example(offsets=True)
-    expected = module(lateral, coarse, mapping)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = module(lateral.bfloat16(), coarse.bfloat16(), mapping)
-    assert output.dtype == torch.bfloat16
-    assert (output - expected).square().mean().sqrt() <= 0.02 * expected.square().mean().sqrt()
-
-
 def test_nodes_are_moved_from_their_pixel():
     """Points at the nodes themselves, without displacement: values are read as they are."""
     module, lateral, coarse, mapping = example(kernel=1, offsets=True, kind="noise")
@@ -148,26 +120,3 @@ def test_nodes_are_moved_from_their_pixel():
     output = module(lateral, coarse, still) - lateral
     torch.testing.assert_close(output[..., ::2, ::2], coarse, atol=1e-4, rtol=0)
     assert to_normalized(torch.zeros(2), (8, 10)).tolist() == pytest.approx([-0.9, -0.875])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"channels": 0}, "channels must be positive, got 0"),
-        ({"kernel": 4}, "kernel must be a positive odd number"),
-        ({"groups": 3}, "groups must divide channels, got 3 groups for 4 channels"),
-    ],
-)
-def test_constructor_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        ThreePointReassembly(**{"channels": 4, **options})
-
-
-def test_forward_errors():
-    module, lateral, coarse, mapping = example()
-    with pytest.raises(ValueError, match=r"lateral must be \(batch, 4, height, width\)"):
-        module(lateral[:, :3], coarse, mapping)
-    with pytest.raises(ValueError, match=r"coarse must be \(batch, 4, height, width\)"):
-        module(lateral, coarse[0], mapping)
-    with pytest.raises(ValueError, match="same batch size, got 2 and 1"):
-        module(lateral, coarse[:1], mapping)

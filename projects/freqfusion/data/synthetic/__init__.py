@@ -1,10 +1,11 @@
-"""Synthetic scenes: pictures with exact ground truth, painted from a seed.
+"""Synthetic scenes: images with exact ground truth, painted from a seed.
 
 Layered landscapes of textured stuff and overlapping things, many of them thin, to measure
 boundaries and fine detail on. Use them in memory (``make_scene``, ``scene_batch``) or write a data
 set in COCO or Cityscapes layout. Needs numpy, Pillow and tqdm only.
 """
 
+from freqfusion.data.synthetic.canvas import Difficulty
 from freqfusion.data.synthetic.categories import (
     CATEGORIES,
     CLASS_NAMES,
@@ -18,7 +19,6 @@ from freqfusion.data.synthetic.categories import (
 from freqfusion.data.synthetic.cityscapes import write_cityscapes
 from freqfusion.data.synthetic.coco import MASK_FORMATS, write_coco
 from freqfusion.data.synthetic.scenes import DETAILS, Scene, Segment, make_scene, scene_batch
-from freqfusion.data.synthetic.settings import Difficulty
 from freqfusion.data.synthetic.writing import SPLITS, TUNE_START, VAL_START
 
 __all__ = [

@@ -1,20 +1,116 @@
-"""The scene while it is being painted: picture, owner of each pixel, segments so far."""
+"""The scene while it is being painted: image, owner of each pixel, segments so far."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import numbers
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
 from freqfusion.data.synthetic.categories import Category, category_named
-from freqfusion.data.synthetic.noise import ByteArray, FloatArray
-from freqfusion.data.synthetic.settings import Difficulty
-from freqfusion.data.synthetic.shapes import Patch, Stroke, rasterize
+from freqfusion.data.synthetic.shapes import ByteArray, FloatArray, Patch, Stroke, rasterize
 from freqfusion.data.synthetic.textures import Texture, at_frequency
+
+SMALLEST_SIDE = 8
+
+
+def check_index(name: str, value: SupportsIndex, least: int = 0) -> int:
+    """Return ``value`` as an int; ValueError unless it is a whole number from ``least`` on."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number from {least} on, not {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be {least} or more, not {number}")
+    return number
+
+
+def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return ``size`` as (height, width); ValueError unless both are whole numbers from 8 on."""
+    try:
+        height, width = (operator.index(side) for side in size)
+    except (TypeError, ValueError):
+        raise ValueError(f"size must be (height, width) in whole pixels, not {size!r}") from None
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(
+            f"size is {height}x{width}, but a scene needs at least {SMALLEST_SIDE} pixels on each"
+            " side; choose a larger one"
+        )
+    return height, width
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return ``value``; ValueError with the choices unless it is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+    return value
+
+
+MOST = 16
+"""The largest factor: beyond it a scene of usual size is all one thing or all noise."""
+
+_POSITIVE = ("object_size", "texture_frequency")
+_FROM_ZERO = ("contrast", "noise", "occlusion")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difficulty:
+    """Dials of a scene; without arguments, the scene as it always was, bit by bit.
+
+    Scenes of one (seed, index) share their layout whatever the dials: the horizon, the things,
+    where they stand, their colors, the light. ValueError for values that are not possible.
+
+    line_thickness: pixels of every thin line (pickets and rails of fences, wires, poles, masts,
+        lattices, wheels, bare branches), 1 to 16; None draws it at random by kind and distance.
+    object_size: factor on the things that stand on the ground or fly, above 0.
+    texture_frequency: factor on the patterns' spatial frequency, above 0; 2 makes bricks half as
+        large. The shading of balls, stars and wheels is their shape and stays.
+    contrast: factor on the difference of things, fences, walls, roads and water to what is behind
+        them, pixel by pixel, 0 or more; at 0 they cannot be seen. Sky and grass stay.
+    noise: factor on the camera's grain, 0 or more.
+    occlusion: factor on the number of things, 0 or more; more of them hide each other.
+    """
+
+    line_thickness: int | None = None
+    object_size: float = 1.0
+    texture_frequency: float = 1.0
+    contrast: float = 1.0
+    noise: float = 1.0
+    occlusion: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.line_thickness is not None:
+            thickness = check_index("line_thickness", self.line_thickness, least=1)
+            if thickness > MOST:
+                raise ValueError(f"line_thickness must be 1 to {MOST} pixels, not {thickness}")
+            object.__setattr__(self, "line_thickness", thickness)
+        for name in (*_POSITIVE, *_FROM_ZERO):
+            object.__setattr__(self, name, _factor(name, getattr(self, name)))
+
+
+def check_difficulty(difficulty: Difficulty) -> Difficulty:
+    """Return ``difficulty``; ValueError unless it is a ``Difficulty``."""
+    if not isinstance(difficulty, Difficulty):
+        raise ValueError(
+            f"difficulty must be a Difficulty, for instance Difficulty(noise=2), not {difficulty!r}"
+        )
+    return difficulty
+
+
+def _factor(name: str, value: object) -> float:
+    positive = name in _POSITIVE
+    allowed = f"a number {'above 0' if positive else 'of 0 or more'} and at most {MOST}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name} must be {allowed}, not {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or not 0 <= number <= MOST or (positive and number == 0):
+        raise ValueError(f"{name} must be {allowed}, not {number:g}")
+    return number
 
 
 class Tape:
@@ -33,7 +129,7 @@ class Tape:
         self._next: int | None = None
 
     def mark(self) -> None:
-        """Say that a shape is done."""
+        """Record or impose the state after a shape."""
         if self._next is None:
             self._states.append(self._bits.state)
             return
@@ -68,11 +164,11 @@ class View:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """Return (height, width)."""
         return self.height, self.width
 
     def pen(self, rng: np.random.Generator, thickest: int = 3) -> int:
-        """A line width of 1 to ``thickest`` pixels, mostly thin, larger in large scenes.
+        """Return a line width of 1 to ``thickest`` pixels, mostly thin, larger in large scenes.
 
         With a ``line_thickness``, that; the generator is asked all the same.
         """
@@ -80,7 +176,7 @@ class View:
         return self.line_thickness or max(1, round(width * math.sqrt(self.unit)))
 
     def nearness(self, y: float) -> float:
-        """Size factor of a thing at row ``y``: 0.35 at the horizon, 1 at the lower edge."""
+        """Return size factor of a thing at row ``y``: 0.35 at the horizon, 1 at the lower edge."""
         depth = (y - self.horizon) / max(self.height - self.horizon, 1)
         return 0.35 + 0.65 * min(max(depth, 0.0), 1.0)
 
@@ -113,7 +209,7 @@ class Canvas:
 
     @property
     def thing_unit(self) -> float:
-        """``view.unit`` for the things: times the dial ``object_size``."""
+        """Return ``view.unit`` for the things: times the dial ``object_size``."""
         return self.view.unit * self.difficulty.object_size
 
     @contextmanager
@@ -126,9 +222,9 @@ class Canvas:
             self._tape = tape
 
     @contextmanager
-    def hiding(self) -> Iterator[None]:
-        """Leave out what is painted meanwhile, as if it were out of sight."""
-        self._hiding = True
+    def hiding(self, hidden: bool) -> Iterator[None]:
+        """Leave out what is painted meanwhile, as if it were out of sight, where ``hidden``."""
+        self._hiding = hidden
         try:
             yield
         finally:
@@ -166,7 +262,7 @@ class Canvas:
     def tint(
         self, strokes: Sequence[Stroke], color: FloatArray | np.float32, name: str | None = None
     ) -> None:
-        """Multiply the picture under a shape by a color (1 leaves it); labels stay.
+        """Multiply the image under a shape by a color (1 leaves it); labels stay.
 
         With a ``name``, only where that stuff is seen.
         """
@@ -183,7 +279,7 @@ class Canvas:
         np.multiply(view, color, out=view, where=mask)
 
     def pixels(self) -> ByteArray:
-        """The picture as bytes, height x width x 3."""
+        """Return the image as bytes, height x width x 3."""
         flat = np.clip(self.image, 0, 255).astype(np.uint8)
         return np.ascontiguousarray(flat.transpose(1, 2, 0))
 
@@ -210,10 +306,10 @@ class Canvas:
         behind, contrast = self.image[:, *where], self.difficulty.contrast
         if self.difficulty.texture_frequency != 1 and not anchored:
             texture = at_frequency(texture, self.difficulty.texture_frequency)
-        picture = texture(patch.window)
+        drawn = texture(patch.window)
         if contrast != 1 and not backdrop:
-            picture = np.clip(behind + np.float32(contrast) * (picture - behind), 0, 255)
-        np.copyto(behind, picture, where=patch.mask)
+            drawn = np.clip(behind + np.float32(contrast) * (drawn - behind), 0, 255)
+        np.copyto(behind, drawn, where=patch.mask)
         self.owner[where][patch.mask] = segment
 
     def _mark(self) -> None:
@@ -234,47 +330,34 @@ class Placed:
     scale: float
 
 
-class Throng:
-    """Paints ``count`` things that are added from far to near, and by the dial others among them.
+def paint_in_depth_order(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    things: Iterable[Placed],
+    count: int,
+    stray: Callable[[np.random.Generator], Placed],
+) -> None:
+    """Paint ``count`` things, given from far to near, and as many more as the dial asks for.
 
-    ``stray`` places one of those others with the canvas's spare generator; with a dial below 1,
-    things chosen at random are left out instead.
+    ``stray`` places one of the additional things with the canvas's spare generator; with
+    ``occlusion`` below 1, things chosen at random are left out instead.
     """
+    spare, wanted = canvas.spare, round(count * canvas.difficulty.occlusion)
+    strays: list[Placed] = []
+    left_out: list[int] = []
+    if spare is not None and wanted > count:
+        strays = sorted((stray(spare) for _ in range(wanted - count)), key=lambda s: s.foot[1])
+    elif spare is not None:
+        left_out = spare.choice(count, size=count - wanted, replace=False).tolist()
 
-    def __init__(
-        self, canvas: Canvas, count: int, stray: Callable[[np.random.Generator], Placed]
-    ) -> None:
-        self._canvas = canvas
-        self._strays: list[Placed] = []
-        self._left_out: frozenset[int] = frozenset()
-        self._added = 0
-        spare, wanted = canvas.spare, round(count * canvas.difficulty.occlusion)
-        if spare is None:
-            return
-        if wanted > count:
-            strays = [stray(spare) for _ in range(wanted - count)]
-            self._strays = sorted(strays, key=lambda placed: placed.foot[1])
-        else:
-            left_out = spare.choice(count, size=count - wanted, replace=False)
-            self._left_out = frozenset(left_out.tolist())
+    def paint_strays(nearest: float) -> None:
+        while spare is not None and strays and strays[0].foot[1] < nearest:
+            placed = strays.pop(0)
+            with canvas.untaped():
+                placed.paint(canvas, spare, placed.foot, placed.scale)
 
-    def add(self, rng: np.random.Generator, placed: Placed) -> None:
-        """Paint the strays that are farther away, then this thing."""
-        self._paint_strays(placed.foot[1])
-        if self._added in self._left_out:
-            with self._canvas.hiding():
-                placed.paint(self._canvas, rng, placed.foot, placed.scale)
-        else:
-            placed.paint(self._canvas, rng, placed.foot, placed.scale)
-        self._added += 1
-
-    def finish(self) -> None:
-        """Paint the strays that are nearer than all others."""
-        self._paint_strays(math.inf)
-
-    def _paint_strays(self, nearest: float) -> None:
-        spare = self._canvas.spare
-        while spare is not None and self._strays and self._strays[0].foot[1] < nearest:
-            placed = self._strays.pop(0)
-            with self._canvas.untaped():
-                placed.paint(self._canvas, spare, placed.foot, placed.scale)
+    for number, placed in enumerate(things):
+        paint_strays(placed.foot[1])
+        with canvas.hiding(number in left_out):
+            placed.paint(canvas, rng, placed.foot, placed.scale)
+    paint_strays(math.inf)

@@ -27,16 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from freqfusion.data.synthetic.canvas import Difficulty
 from freqfusion.data.synthetic.categories import CATEGORIES, cityscapes_label
 from freqfusion.data.synthetic.masks import areas_and_boxes, crop_masks, mask_polygons
-from freqfusion.data.synthetic.noise import IdArray
-from freqfusion.data.synthetic.parallel import check_workers
 from freqfusion.data.synthetic.scenes import Scene
-from freqfusion.data.synthetic.settings import Difficulty
+from freqfusion.data.synthetic.shapes import IdArray
 from freqfusion.data.synthetic.writing import (
     SceneJob,
     check_scenes,
-    prepare_root,
     write_json,
     write_scenes,
 )
@@ -76,20 +74,15 @@ def write_cityscapes(
     Arguments and errors are those of ``write_coco``.
     """
     scenes = check_scenes((num_train, num_val, num_tune), size, seed, detail, difficulty)
-    processes = check_workers(workers)
-    path = prepare_root(
-        root,
-        [name.format(split=s, city=CITIES[s]) for s in scenes.splits for name in _FOLDERS],
-        scenes.note("cityscapes"),
-        owned=["leftImg8bit", "gtFine"],
-        overwrite=overwrite,
-    )
-    records = write_scenes(
+    path, records = write_scenes(
         _write_scene,
-        path,
+        "cityscapes",
+        root,
         scenes,
-        workers=processes,
-        title="Cityscapes scenes",
+        folders=[f.format(split=s, city=CITIES[s]) for s in scenes.splits for f in _FOLDERS],
+        owned=["leftImg8bit", "gtFine"],
+        workers=workers,
+        overwrite=overwrite,
         progress=progress,
     )
     for split, entries in records.items():
@@ -190,9 +183,9 @@ def panoptic_index(entries: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> 
 
 def _write_scene(job: SceneJob) -> tuple[dict[str, Any], dict[str, Any]]:
     """Paint one scene, write its files and return its entries of the panoptic JSON."""
-    split, scene = job.number.split, job.paint()
+    split, scene = job.split, job.paint()
     city = CITIES[split]
-    name = f"{city}_{job.number.position:06d}_000019"
+    name = f"{city}_{job.position:06d}_000019"
     image = job.root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"
     Image.fromarray(scene.image).save(image, compress_level=1)
     values = np.array([0, *instance_values(scene)])

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from freqfusion.data.synthetic.canvas import Difficulty, check_choice
 from freqfusion.data.synthetic.categories import CATEGORIES, LABEL_OF_ID, SEPARATED_LABEL_OF_ID
 from freqfusion.data.synthetic.masks import (
     Box,
@@ -39,15 +40,12 @@ from freqfusion.data.synthetic.masks import (
     run_lengths,
     whole_mask,
 )
-from freqfusion.data.synthetic.noise import BoolArray
-from freqfusion.data.synthetic.parallel import check_workers
 from freqfusion.data.synthetic.scenes import Scene, Segment
-from freqfusion.data.synthetic.settings import Difficulty, check_choice
+from freqfusion.data.synthetic.shapes import BoolArray
 from freqfusion.data.synthetic.writing import (
     SPLITS,
     SceneJob,
     check_scenes,
-    prepare_root,
     write_json,
     write_scenes,
 )
@@ -89,19 +87,17 @@ def write_coco(
     for a ``root`` that is not empty and that ``overwrite`` does not allow to replace.
     """
     scenes = check_scenes((num_train, num_val, num_tune), size, seed, detail, difficulty)
-    processes = check_workers(workers)
     if check_choice("mask_format", mask_format, MASK_FORMATS) == "rle":
         _coco_masks()
-    note = scenes.note("coco") | {"mask_format": mask_format}
-    folders = [name.format(split) for split in scenes.splits for name in _FOLDERS]
-    owned = ["annotations", *(name.format(split) for split in SPLITS for name in _FOLDERS)]
-    path = prepare_root(root, [*folders, "annotations"], note, owned=owned, overwrite=overwrite)
-    records = write_scenes(
+    path, records = write_scenes(
         _write_scene,
-        path,
+        "coco",
+        root,
         scenes,
-        workers=processes,
-        title="COCO scenes",
+        folders=["annotations", *(f.format(split) for split in scenes.splits for f in _FOLDERS)],
+        owned=["annotations", *(f.format(split) for split in SPLITS for f in _FOLDERS)],
+        workers=workers,
+        overwrite=overwrite,
         progress=progress,
         mask_format=mask_format,
     )
@@ -112,7 +108,7 @@ def write_coco(
 
 def _write_scene(job: SceneJob) -> SceneRecord:
     """Paint one scene, write its four images and return its part of the JSON files."""
-    split, image_id = job.number.split, job.number.position + 1
+    split, image_id = job.split, job.position + 1
     scene = job.paint()
     name = f"{image_id:012d}"
     Image.fromarray(scene.image).save(job.root / split / f"{name}.jpg", quality=95)
@@ -139,9 +135,9 @@ def _write_scene(job: SceneJob) -> SceneRecord:
 
 
 def _instances(
-    scene: Scene, areas: list[int], boxes: list[Box], image_id: int, mask_format: str
+    scene: Scene, areas: list[int], boxes: list[Box], image_id: int, mask_format: str | None
 ) -> list[dict[str, Any]]:
-    """Instance annotations without their ids, which depend on the scenes before.
+    """Return instance annotations without their ids, which depend on the scenes before.
 
     Boxes and polygons are floats as in COCO: Detectron2 scales arrays of them in place, which
     would truncate integers.
@@ -162,7 +158,7 @@ def _instances(
 
 
 def _segmentation(
-    segment: Segment, crop: BoolArray, box: Box, size: tuple[int, int], mask_format: str
+    segment: Segment, crop: BoolArray, box: Box, size: tuple[int, int], mask_format: str | None
 ) -> Any:
     if segment.iscrowd:
         return {"size": list(size), "counts": run_lengths(whole_mask(crop, box, size))}

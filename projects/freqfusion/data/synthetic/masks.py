@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from freqfusion.data.synthetic.categories import CATEGORIES
-from freqfusion.data.synthetic.noise import BoolArray, IdArray, IntArray
 from freqfusion.data.synthetic.scenes import Scene, Segment
+from freqfusion.data.synthetic.shapes import BoolArray, IdArray, IntArray
 
 Point = tuple[int, int]
 
@@ -127,7 +127,7 @@ def _place_slits(
 def _walk(
     loop: list[int], corners: _Corners, inner: dict[int, list[tuple[int, list[Point]]]]
 ) -> list[Point]:
-    """Points of a loop, and of the holes whose slits meet it, without repeated points."""
+    """Return points of a loop, and of the holes whose slits meet it, without repeated points."""
     if not inner:
         return [(corners.x[corner], corners.y[corner]) for corner in loop]
     path: list[Point] = []
@@ -167,12 +167,12 @@ class Box:
     height: int
 
     def xywh(self) -> list[int]:
-        """COCO's order: x, y, width, height."""
+        """Return COCO's order: x, y, width, height."""
         return [self.left, self.top, self.width, self.height]
 
 
 def areas_and_boxes(ids: IdArray, count: int) -> tuple[list[int], list[Box]]:
-    """Pixel counts and tight boxes of ids 1..``count``, each of which occurs in the map."""
+    """Return pixel counts and tight boxes of ids 1..``count``, each of which occurs in the map."""
     height, width = ids.shape
     rows = _extent(ids * height + np.arange(height, dtype=np.int32)[:, None], count, height)
     columns = _extent(ids * width + np.arange(width, dtype=np.int32), count, width)
@@ -185,21 +185,21 @@ def areas_and_boxes(ids: IdArray, count: int) -> tuple[list[int], list[Box]]:
 
 
 def crop_masks(scene: Scene, boxes: list[Box]) -> Iterator[tuple[Segment, Box, BoolArray]]:
-    """Each segment with its box and its mask within the box."""
+    """Yield each segment with its box and its mask within the box."""
     for segment, box in zip(scene.segments, boxes, strict=True):
         crop = scene.panoptic[box.top : box.top + box.height, box.left : box.left + box.width]
         yield segment, box, crop == segment.id
 
 
 def whole_mask(crop: BoolArray, box: Box, size: tuple[int, int]) -> BoolArray:
-    """A mask of the whole image from the one within its box."""
+    """Return a mask of the whole image from the one within its box."""
     mask = np.zeros(size, dtype=np.bool_)
     mask[box.top : box.top + box.height, box.left : box.left + box.width] = crop
     return mask
 
 
 def colored_ids(scene: Scene) -> list[int]:
-    """An id for each segment: its category's color as R + 256 G + 65536 B, plus 0, 1, ..."""
+    """Return an id for each segment: its category's color as R + 256 G + 65536 B, plus 0, 1, ..."""
     used: dict[int, int] = {}
     ids = []
     for segment in scene.segments:

@@ -7,9 +7,16 @@ from itertools import pairwise
 
 import numpy as np
 
-from freqfusion.data.synthetic.canvas import Canvas, Foot, Placed, ThingPainter, Throng, View
-from freqfusion.data.synthetic.noise import PointArray, profile_noise
+from freqfusion.data.synthetic.canvas import (
+    Canvas,
+    Foot,
+    Placed,
+    ThingPainter,
+    View,
+    paint_in_depth_order,
+)
 from freqfusion.data.synthetic.shapes import (
+    PointArray,
     Stroke,
     bare_tree,
     blob,
@@ -21,6 +28,7 @@ from freqfusion.data.synthetic.shapes import (
     lamp_post,
     mast,
     points,
+    profile_noise,
     pylon,
     rectangle,
     star,
@@ -65,7 +73,7 @@ def paint_surroundings(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def paint_fence(canvas: Canvas, rng: np.random.Generator, scale: float = 1.0) -> None:
-    """A picket fence across a part of the ground, level or rising."""
+    """Paint a picket fence across a part of the ground, level or rising."""
     view = canvas.view
     base = float(rng.uniform(view.horizon + 0.1 * (view.height - view.horizon), view.height))
     near = view.nearness(base)
@@ -120,7 +128,7 @@ def _paint_wall(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _paint_water(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A far shore under the horizon, or a pond in the ground."""
+    """Paint a far shore under the horizon, or a pond in the ground."""
     view = canvas.view
     depth = view.height - view.horizon
     if rng.random() < 0.5:
@@ -139,7 +147,7 @@ def _paint_water(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _paint_road(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A road that recedes to the horizon or crosses the ground; lane marks are road too."""
+    """Paint a road that recedes to the horizon or crosses the ground; lane marks are road too."""
     view = canvas.view
     paint = np.float32(1.9 if rng.random() < 0.8 else 0.5)
     if rng.random() < 0.55:
@@ -157,7 +165,7 @@ def _receding_road(view: View, rng: np.random.Generator) -> tuple[PointArray, li
     half = float(rng.uniform(0.2, 0.45)) * view.width
 
     def at(side: float, along: float) -> tuple[float, float]:
-        """Point at ``side`` (-1..1 across) and ``along`` (0 far .. 1 near)."""
+        """Return the point at ``side`` (-1..1 across) and ``along`` (0 far .. 1 near)."""
         near = middle + np.array([side * half, 0])
         x, y = vanishing + (near - vanishing) * (0.03 + 0.97 * along)
         return float(x), float(y)
@@ -198,7 +206,7 @@ def _crossing_road(view: View, rng: np.random.Generator) -> tuple[PointArray, li
 
 
 def paint_power_line(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Wires from edge to edge, each an instance, often hung from two or three poles."""
+    """Paint wires from edge to edge, each an instance, often hung from two or three poles."""
     view = canvas.view
     if rng.random() < 0.5:
         _paint_pole_row(canvas, rng)
@@ -211,7 +219,7 @@ def paint_power_line(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def paint_wheel(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
-    """A spoked wheel; what is behind shows between the spokes. Sometimes a pair."""
+    """Paint a spoked wheel; what is behind shows between the spokes. Sometimes a pair."""
     radius = max(4.0, float(rng.uniform(16, 40)) * scale)
     spokes, pen = int(rng.integers(5, 13)), canvas.view.pen(rng, 2)
     for number in range(2 if rng.random() < 0.3 else 1):
@@ -222,7 +230,7 @@ def paint_wheel(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: flo
 
 
 def paint_pole(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
-    """A plain mast, a lamp post or a lattice pylon."""
+    """Paint a plain mast, a lamp post or a lattice pylon."""
     pen = canvas.view.pen(rng)
     height = max(8.0, float(rng.uniform(70, 190)) * scale)
     kind = rng.random()
@@ -238,7 +246,7 @@ def paint_pole(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: floa
 def paint_bare_tree(
     canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float, height: float | None = None
 ) -> None:
-    """A leafless tree; its ``height`` in pixels is drawn when it is not given."""
+    """Paint a leafless tree; its ``height`` in pixels is drawn when it is not given."""
     if height is None:
         height = max(7.0, float(rng.uniform(44, 125)) * scale)
     strokes = bare_tree(rng, foot, 0.9 * height, max(1, round(2.4 * scale)))
@@ -246,7 +254,7 @@ def paint_bare_tree(
 
 
 def _paint_pole_row(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Two or three utility poles with wires from pole to pole and out of the picture."""
+    """Paint two or three utility poles with wires from pole to pole and out of the image."""
     view = canvas.view
     count = int(rng.integers(2, 4))
     foot_y = view.horizon + float(rng.uniform(0.02, 0.5)) * (view.height - view.horizon)
@@ -288,10 +296,8 @@ def paint_things(canvas: Canvas, rng: np.random.Generator) -> None:
         row = float(spare.uniform() ** 0.8)
         return place(spare, row, int(spare.choice(len(_PAINTERS), p=_WEIGHTS)))
 
-    throng = Throng(canvas, count, stray)
-    for row, kind in zip(rows, kinds, strict=True):
-        throng.add(rng, place(rng, float(row), int(kind)))
-    throng.finish()
+    things = (place(rng, float(r), int(k)) for r, k in zip(rows, kinds, strict=True))
+    paint_in_depth_order(canvas, rng, things, count, stray)
     for _ in range(int(rng.integers(0, 4))):
         foot = (float(rng.uniform(0, view.width)), float(rng.uniform(0.1, 1)) * view.height)
         paint = paint_disc if rng.random() < 0.5 else paint_star
@@ -299,7 +305,7 @@ def paint_things(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def paint_crowd(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A heap of small discs annotated as one crowd segment, as COCO does for groups."""
+    """Paint a heap of small discs annotated as one crowd segment, as COCO does for groups."""
     view = canvas.view
     middle = (
         float(rng.uniform(0.1, 0.9)) * view.width,
@@ -318,7 +324,7 @@ def paint_crowd(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def paint_smudge(canvas: Canvas, rng: np.random.Generator) -> None:
-    """A small blob without a label (void)."""
+    """Paint a small blob without a label (void)."""
     view = canvas.view
     center = (float(rng.uniform(0, view.width)), float(rng.uniform(0, view.height)))
     radius = max(1.5, float(rng.uniform(4, 11)) * view.unit)
@@ -332,7 +338,7 @@ def paint_disc(
     scale: float,
     radii: Sequence[float] = (6, 13, 22, 34),
 ) -> None:
-    """A ball that touches the ground at ``foot``; small ones are common."""
+    """Paint a ball that touches the ground at ``foot``; small ones are common."""
     radius = max(2.0, float(rng.choice(radii)) * float(rng.uniform(0.8, 1.25)) * scale)
     center = (foot[0], foot[1] - radius)
     _shadow(canvas, foot, radius)
@@ -341,7 +347,7 @@ def paint_disc(
 
 
 def paint_star(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
-    """A star of four to seven rays, with slender or stout tips."""
+    """Paint a star of four to seven rays, with slender or stout tips."""
     radius = max(3.0, float(rng.uniform(14, 44)) * scale)
     center = (foot[0], foot[1] - radius)
     rays, turn = int(rng.integers(4, 8)), float(rng.uniform(0, 2 * np.pi))
@@ -350,7 +356,7 @@ def paint_star(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: floa
 
 
 def paint_box(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
-    """A crate with a lid and a side in perspective, or a board that has fallen over."""
+    """Paint a crate with a lid and a side in perspective, or a board that has fallen over."""
     unit = canvas.view.unit
     half = max(2.5, float(rng.uniform(11, 34)) * scale)
     tall = half * float(rng.uniform(0.9, 2.0))
@@ -374,7 +380,7 @@ def paint_box(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float
 
 
 def paint_tree(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
-    """A leafy tree with gaps in its crown, a bush, a fir or a bare tree."""
+    """Paint a leafy tree with gaps in its crown, a bush, a fir or a bare tree."""
     unit = canvas.view.unit
     height = max(7.0, float(rng.uniform(44, 125)) * scale)
     kind = rng.random()

@@ -1,4 +1,4 @@
-"""Synthetic scenes: a picture and its panoptic ground truth, as a function of (seed, index).
+"""Synthetic scenes: an image and its panoptic ground truth, as a function of (seed, index).
 
 Landscapes of textured stuff with overlapping things, many of them one to three pixels thin.
 Colors vary between instances and overlap between classes, light and noise vary between scenes:
@@ -14,9 +14,20 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFilter
 
-from freqfusion.data.synthetic.canvas import Canvas, Placed, Tape, ThingPainter, Throng, View
+from freqfusion.data.synthetic.canvas import (
+    Canvas,
+    Difficulty,
+    Placed,
+    Tape,
+    ThingPainter,
+    View,
+    check_choice,
+    check_difficulty,
+    check_index,
+    check_size,
+    paint_in_depth_order,
+)
 from freqfusion.data.synthetic.categories import LABEL_OF_ID, VOID_LABEL
-from freqfusion.data.synthetic.noise import ByteArray, IdArray, smooth_noise
 from freqfusion.data.synthetic.painting import (
     paint_bare_tree,
     paint_box,
@@ -32,13 +43,7 @@ from freqfusion.data.synthetic.painting import (
     paint_tree,
     paint_wheel,
 )
-from freqfusion.data.synthetic.settings import (
-    Difficulty,
-    check_choice,
-    check_difficulty,
-    check_index,
-    check_size,
-)
+from freqfusion.data.synthetic.shapes import ByteArray, IdArray, smooth_noise
 
 Composer = Callable[[Canvas, np.random.Generator], None]
 
@@ -59,7 +64,7 @@ _THIN_FENCE = 1.5
 
 
 def compose_full(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Everything: crowded ground, fences, wires, crowds, unlabeled smudges."""
+    """Paint everything: crowded ground, fences, wires, crowds, unlabeled smudges."""
     paint_surroundings(canvas, rng)
     fence_first, line_first = rng.random(2) < 0.5
     has_fence, has_line, has_crowd, has_smudge = rng.random(4) < (0.55, 0.65, 0.06, 0.4)
@@ -79,7 +84,7 @@ def compose_full(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def compose_simple(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Two to four large things beside each other, for models that learn in minutes."""
+    """Paint two to four large things beside each other, for models that learn in minutes."""
     paint_surroundings(canvas, rng)
     view = canvas.view
     count = int(rng.integers(2, 5))
@@ -94,14 +99,13 @@ def compose_simple(canvas: Canvas, rng: np.random.Generator) -> None:
     def stray(spare: np.random.Generator) -> Placed:
         return place(spare, float(spare.uniform(0, view.width)), float(spare.uniform(0.5, 0.95)))
 
-    throng = Throng(canvas, count, stray)
-    for x, row in zip(rng.permutation(places), rows, strict=True):
-        throng.add(rng, place(rng, float(x), float(row)))
-    throng.finish()
+    spots = zip(rng.permutation(places), rows, strict=True)
+    things = (place(rng, float(x), float(row)) for x, row in spots)
+    paint_in_depth_order(canvas, rng, things, count, stray)
 
 
 def compose_thin(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Five to eight thin things beside two or three larger ones, fences, mostly wires.
+    """Paint five to eight thin things beside two or three larger ones, fences, mostly wires.
 
     Near and large as in simple scenes, so that small models learn them in minutes.
     """
@@ -131,10 +135,9 @@ def compose_thin(canvas: Canvas, rng: np.random.Generator) -> None:
         kind = int(spare.choice(kinds))
         return place(float(spare.uniform(0, view.width)), float(spare.uniform(0.25, 0.95)), kind)
 
-    throng = Throng(canvas, count, stray)
-    for x, row, kind in zip(rng.permutation(places), rows, kinds, strict=True):
-        throng.add(rng, place(float(x), float(row), int(kind)))
-    throng.finish()
+    spots = zip(rng.permutation(places), rows, kinds, strict=True)
+    things = (place(float(x), float(row), int(kind)) for x, row, kind in spots)
+    paint_in_depth_order(canvas, rng, things, count, stray)
     if second_fence:
         paint_fence(canvas, rng, _THIN_FENCE)
     if has_line and not line_first:
@@ -166,7 +169,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture and what is in it.
+    """An image and what is in it.
 
     image: uint8, height x width x 3, RGB. panoptic: int32, height x width, segment ids
     1..len(segments), 0 for void. segments: one for each id, in the order of the ids; each owns at
@@ -228,7 +231,7 @@ def scene_batch(
     detail: str = "full",
     difficulty: Difficulty = _AS_ALWAYS,
 ) -> tuple[ByteArray, ByteArray]:
-    """Scenes from ``start`` on: images (count x H x W x 3) and labels (count x H x W).
+    """Return scenes from ``start`` on: images (count x H x W x 3) and labels (count x H x W).
 
     Both are uint8; the labels are those of ``Scene.semantic``. The rest is as in ``make_scene``.
     """
@@ -273,10 +276,10 @@ def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:
 
 
 def _photograph(canvas: Canvas, rng: np.random.Generator, noise: float) -> ByteArray:
-    """Uneven light and a color cast, slight blur, then grain, ``noise`` times as much."""
-    height, width = canvas.view.size
+    """Add uneven light and a color cast, slight blur, then grain, ``noise`` times as much."""
+    height, width = size = canvas.view.size
     soft = 0.5 * max(height, width)
-    light = 1 + 0.2 * smooth_noise(rng, height, width, (soft, soft))
+    light = 1 + 0.2 * smooth_noise(rng, size, (soft, soft))
     cast = rng.uniform(0.92, 1.08, size=(3, 1, 1)) * rng.uniform(0.8, 1.1)
     canvas.image *= light * cast.astype(np.float32)
     side = float(rng.uniform(0.04, 0.24))

@@ -7,15 +7,90 @@ lie outside of it.
 
 from __future__ import annotations
 
+import colorsys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from freqfusion.data.synthetic.noise import BoolArray, FloatArray, PointArray, profile_noise
+BoolArray = NDArray[np.bool_]
+"""A mask, height x width."""
+
+ByteArray = NDArray[np.uint8]
+"""An RGB image (height x width x 3) or a label map (height x width)."""
+
+FloatArray = NDArray[np.float32]
+"""An image being painted (3 x height x width, 0..255), a color (3 x 1 x 1), or a noise field."""
+
+IdArray = NDArray[np.int32]
+"""A map of segment ids, height x width, 0 for void."""
+
+IntArray = NDArray[np.int64]
+"""Counts, indices and polygon corners."""
+
+PointArray = NDArray[np.float64]
+"""Corners of an outline, n x 2, (x, y) in pixels."""
+
+
+Range = tuple[float, float]
+
+
+def smooth_noise(
+    rng: np.random.Generator, size: tuple[int, int], cell: tuple[float, float]
+) -> FloatArray:
+    """Return noise in about [-1, 1] whose features are ``cell`` = (height, width) pixels large.
+
+    A cell of one pixel gives white noise; unequal sides give streaks (grass, ripples, wood).
+    """
+    height, width = size
+    rows = max(2, math.ceil(height / max(cell[0], 1.0)) + 1)
+    columns = max(2, math.ceil(width / max(cell[1], 1.0)) + 1)
+    grid = rng.random((rows, columns), dtype=np.float32) * 2 - 1
+    if rows > height and columns > width:
+        return grid[:height, :width]
+    resized = Image.fromarray(grid).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized, dtype=np.float32)
+
+
+def cloud_noise(rng: np.random.Generator, size: tuple[int, int], cell: float) -> FloatArray:
+    """Return three octaves of smooth noise in about [-1, 1], the coarsest ``cell`` pixels large."""
+    field = np.zeros(size, dtype=np.float32)
+    for octave, weight in enumerate((0.57, 0.29, 0.14)):
+        side = max(cell / 2**octave, 1.0)
+        field += np.float32(weight) * smooth_noise(rng, size, (side, side))
+    return field
+
+
+def profile_noise(rng: np.random.Generator, count: int, cell: float) -> FloatArray:
+    """Return a line of ``count`` noise values in [-1, 1] with features ``cell`` values long."""
+    knots = max(2, math.ceil(count / max(cell, 1.0)) + 1)
+    values = rng.random(knots, dtype=np.float32) * 2 - 1
+    line = np.interp(np.linspace(0, knots - 1, count), np.arange(knots), values)
+    return line.astype(np.float32)
+
+
+def random_color(
+    rng: np.random.Generator, hue: Range = (0, 1), saturation: Range = (0, 1), value: Range = (0, 1)
+) -> FloatArray:
+    """A color drawn evenly from ranges of hue (any real, taken modulo 1), saturation and value.
+
+    RGB, 0..255, 3 x 1 x 1, so that it multiplies with fields of height x width.
+    """
+    rgb = colorsys.hsv_to_rgb(
+        float(rng.uniform(*hue)) % 1.0, float(rng.uniform(*saturation)), float(rng.uniform(*value))
+    )
+    return np.array(rgb, dtype=np.float32)[:, None, None] * np.float32(255)
+
+
+def mix(first: FloatArray, second: FloatArray, amount: FloatArray) -> FloatArray:
+    """Blend two colors: ``first`` where ``amount`` is 0 or less, ``second`` where 1 or more."""
+    blend: FloatArray = (second - first) * np.clip(amount, 0, 1, dtype=np.float32)
+    blend += first
+    return blend
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +117,21 @@ class Window:
     width: int
 
     def grid(self) -> tuple[FloatArray, FloatArray]:
-        """Scene coordinates y (height x 1) and x (1 x width) of the window's pixels."""
+        """Return scene coordinates y (height x 1) and x (1 x width) of the window's pixels."""
         y = np.arange(self.top, self.top + self.height, dtype=np.float32)[:, None]
         x = np.arange(self.left, self.left + self.width, dtype=np.float32)[None, :]
         return y, x
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Return (height, width)."""
+        return self.height, self.width
+
+    @property
     def slices(self) -> tuple[slice, slice]:
-        """Index of the window in an array of the scene's size."""
-        return (
-            slice(self.top, self.top + self.height),
-            slice(self.left, self.left + self.width),
-        )
+        """Return the index of the window in an array of the scene's size."""
+        rows = slice(self.top, self.top + self.height)
+        return rows, slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +153,8 @@ def rasterize(strokes: Sequence[Stroke], size: tuple[int, int]) -> Patch | None:
     bottom = min(math.ceil(high_y) + margin + 1, height)
     if left >= right or top >= bottom:
         return None
-    picture = Image.new("L", (right - left, bottom - top))
-    draw = ImageDraw.Draw(picture)
+    drawing = Image.new("L", (right - left, bottom - top))
+    draw = ImageDraw.Draw(drawing)
     for stroke in strokes:
         coordinates = (stroke.points - (left, top)).ravel().tolist()
         if stroke.exact and stroke.width > 1:
@@ -85,7 +163,7 @@ def rasterize(strokes: Sequence[Stroke], size: tuple[int, int]) -> Patch | None:
             draw.line(coordinates, fill=0 if stroke.erase else 1, width=stroke.width)
         else:
             draw.polygon(coordinates, fill=0 if stroke.erase else 1)
-    mask = np.asarray(picture).astype(np.bool_)
+    mask = np.asarray(drawing).astype(np.bool_)
     if not mask.any():
         return None
     return Patch(Window(top, left, bottom - top, right - left), mask)
@@ -101,12 +179,12 @@ def _draw_exactly(draw: ImageDraw.ImageDraw, corners: PointArray, width: int) ->
 
 
 def points(*pairs: tuple[float, float]) -> PointArray:
-    """The given (x, y) pairs as an array."""
+    """Return the given (x, y) pairs as an array."""
     return np.array(pairs, dtype=np.float64)
 
 
 def ellipse(center: tuple[float, float], radii: tuple[float, float]) -> PointArray:
-    """Outline of an axis-aligned ellipse, with corners about two pixels apart."""
+    """Return the outline of an axis-aligned ellipse, with corners about two pixels apart."""
     count = int(np.clip(3 * max(radii), 8, 200))
     angle = np.arange(count, dtype=np.float64) * (2 * np.pi / count)
     return _around(center, radii[0], radii[1], angle)
@@ -137,7 +215,7 @@ def blob(
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> PointArray:
-    """Corners of an axis-aligned rectangle."""
+    """Return the corners of an axis-aligned rectangle."""
     return points((left, top), (right, top), (right, bottom), (left, bottom))
 
 
@@ -154,7 +232,7 @@ def _around(
     reach_y: float | PointArray,
     angle: PointArray,
 ) -> PointArray:
-    """Points at the given angles and distances from ``center``."""
+    """Return points at the given angles and distances from ``center``."""
     outline = np.empty((len(angle), 2))
     outline[:, 0] = center[0] + reach_x * np.cos(angle)
     outline[:, 1] = center[1] + reach_y * np.sin(angle)
@@ -170,7 +248,7 @@ def wheel(
     *,
     thin_tyre: bool = False,
 ) -> list[Stroke]:
-    """A tyre, spokes and a hub; one sees through between the spokes.
+    """Return a tyre, spokes and a hub; one sees through between the spokes.
 
     The tyre has a sixth of the radius, or the width of a spoke with ``thin_tyre``.
     """
@@ -194,12 +272,12 @@ def wheel(
 
 
 def mast(foot: tuple[float, float], height: float, lean: float, pen: int) -> list[Stroke]:
-    """A single upright line whose top is ``lean`` pixels to the side of its foot."""
+    """Return a single upright line whose top is ``lean`` pixels to the side of its foot."""
     return [Stroke(points(foot, (foot[0] + lean, foot[1] - height)), width=pen)]
 
 
 def lamp_post(foot: tuple[float, float], height: float, side: int, pen: int) -> list[Stroke]:
-    """A mast with an arm to one ``side`` (-1 or 1) and a small lamp at its end."""
+    """Return a mast with an arm to one ``side`` (-1 or 1) and a small lamp at its end."""
     top = foot[1] - height
     reach = foot[0] + side * 0.22 * height
     lamp = max(1.5, 0.035 * height)
@@ -213,7 +291,7 @@ def lamp_post(foot: tuple[float, float], height: float, side: int, pen: int) -> 
 def cross_arm_pole(
     foot: tuple[float, float], height: float, arm: float, pen: int
 ) -> tuple[list[Stroke], list[tuple[float, float]]]:
-    """A utility pole with two cross arms; also the places where wires are fixed."""
+    """Return a utility pole with two cross arms; also the places where wires are fixed."""
     strokes = mast(foot, height, 0.0, pen)
     fixings = []
     for level in (1.0, 0.88):
@@ -226,7 +304,7 @@ def cross_arm_pole(
 
 
 def pylon(foot: tuple[float, float], height: float, base: float, pen: int) -> list[Stroke]:
-    """A tapering lattice mast: two legs, rungs and crossing braces."""
+    """Return a tapering lattice mast: two legs, rungs and crossing braces."""
     strokes = []
     levels = max(3, int(height / max(6.0, 1.3 * base)))
 
@@ -273,7 +351,7 @@ def fence(line: PointArray, height: float, spacing: float, pen: int, pointed: bo
 def bare_tree(
     rng: np.random.Generator, foot: tuple[float, float], height: float, pen: int
 ) -> list[Stroke]:
-    """A leafless tree: a trunk that forks four times into ever thinner branches."""
+    """Return a leafless tree: a trunk that forks four times into ever thinner branches."""
     strokes = []
     growing = [(foot, -math.pi / 2, 0.34 * height, pen + 1)]
     for _ in range(5):
@@ -291,7 +369,7 @@ def bare_tree(
 def conifer(
     rng: np.random.Generator, foot: tuple[float, float], height: float, spread: float
 ) -> list[Stroke]:
-    """A fir: a stem under tiers whose lower edges are jagged."""
+    """Return a fir: a stem under tiers whose lower edges are jagged."""
     stem = max(0.5, 0.06 * spread)
     strokes = [Stroke(rectangle(foot[0] - stem, foot[1] - 0.3 * height, foot[0] + stem, foot[1]))]
     tiers = int(rng.integers(3, 6))

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from freqfusion.data.synthetic.parallel import run_in_order
-from freqfusion.data.synthetic.scenes import DETAILS, Scene, make_scene
-from freqfusion.data.synthetic.settings import (
+from tqdm import tqdm
+
+from freqfusion.data.synthetic.canvas import (
     Difficulty,
     check_choice,
     check_difficulty,
     check_index,
     check_size,
 )
+from freqfusion.data.synthetic.scenes import DETAILS, Scene, make_scene
 
 SPLITS = ("train", "val", "tune")
 
@@ -32,17 +37,10 @@ NOTE = "synthetic.json"
 _FIRST = {"train": 0, "val": VAL_START, "tune": TUNE_START}
 _LIMIT = {"train": VAL_START, "val": TUNE_START - VAL_START}
 
+_CHUNK = 8
+
+Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class SceneNumber:
-    """A scene of a data set: its split, position there from 0 on, and ``make_scene`` numbers."""
-
-    split: str
-    position: int
-    seed: int
-    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +53,25 @@ class SceneSet:
     detail: str
     difficulty: Difficulty
 
-    def note(self, layout: str) -> dict[str, Any]:
-        """Return what synthetic.json says in any layout."""
-        return {
-            "layout": layout,
-            "seed": self.seed,
-            "size": list(self.size),
-            **{f"num_{split}": count for split, count in self.splits.items()},
-            "detail": self.detail,
-            "difficulty": asdict(self.difficulty),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class SceneJob:
-    """One scene that a process paints and writes below ``root``."""
+    """One scene to be painted and written below ``root``; ``position`` counts from 0 in a split."""
 
     root: Path
-    number: SceneNumber
     scenes: SceneSet
-    mask_format: str = "polygon"
+    split: str
+    position: int
+    mask_format: str | None
+
+    @property
+    def index(self) -> int:
+        """Return the number of the scene among all of its seed, as ``make_scene`` has it."""
+        return _FIRST[self.split] + self.position
 
     def paint(self) -> Scene:
         """Return the scene."""
-        key = self.number.seed, self.number.index, self.scenes.size
+        key = self.scenes.seed, self.index, self.scenes.size
         return make_scene(*key, detail=self.scenes.detail, difficulty=self.scenes.difficulty)
 
 
@@ -89,14 +82,9 @@ def check_scenes(
     detail: str,
     difficulty: Difficulty | None,
 ) -> SceneSet:
-    """Return a data set's scenes; ValueError for impossible arguments.
+    """Return the scenes of a data set; ValueError for impossible arguments.
 
-    Args:
-        counts: Number of train, val and tune scenes.
-        size: (height, width).
-        seed: The series of scenes.
-        detail: As ``make_scene`` has it.
-        difficulty: As ``make_scene`` has it; None for the default.
+    ``counts`` are the numbers of train, val and tune scenes, the rest is as in ``make_scene``.
     """
     return SceneSet(
         check_index("seed", seed),
@@ -119,61 +107,61 @@ def check_splits(num_train: int, num_val: int, num_tune: int = 0) -> dict[str, i
     return {split: count for split, count in counts.items() if count}
 
 
-def scene_numbers(seed: int, splits: dict[str, int]) -> list[SceneNumber]:
-    """Return all scenes of the splits, in order."""
-    return [
-        SceneNumber(split, position, seed, _FIRST[split] + position)
-        for split, count in splits.items()
-        for position in range(count)
-    ]
-
-
 def write_scenes(
     write: Callable[[SceneJob], Result],
-    root: Path,
+    layout: str,
+    root: str | Path,
     scenes: SceneSet,
     *,
-    workers: int,
-    title: str,
-    progress: bool,
-    mask_format: str = "polygon",
-) -> dict[str, list[Result]]:
-    """Call ``write`` for every scene and return what it returns, by split and in order."""
-    numbers = scene_numbers(scenes.seed, scenes.splits)
-    jobs = [SceneJob(root, number, scenes, mask_format) for number in numbers]
-    results = run_in_order(write, jobs, workers=workers, title=title, progress=progress)
-    records: dict[str, list[Result]] = {split: [] for split in scenes.splits}
-    for number, result in zip(numbers, results, strict=True):
-        records[number.split].append(result)
-    return records
-
-
-def prepare_root(
-    root: str | Path,
     folders: Iterable[str],
-    note: dict[str, Any],
-    *,
     owned: Iterable[str],
+    workers: int | None,
     overwrite: bool,
-) -> Path:
-    """Make ``root`` with empty ``folders`` in it and write ``note`` to synthetic.json.
+    progress: bool,
+    mask_format: str | None = None,
+) -> tuple[Path, dict[str, list[Result]]]:
+    """Call ``write`` for every scene; return the root and the results by split, in order.
 
-    A folder that holds anything is an error unless ``overwrite`` is set. Even then only a data set
-    of the same layout that this package wrote (it has the note) is replaced: the folders ``owned``
-    by the layout are removed first, other files stay.
+    ``folders`` are made below ``root``, synthetic.json says how the data set was made. A root that
+    holds anything is an error unless ``overwrite`` is set. Even then only a data set of the same
+    layout that this package wrote is replaced: its folders, ``owned``, are removed first, other
+    files stay.
     """
+    processes = check_workers(workers)
     path = Path(root)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; give the path of a folder")
     if path.is_dir() and any(path.iterdir()):
-        _check_replaceable(path, note["layout"], overwrite)
+        _check_replaceable(path, layout, overwrite)
         for folder in owned:
             if (path / folder).is_dir():
                 shutil.rmtree(path / folder)
     for folder in folders:
         (path / folder).mkdir(parents=True, exist_ok=True)
-    write_json(path / NOTE, note)
-    return path
+    write_json(path / NOTE, _note(layout, scenes, mask_format))
+    jobs = [
+        SceneJob(path, scenes, split, position, mask_format)
+        for split, count in scenes.splits.items()
+        for position in range(count)
+    ]
+    title = f"{layout} scenes"
+    results = run_in_order(write, jobs, workers=processes, title=title, progress=progress)
+    records: dict[str, list[Result]] = {split: [] for split in scenes.splits}
+    for job, result in zip(jobs, results, strict=True):
+        records[job.split].append(result)
+    return path, records
+
+
+def _note(layout: str, scenes: SceneSet, mask_format: str | None) -> dict[str, Any]:
+    return {
+        "layout": layout,
+        "seed": scenes.seed,
+        "size": list(scenes.size),
+        **{f"num_{split}": count for split, count in scenes.splits.items()},
+        "detail": scenes.detail,
+        "difficulty": asdict(scenes.difficulty),
+        **({} if mask_format is None else {"mask_format": mask_format}),
+    }
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -199,3 +187,49 @@ def _check_replaceable(path: Path, layout: str, overwrite: bool) -> None:
             f"{path} holds a data set in {found} layout, which {layout} files would not replace;"
             " choose another folder or empty it yourself"
         )
+
+
+def default_workers() -> int:
+    """Return the number of processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_workers(workers: int | None) -> int:
+    """Return the number of processes that ``workers`` means (None: one a processor), at least 1."""
+    if workers is None:
+        return default_workers()
+    return check_index("workers", workers, least=1)
+
+
+def run_in_order(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    title: str,
+    progress: bool,
+    unit: str = "scene",
+) -> list[Result]:
+    """Return ``[function(job) for job in jobs]``, computed by ``workers`` processes.
+
+    Processes are spawned, so ``function`` and the jobs must be picklable and a calling script
+    needs its ``if __name__ == "__main__"`` guard. Few jobs, or one worker, run in this process.
+    """
+    count = min(workers, -(-len(jobs) // _CHUNK))
+
+    def with_bar(results: object) -> list[Result]:
+        return list(tqdm(results, total=len(jobs), desc=title, unit=unit, disable=not progress))
+
+    if count <= 1:
+        return with_bar(map(function, jobs))
+    try:
+        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+            return with_bar(pool.map(function, jobs, chunksize=_CHUNK))
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"one of {count} worker processes ended before its work was done; put the call of a"
+            ' script under `if __name__ == "__main__":`, and if it is there, memory may have run'
+            " out: use fewer workers"
+        ) from error

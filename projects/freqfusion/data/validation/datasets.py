@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from freqfusion.data.reading import ImageFile
-from freqfusion.data.synthetic.parallel import check_workers, run_in_order
+from freqfusion.data.synthetic.writing import check_workers, run_in_order
 from freqfusion.data.validation.cityscapes_files import (
     KINDS,
     cityscapes_panoptic_source,

@@ -22,6 +22,7 @@ from freqfusion.data.reading import (
     in_words,
     read_file,
     read_label_png,
+    read_panoptic_colors,
     read_panoptic_png,
 )
 from freqfusion.data.synthetic.masks import areas_and_boxes
@@ -165,6 +166,28 @@ def check_segments(
     return issues
 
 
+def read_labels(
+    path: str, size: Sequence[int], allowed: LabelRange | None
+) -> NDArray[np.integer[Any]]:
+    """Return the labels of a PNG; refuse another size than its image's, and other labels."""
+    labels = read_label_png(path)
+    check_size(path, labels.shape[:2], size, "its image")
+    check_labels(path, labels, allowed)
+    return labels
+
+
+def read_segments(
+    path: str, size: Sequence[int], segments: Sequence[Mapping[str, Any]]
+) -> tuple[NDArray[np.uint8], list[DatasetIssue]]:
+    """Return the colors of a panoptic PNG, and issues on segments without a pixel.
+
+    A PNG of another size than its image, or with other ids than those of the segments, is refused.
+    """
+    colors = read_panoptic_colors(path)
+    check_size(path, colors.shape[:2], size, "its image")
+    return colors, check_segments(path, rgb_to_id(colors), segments)
+
+
 class GroundTruth(Protocol):
     """The ground truth of one image; picklable, since it is checked in another process."""
 
@@ -288,15 +311,10 @@ class GroundTruthCheck:
         """Look at the ground truth of one image; its dict has its height and width."""
         size = image["height"], image["width"]
         if "sem_seg_file_name" in image:
-            path = str(image["sem_seg_file_name"])
-            labels = read_label_png(path)
-            check_size(path, labels.shape[:2], size, "its image")
-            check_labels(path, labels, self.labels)
+            read_labels(str(image["sem_seg_file_name"]), size, self.labels)
         if image.get("image_id") in self.segments:
             path, segments = self.segments[image["image_id"]]
-            ids = read_panoptic_png(path)
-            check_size(path, ids.shape, size, "its image")
-            absent = check_segments(path, ids, segments)
+            _, absent = read_segments(path, size, segments)
             if absent:
                 raise DatasetIssueError(absent[0])
 
@@ -305,7 +323,7 @@ def build_ground_truth_check(name: str) -> Callable[[Mapping[str, Any]], None]:
     """Return the check of a registered data set, by its metadata."""
     from detectron2.data import MetadataCatalog
 
-    from freqfusion.data.coco import read_json
+    from freqfusion.data.dataset_dicts import read_json
 
     metadata = MetadataCatalog.get(name)
     segments = {}

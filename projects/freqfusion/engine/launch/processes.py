@@ -22,7 +22,7 @@ from torch.multiprocessing.spawn import (
 )
 from torch.multiprocessing.spawn import start_processes as spawn
 
-from freqfusion.data.synthetic.parallel import default_workers
+from freqfusion.data.synthetic.writing import default_workers
 from freqfusion.engine.checkpoint import ASKING, INTERRUPTED
 from freqfusion.engine.launch.environment import SLURM
 from freqfusion.engine.launch.meeting import TIMEOUT, Meeting

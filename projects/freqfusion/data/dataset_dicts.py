@@ -1,16 +1,25 @@
-"""COCO-like data sets whose images may be of any format."""
+"""Return Detectron2's dicts of Cityscapes and of COCO-like data sets with images of any format.
+
+Detectron2's own loader of Cityscapes' instances needs a package that is not public.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
+from PIL import Image
+from pycocotools import mask as coco_mask
 
+from freqfusion.data.synthetic.writing import default_workers
 from freqfusion.data.validation.annotations import describe
 from freqfusion.data.validation.issues import repeated, shorten
 
@@ -26,7 +35,7 @@ def load_panoptic(
     metadata: Mapping[str, Any],
     sem_seg_root: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Dicts with ``pan_seg_file_name`` and ``segments_info`` of a panoptic JSON.
+    """Return dicts with ``pan_seg_file_name`` and ``segments_info`` of a panoptic JSON.
 
     An image has the name that the JSON's ``images`` give it, and otherwise that of its panoptic
     PNG with any suffix of ``IMAGE_SUFFIXES``. Category ids become contiguous, by
@@ -70,7 +79,7 @@ def load_panoptic(
 
 
 def load_instances(json_file: str, image_root: str, name: str) -> list[dict[str, Any]]:
-    """Detectron2's dicts of COCO's instances; ValueError where an image is in the JSON twice.
+    """Return dicts of COCO's instances; ValueError where an image is in the JSON twice.
 
     Detectron2 would merge the objects of both. Its own errors, for what else a JSON lacks, pass.
     Objects with polygons that it leaves out, because they are none, are named in the log.
@@ -99,7 +108,7 @@ def _lacks_points(annotation: Mapping[str, Any]) -> bool:
 
 
 def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
-    """Dicts with ``sem_seg_file_name``: each image that has a PNG of its name there.
+    """Return a dict with ``sem_seg_file_name`` for each image that has a PNG of its name.
 
     Images may lie in folders, which then are the same on both sides.
     """
@@ -125,7 +134,7 @@ def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """The content of a JSON file; ValueError with the reason where it cannot be read."""
+    """Return the content of a JSON file; ValueError with the reason if it cannot be read."""
     try:
         with PathManager.open(path, "r") as file:
             return dict(json.load(file))
@@ -142,3 +151,83 @@ def _image_file(root: Path, named: str | None, panoptic: str) -> Path:
             return path
     name = named or f"{stem.name} with one of the suffixes {', '.join(IMAGE_SUFFIXES[:3])}"
     raise ValueError(f"there is no image {name} in {root}")
+
+
+# Label ids of the classes that have instances; the position is the contiguous class.
+THING_IDS = (24, 25, 26, 27, 28, 31, 32, 33)
+_IMAGE, _GT = "_leftImg8bit.png", "_gtFine_"
+_CLASS_OF_ID = {label: number for number, label in enumerate(THING_IDS)}
+
+
+def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict[str, Any]]:
+    """Return dicts with ``annotations`` of RLE masks (``INPUT.MASK_FORMAT`` "bitmask").
+
+    A region of a class with instances that are not told apart is a crowd. Void, and classes that
+    are not evaluated, have no annotation.
+    """
+    images = city_images(image_dir)
+    gt_files = [gt_file(image, image_dir, gt_dir, "instanceIds") for image in images]
+    # Decoding and comparing release the interpreter lock, so threads are enough.
+    with ThreadPoolExecutor(default_workers()) as pool:
+        return list(pool.map(_instance_dict, images, gt_files))
+
+
+def load_separated_cityscapes(
+    image_dir: str, gt_dir: str, stuff_dir: str, panoptic_dir: str
+) -> list[dict[str, Any]]:
+    """Return the dicts of ``load_cityscapes`` with stuff maps and panoptic files."""
+    dicts = load_cityscapes(image_dir, gt_dir)
+    for entry in dicts:
+        name = entry["image_id"]
+        entry["sem_seg_file_name"] = str(Path(stuff_dir) / f"{name}_gtFine_stuff.png")
+        entry["pan_seg_file_name"] = str(Path(panoptic_dir) / f"{name}_gtFine_panoptic.png")
+    return dicts
+
+
+def city_images(image_dir: str) -> list[Path]:
+    """Return all images of the cities of a split; ValueError if there is none."""
+    images = sorted(Path(image_dir).glob(f"*/*{_IMAGE}"))
+    if not images:
+        raise ValueError(f"no image <city>/*{_IMAGE} in {image_dir}; is this Cityscapes' folder?")
+    return images
+
+
+def gt_file(image: Path, image_dir: str, gt_dir: str, kind: str) -> Path:
+    """Return ``<gt_dir>/<city>/<name>_gtFine_<kind>.png`` of an image."""
+    city = image.relative_to(image_dir).parent
+    return Path(gt_dir) / city / (image.name.removesuffix(_IMAGE) + f"{_GT}{kind}.png")
+
+
+def _instance_dict(image: Path, gt: Path) -> dict[str, Any]:
+    try:
+        with Image.open(gt) as file:
+            values = np.asarray(file)
+    except OSError as error:
+        raise ValueError(f"cannot read the instances {gt}: {error}") from error
+    height, width = values.shape
+    return {
+        "file_name": str(image),
+        "image_id": image.name.removesuffix(_IMAGE),
+        "height": height,
+        "width": width,
+        "annotations": list(_annotations(values)),
+    }
+
+
+def _annotations(values: Any) -> Iterable[dict[str, Any]]:
+    for value in np.unique(values).tolist():
+        label = value // 1000 if value >= 1000 else value
+        if label not in _CLASS_OF_ID:
+            continue
+        rows, columns = np.nonzero(values == value)
+        mask = np.asfortranarray(values == value, dtype=np.uint8)
+        left, top = int(columns.min()), int(rows.min())
+        box = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
+        yield {
+            "bbox": [float(side) for side in box],
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": _CLASS_OF_ID[label],
+            "segmentation": coco_mask.encode(mask),
+            "iscrowd": int(value < 1000),
+            "area": len(rows),
+        }

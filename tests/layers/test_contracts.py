@@ -1,4 +1,4 @@
-"""Inputs that a layer cannot use end in a sentence that names the argument; the rest works."""
+"""What every layer holds to: named errors, batches, layouts, dtypes, parameters that learn."""
 
 from pathlib import Path
 
@@ -57,6 +57,69 @@ def test_dtypes_are_those_of_the_weights(name):
     with torch.autocast("cpu", torch.bfloat16):
         for output in function(*(tensor.bfloat16() for tensor in tensors)):
             assert output.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_of_a_batch_are_independent(name):
+    """Nor is anything kept from a call to the next one."""
+    module, inputs = layer_cases.built(name)
+    together = layer_cases.tensors(module(*inputs))
+    for index in (1, 0):
+        alone = layer_cases.tensors(module(*layer_cases.image_of(inputs, index)))
+        expected = [output[index : index + 1] for output in together]
+        torch.testing.assert_close(alone, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_formats_change_no_number(name):
+    """channels_last for maps, and strides of a slice."""
+    function, tensors = layer_cases.as_function(name)
+    expected = function(*tensors)
+    for layout in (channels_last, strided):
+        torch.testing.assert_close(function(*map(layout, tensors)), expected)
+
+
+def channels_last(tensor):
+    return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def strided(tensor):
+    return torch.stack([tensor, tensor], dim=-1)[..., 0]
+
+
+# Relative to the largest number that comes out.
+HALF = {torch.float16: 0.03, torch.bfloat16: 0.15}
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_close(name, dtype):
+    """Under autocast, and with inputs and weights in half precision."""
+    module, inputs = layer_cases.built(name)
+    expected = layer_cases.tensors(module(*inputs))
+    with torch.autocast("cpu", dtype):
+        results = [layer_cases.tensors(module(*inputs))]
+    if isinstance(module, torch.nn.Module):
+        module = module.to(dtype)
+    tensors = layer_cases.converted(inputs, dtype)
+    results.append(layer_cases.tensors(module(*tensors)))
+    for found in results:
+        for output, exact in zip(found, expected, strict=True):
+            error = (output.float() - exact).abs().max() / exact.abs().max()
+            assert error <= HALF[dtype]
+            assert output.dtype in (dtype, torch.float32)
+
+
+@pytest.mark.parametrize("name", layer_cases.MODULES)
+def test_every_parameter_learns(name):
+    module, inputs = layer_cases.built(name)
+    if not list(module.parameters()):
+        return
+    sum(output.square().sum() for output in layer_cases.tensors(module(*inputs))).backward()
+    for parameter_name, parameter in module.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.any(), parameter_name
 
 
 @pytest.mark.parametrize("name", NAMES)

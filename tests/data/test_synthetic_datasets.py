@@ -1,45 +1,53 @@
+"""Scenes on disk, in COCO's and in Cityscapes' layout: every field against the pixels."""
+
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from rehearsed import registered_at
 
 from freqfusion.data.synthetic import (
     CATEGORIES,
+    THIN_CATEGORIES,
+    TUNE_START,
     VAL_START,
     make_scene,
-    panoptic_metadata,
-    separated_metadata,
+    write_cityscapes,
     write_coco,
 )
-from freqfusion.data.synthetic.categories import LABEL_OF_ID, SEPARATED_LABEL_OF_ID
-from freqfusion.data.synthetic.parallel import default_workers
-from freqfusion.metrics import rgb_to_id
+from freqfusion.data.synthetic.categories import (
+    LABEL_OF_ID,
+    SEPARATED_LABEL_OF_ID,
+    STANDS_FOR,
+    cityscapes_label,
+)
+from freqfusion.data.synthetic.cityscapes import CITIES, instance_values
+from freqfusion.data.synthetic.writing import SPLITS, SceneJob, check_scenes
+from freqfusion.metrics import CITYSCAPES_LABELS, rgb_to_id
 
 SIZE = (56, 80)
-COUNTS = {"train": 18, "val": 5}
+COUNTS = {"train": 10, "val": 3}
+SCENES = {"num_train": 10, "num_val": 3, "size": SIZE, "seed": 4, "progress": False}
 THINGS = {category.id for category in CATEGORIES if category.is_thing}
-
-
-def write(root, mask_format, workers):
-    return write_coco(
-        root,
-        num_train=COUNTS["train"],
-        num_val=COUNTS["val"],
-        size=SIZE,
-        seed=4,
-        workers=workers,
-        mask_format=mask_format,
-        progress=False,
-    )
+LABELS = {label.id: label for label in CITYSCAPES_LABELS}
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("coco")
-    return {name: write(folder / name, name, 1) for name in ("polygon", "rle")}
+    return {
+        name: write_coco(folder / name, mask_format=name, workers=1, **SCENES)
+        for name in ("polygon", "rle")
+    }
+
+
+@pytest.fixture(scope="module")
+def towns(tmp_path_factory):
+    return write_cityscapes(tmp_path_factory.mktemp("cityscapes") / "data", workers=1, **SCENES)
 
 
 @pytest.fixture(params=["polygon", "rle"])
@@ -170,7 +178,7 @@ def test_splits_are_the_documented_scenes(written):
 
 
 def test_workers_do_not_change_a_byte(both, tmp_path):
-    assert files(write(tmp_path / "again", "polygon", 3)) == files(both["polygon"])
+    assert files(write_coco(tmp_path / "again", workers=2, **SCENES)) == files(both["polygon"])
 
 
 def test_a_script_without_its_guard_is_told_so(tmp_path):
@@ -184,14 +192,6 @@ def test_a_script_without_its_guard_is_told_so(tmp_path):
     )
     assert done.returncode != 0
     assert 'put the call of a script under `if __name__ == "__main__":`' in done.stderr
-
-
-def test_pycocotools_reads_it(written):
-    coco = pytest.importorskip("pycocotools.coco")
-    data = coco.COCO(str(written / "annotations" / "instances_val.json"))
-    assert len(data.getImgIds()) == COUNTS["val"]
-    for annotation in data.loadAnns(data.getAnnIds()):
-        assert data.annToMask(annotation).sum() == annotation["area"]
 
 
 def test_overwriting(tmp_path):
@@ -222,13 +222,12 @@ def test_other_peoples_folders_are_not_overwritten(tmp_path):
     ("changed", "message"),
     [
         ({"num_train": -1}, "num_train must be 0 or more, not -1"),
-        ({"num_val": -2}, "num_val must be 0 or more, not -2"),
         ({"num_train": 0, "num_val": 0}, "both 0; ask for at least one"),
         ({"num_train": VAL_START + 1}, "num_train must be at most"),
+        ({"num_val": TUNE_START - VAL_START + 1}, "num_val must be at most"),
         ({"size": (4, 64)}, "size is 4x64"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"workers": 0}, "workers must be 1 or more"),
-        ({"workers": -1}, "workers must be 1 or more"),
         ({"mask_format": "bitmap"}, "mask_format is 'bitmap'; choose one of polygon, rle"),
     ],
 )
@@ -239,39 +238,8 @@ def test_bad_arguments_leave_nothing_behind(tmp_path, changed, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_default_workers():
-    assert default_workers() >= 1
-
-
-def test_detectron2_reads_it(written):
-    pytest.importorskip("detectron2")
-    from detectron2.data.datasets import load_coco_json, load_sem_seg
-    from detectron2.data.datasets.coco_panoptic import load_coco_panoptic_json
-
-    annotations, images = written / "annotations", str(written / "train")
-    instances = load_coco_json(str(annotations / "instances_train.json"), images)
-    assert len(instances) == COUNTS["train"]
-    total = len(read(written, "instances", "train")["annotations"])
-    assert sum(len(record["annotations"]) for record in instances) == total
-    for metadata in (panoptic_metadata(), separated_metadata()):
-        records = load_coco_panoptic_json(
-            str(annotations / "panoptic_train.json"),
-            images,
-            str(written / "panoptic_train"),
-            metadata,
-        )
-        assert len(records) == COUNTS["train"]
-        assert {s["isthing"] for record in records for s in record["segments_info"]} == {
-            True,
-            False,
-        }
-    for folder in ("panoptic_stuff_train", "panoptic_semseg_train"):
-        assert len(load_sem_seg(str(written / folder), images)) == COUNTS["train"]
-
-
 def test_detectron2_mapper_scales_polygons_and_boxes(written):
     """Floats in the JSON survive a resize by 1.25; integers would be cut off in place."""
-    pytest.importorskip("detectron2")
     from detectron2.data import detection_utils, transforms
     from detectron2.data.datasets import load_coco_json
 
@@ -285,3 +253,131 @@ def test_detectron2_mapper_scales_polygons_and_boxes(written):
     moved = detection_utils.transform_instance_annotations(annotation, resize, scaled)
     expected = np.concatenate([box[:2], box[:2] + box[2:]]) * 1.25
     np.testing.assert_allclose(moved["bbox"], expected)
+
+
+def test_splits_are_ranges_of_their_own(tmp_path):
+    scenes = check_scenes((VAL_START, TUNE_START - VAL_START, 2), SIZE, 3, "full", None)
+
+    def indices(split):
+        positions = (0, scenes.splits[split] - 1)
+        return [SceneJob(tmp_path, scenes, split, at, None).index for at in positions]
+
+    assert indices("train") == [0, 999_999_999]
+    assert indices("val") == [1_000_000_000, 1_999_999_999]
+    assert indices("tune") == [2_000_000_000, 2_000_000_001]
+
+
+def test_each_split_is_registered_with_its_thin_classes(tmp_path, monkeypatch):
+    write_coco(tmp_path / "synthetic", num_train=1, num_val=1, num_tune=2, size=(32, 40))
+    with registered_at(tmp_path, monkeypatch):
+        for split, count in zip(SPLITS, (1, 1, 2), strict=True):
+            for name in ("semantic_{}", "panoptic_{}", "panoptic_{}_separated", "instances_{}"):
+                name = f"synthetic_{name.format(split)}"
+                entries = DatasetCatalog.get(name)
+                assert len(entries) == count
+                assert all(f"/{split}/" in entry["file_name"] for entry in entries)
+                thin = [category.name for category in THIN_CATEGORIES]
+                assert MetadataCatalog.get(name).thin_classes == thin
+
+
+def stems(split):
+    return [f"{CITIES[split]}_{number:06d}_000019" for number in range(COUNTS[split])]
+
+
+def truth(root, split, stem, kind):
+    return pixels(root / "gtFine" / split / CITIES[split] / f"{stem}_gtFine_{kind}.png")
+
+
+@pytest.mark.parametrize("split", COUNTS)
+def test_maps_agree(towns, split):
+    first = {"train": 0, "val": 1_000_000_000}[split]
+    for number, stem in enumerate(stems(split)):
+        scene = make_scene(4, first + number, SIZE)
+        image = pixels(towns / "leftImg8bit" / split / CITIES[split] / f"{stem}_leftImg8bit.png")
+        np.testing.assert_array_equal(image, scene.image)
+        labels = truth(towns, split, stem, "labelIds")
+        instances = truth(towns, split, stem, "instanceIds")
+        train_ids = truth(towns, split, stem, "labelTrainIds")
+        assert labels.dtype == train_ids.dtype == np.uint8
+        assert instances.max() > 255
+        np.testing.assert_array_equal(instances == 0, scene.panoptic == 0)
+        np.testing.assert_array_equal(
+            np.where(instances >= 1000, instances // 1000, instances), labels
+        )
+        for label in np.unique(labels):
+            expected = LABELS[label].train_id if label else 255
+            assert (train_ids[labels == label] == expected).all()
+        for value in np.unique(instances[instances >= 1000]):
+            assert LABELS[value // 1000].has_instances
+
+
+@pytest.mark.parametrize("split", COUNTS)
+def test_panoptic_fields(towns, split):
+    content = json.loads((towns / f"gtFine/cityscapes_panoptic_{split}.json").read_text())
+    assert [image["id"] for image in content["images"]] == stems(split)
+    assert [(i["height"], i["width"]) for i in content["images"]] == [SIZE] * COUNTS[split]
+    assert [c["id"] for c in content["categories"]] == list(LABELS)
+    for entry in content["categories"]:
+        label = LABELS[entry["id"]]
+        assert entry["name"] == label.name
+        assert entry["supercategory"] == label.group
+        assert entry["isthing"] == int(label.has_instances)
+        assert entry["color"] == list(label.color)
+    folder = towns / f"gtFine/cityscapes_panoptic_{split}"
+    for stem, annotation in zip(stems(split), content["annotations"], strict=True):
+        assert annotation["image_id"] == stem
+        ids = rgb_to_id(pixels(folder / annotation["file_name"]))
+        np.testing.assert_array_equal(ids, truth(towns, split, stem, "instanceIds"))
+        assert {s["id"] for s in annotation["segments_info"]} == set(np.unique(ids)) - {0}
+        for segment in annotation["segments_info"]:
+            y, x = np.nonzero(ids == segment["id"])
+            assert segment["area"] == len(y)
+            assert segment["bbox"] == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
+            has_instances = LABELS[segment["category_id"]].has_instances
+            assert segment["iscrowd"] == int(has_instances and segment["id"] < 1000)
+
+
+def test_polygons_cover_the_labels(towns):
+    """Drawn by COCO's code, the polygons of a label are exactly its pixels."""
+    coco = pytest.importorskip("pycocotools.mask")
+    for stem in stems("val"):
+        path = towns / "gtFine" / "val" / CITIES["val"] / f"{stem}_gtFine_polygons.json"
+        content = json.loads(path.read_text())
+        assert (content["imgHeight"], content["imgWidth"]) == SIZE
+        labels = truth(towns, "val", stem, "labelIds")
+        names = {entry["label"].removesuffix("group") for entry in content["objects"]}
+        assert names == {LABELS[label].name for label in np.unique(labels) if label}
+        for label in np.unique(labels[labels > 0]):
+            flat = [
+                [float(value) for point in entry["polygon"] for value in point]
+                for entry in content["objects"]
+                if entry["label"].removesuffix("group") == LABELS[label].name
+            ]
+            drawn = coco.decode(coco.merge(coco.frPyObjects(flat, *SIZE))).astype(bool)
+            np.testing.assert_array_equal(drawn, labels == label)
+
+
+def test_crowds_have_the_bare_label():
+    for index in range(200):
+        scene = make_scene(0, index, (64, 64))
+        crowds = [n for n, segment in enumerate(scene.segments) if segment.iscrowd]
+        if crowds:
+            assert [instance_values(scene)[n] for n in crowds] == [24]
+            return
+    pytest.fail("no crowd in 200 scenes")
+
+
+def test_detectron2_has_the_same_label_table():
+    from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
+
+    ours = {
+        (label.id, label.train_id, label.name, int(label.has_instances), label.color)
+        for label in CITYSCAPES_LABELS
+    }
+    theirs = {
+        (c["id"], c["trainId"], c["name"], c["isthing"], tuple(c["color"]))
+        for c in CITYSCAPES_CATEGORIES
+    }
+    assert ours == theirs
+    assert set(STANDS_FOR) == {category.name for category in CATEGORIES}
+    assert cityscapes_label("wheel").id == 33
