@@ -15,9 +15,8 @@ from detectron2.utils.env import seed_all_rng
 from freqfusion.data.registration import register_datasets
 from freqfusion.engine import Trainer
 from freqfusion.engine.command_line import explain_errors
-from freqfusion.engine.data_parallel import unwrapped
 from freqfusion.engine.output_folder import locked_folder
-from freqfusion.engine.sharding import whole
+from freqfusion.engine.training_step import unwrapped
 
 ONE_IMAGE = "one_panoptic_image"
 LABELLED = "semantic_images_without_ignored_pixels"
@@ -88,7 +87,7 @@ def evaluated(cfg):
 
 
 def copied(tensors):
-    return {name: whole(tensor.detach()).clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 class Aborts:

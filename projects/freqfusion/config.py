@@ -321,10 +321,6 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Split the batch of each process into so many parts and add up their gradients: the memory of
     # a part. IMS_PER_BATCH stays the number of images of a step.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
-    # In several processes: each keeps a part of the weights, gradients and states of the optimizer,
-    # for models that do not fit otherwise (FSDP). Evaluations have all weights in each process.
-    cfg.SOLVER.FSDP = node = CfgNode()
-    node.ENABLED = False
     # The number of images that BASE_LR is meant for: with another IMS_PER_BATCH it is multiplied by
     # their ratio. 0 takes it as it is.
     cfg.SOLVER.REFERENCE_BATCH = 0
@@ -335,22 +331,12 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     node.DECAY = 0.9999
     node.EVALUATE = True
     # A step whose losses or gradients are not finite: "stop" the run or "skip" the step, at most so
-    # many times in a row. Such steps are written to OUTPUT_DIR/non_finite, for tools.replay.
+    # many times in a row.
     cfg.SOLVER.NON_FINITE = "stop"
     cfg.SOLVER.NON_FINITE_PATIENCE = 10
-    # Say which process hangs and where when no step has finished for so many minutes, and let
-    # processes wait no longer for one another; 0 says nothing and lets them wait 30.
-    cfg.SOLVER.WATCHDOG_MINUTES = 30.0
 
 
 def _add_training_keys(cfg: CfgNode) -> None:
-    # Where metrics and pictures go besides the log and metrics.json: "tensorboard", "wandb". One
-    # that fails is switched off and never stops a run. The run of W&B: "" takes the name of the
-    # output folder.
-    cfg.WRITERS = ("tensorboard",)
-    cfg.WANDB = node = CfgNode()
-    node.PROJECT = "freqfusion"
-    node.NAME = ""
     # Keep the weights of the best evaluation so far in model_best.pth: the score to judge by, such
     # as "panoptic_seg/PQ", behind "<data set>/" where DATASETS.TEST names several. A name with
     # "loss" in it is better when it is smaller. "" keeps none.

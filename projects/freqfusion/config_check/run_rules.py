@@ -12,7 +12,6 @@ from freqfusion.config_check.names import listed
 AMP_DTYPES = ("float16", "bfloat16")
 BAD_SAMPLES = ("refuse", "skip")
 NON_FINITE = ("stop", "skip")
-WRITERS = ("tensorboard", "wandb")
 
 
 def input_rules(cfg: CfgNode) -> Iterator[str]:
@@ -125,10 +124,7 @@ def solver_rules(cfg: CfgNode) -> Iterator[str]:
 
 
 def health_rules(cfg: CfgNode) -> Iterator[str]:
-    """Steps that go wrong or hang, and where it is written."""
-    for name in cfg.WRITERS:
-        if name not in WRITERS:
-            yield f"WRITERS may name {listed(WRITERS)}; got {name!r}"
+    """Averages, the scale of the learning rate, and steps that go wrong."""
     node = cfg.SOLVER
     if not 0 < node.EMA.DECAY < 1:
         yield f"SOLVER.EMA.DECAY must be above 0 and below 1; got {node.EMA.DECAY}"
@@ -139,22 +135,10 @@ def health_rules(cfg: CfgNode) -> Iterator[str]:
             "SOLVER.REFERENCE_BATCH and SOLVER.REFERENCE_WORLD_SIZE both scale the learning rate:"
             " set one of them to 0"
         )
-    if node.FSDP.ENABLED and node.EMA.ENABLED:
-        yield (
-            "SOLVER.EMA does not average weights that SOLVER.FSDP shares out: switch one of them"
-            " off"
-        )
-    if node.FSDP.ENABLED and node.AMP.ENABLED and node.AMP.DTYPE == "float16":
-        yield (
-            "SOLVER.FSDP trains in float32 or bfloat16, since processes that share weights do not"
-            " agree on a scale of the losses; set SOLVER.AMP.DTYPE bfloat16"
-        )
     if node.NON_FINITE not in NON_FINITE:
         yield f"SOLVER.NON_FINITE must be one of {listed(NON_FINITE)}; got {node.NON_FINITE!r}"
     if node.NON_FINITE_PATIENCE < 1:
         yield f"SOLVER.NON_FINITE_PATIENCE must be at least 1; got {node.NON_FINITE_PATIENCE}"
-    if node.WATCHDOG_MINUTES < 0:
-        yield f"SOLVER.WATCHDOG_MINUTES must be 0 (off) or more; got {node.WATCHDOG_MINUTES}"
 
 
 def batch_rules(cfg: CfgNode, world_size: int) -> Iterator[str]:

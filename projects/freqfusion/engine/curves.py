@@ -27,8 +27,9 @@ def cut_curves(folder: str, start: int, hooks: Iterable[Any]) -> None:
     for hook in hooks:
         if isinstance(hook, PeriodicWriter):
             for writer in hook._writers:
-                if isinstance(writer, TensorboardXWriter):
-                    writer._writer_args["purge_step"] = start
+                wrapped = getattr(writer, "writer", writer)
+                if isinstance(wrapped, TensorboardXWriter):
+                    wrapped._writer_args["purge_step"] = start
 
 
 def has_scores(folder: str, iteration: int) -> bool:

@@ -22,7 +22,7 @@ from freqfusion.engine.checkpoint import (
     signals_noted,
 )
 from freqfusion.engine.curves import cut_curves, has_scores
-from freqfusion.engine.data_parallel import unwrapped
+from freqfusion.engine.training_step import unwrapped
 
 logger = logging.getLogger(__name__)
 

@@ -19,30 +19,28 @@ from freqfusion.data.bad_samples import CountedBatches, tally_of
 from freqfusion.data.loaders import evaluation_loader, train_loader
 from freqfusion.data.randomness import separate_randomness
 from freqfusion.engine.checkpoint import Asked, RunCheckpointer
-from freqfusion.engine.data_parallel import EveryParameterLearns, data_parallel, unwrapped
 from freqfusion.engine.ema import WeightAverage
-from freqfusion.engine.health import Guard, Rates, Watchdog
+from freqfusion.engine.health import NonFiniteGuard
 from freqfusion.engine.hooks import (
     BestCheckpoint,
     Evaluation,
+    Rates,
     SkippedSummary,
     WithEvaluation,
     finished_iterations,
     repeatable,
 )
-from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
 from freqfusion.engine.results import TRAINING, write_results
 from freqfusion.engine.resumable import ResumableTrainer
 from freqfusion.engine.sample_predictions import SamplePredictions
-from freqfusion.engine.sharding import (
-    WholeModel,
-    share_states,
-    share_weights,
-    shares_weights,
-)
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer, with_scaled_rate
 from freqfusion.engine.testing import Scores, evaluate_model, skipped_in
-from freqfusion.engine.training_step import TrainingSteps
+from freqfusion.engine.training_step import (
+    CheckUnusedParameters,
+    TrainingSteps,
+    data_parallel,
+    unwrapped,
+)
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
 from freqfusion.engine.writers import build_writers
 from freqfusion.evaluation import build_evaluator
@@ -66,13 +64,7 @@ class Trainer(ResumableTrainer):
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg = with_scaled_rate(cfg)
         model = self.build_model(cfg)
-        self._whole: WholeModel | None = None
-        if shares_weights(cfg):
-            share_weights(model)
-            self._whole = WholeModel(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
-        if self._whole:
-            share_states(optimizer)
         loader = self.build_train_loader(cfg)
         self.tally = tally_of(loader)
         model = data_parallel(cfg, model)
@@ -86,24 +78,19 @@ class Trainer(ResumableTrainer):
     def _build_steps(
         self, cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
     ) -> TrainingSteps:
-        """What does one iteration."""
+        """Return what computes one iteration."""
         node = cfg.SOLVER
-        precision = node.AMP.DTYPE if node.AMP.ENABLED else "float32"
-        guard = Guard(
-            unwrapped(model),
-            policy=node.NON_FINITE,
-            patience=node.NON_FINITE_PATIENCE,
-            folder=cfg.OUTPUT_DIR,
-            config=cfg.dump(),
-            precision=precision,
-            whole=self._whole.fetch if self._whole else None,
+        guard = NonFiniteGuard(
+            unwrapped(model), policy=node.NON_FINITE, patience=node.NON_FINITE_PATIENCE
         )
-        options: dict[str, Any] = {"parts": node.ACCUMULATE_STEPS, "guard": guard}
-        if not node.AMP.ENABLED:
-            return TrainingSteps(model, loader, optimizer, **options)
-        device = torch.device(cfg.MODEL.DEVICE).type
-        return MixedPrecisionTrainer(
-            model, loader, optimizer, device=device, precision=precision, **options
+        return TrainingSteps(
+            model,
+            loader,
+            optimizer,
+            precision=node.AMP.DTYPE if node.AMP.ENABLED else "float32",
+            device=torch.device(cfg.MODEL.DEVICE).type,
+            parts=node.ACCUMULATE_STEPS,
+            guard=guard,
         )
 
     @classmethod
@@ -168,18 +155,12 @@ class Trainer(ResumableTrainer):
         hooks = [hook for hook in hooks if not isinstance(hook, PeriodicCheckpointer)]
         hooks = [repeatable(hook) if isinstance(hook, PreciseBN) else hook for hook in hooks]
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
-            hooks.insert(0, EveryParameterLearns())
-        return [Rates(self.cfg.SOLVER.IMS_PER_BATCH), *hooks, *self._watching()]
+            hooks.insert(0, CheckUnusedParameters())
+        return [Rates(self.cfg.SOLVER.IMS_PER_BATCH), *hooks]
 
     def _prepared(self, evaluation: list[HookBase]) -> list[HookBase]:
-        """An evaluation of whole weights, and of their average where one is asked for."""
+        """Return an evaluation of the average of the weights, where one is configured."""
         node, period = self.cfg.SOLVER.EMA, self.cfg.TEST.EVAL_PERIOD
-        if self._whole:
-            return [
-                WithEvaluation(period, self._whole.fetch),
-                *evaluation,
-                WithEvaluation(period, self._whole.release),
-            ]
         if not node.ENABLED:
             return evaluation
         average = WeightAverage(unwrapped(self.model), node.DECAY, self.cfg.OUTPUT_DIR)
@@ -194,17 +175,13 @@ class Trainer(ResumableTrainer):
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """The log, ``metrics.json`` and what ``WRITERS`` names."""
-        return build_writers(self.cfg, self.max_iter)
-
-    def _watching(self) -> list[HookBase]:
-        minutes = self.cfg.SOLVER.WATCHDOG_MINUTES
-        return [Watchdog(minutes)] if minutes > 0 else []
+        """Return the writers of the log, of ``metrics.json`` and of TensorBoard files."""
+        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def _evaluation_hooks(self) -> list[HookBase]:
         """The validation loss before the best checkpoint, which may be judged by it."""
         cfg, node, period = self.cfg, self.cfg.TEST, self.cfg.TEST.EVAL_PERIOD
-        model = self._evaluated()
+        model = unwrapped(self.model)
         hooks: list[HookBase] = []
         if not cfg.DATASETS.TEST:
             return hooks
@@ -216,15 +193,11 @@ class Trainer(ResumableTrainer):
             hooks.append(BestCheckpoint(period, model, cfg.OUTPUT_DIR, node.BEST_CHECKPOINT))
         return hooks
 
-    def _evaluated(self) -> nn.Module:
-        """The model that evaluations run, without a wrapper for several processes."""
-        return self._whole.model if self._whole else unwrapped(self.model)
-
     def _evaluate(self) -> Mapping[str, Any]:
         """Test, and write the results; Detectron2 compares the last ones with those expected."""
         # Training draws the same random numbers with and without an evaluation in between.
         with separate_randomness(0):
-            results = self.test(self.cfg, self._evaluated())
+            results = self.test(self.cfg, unwrapped(self.model))
         self._last_eval_results = results
         if self.cfg.DATASETS.TEST:
             done = finished_iterations(self)

@@ -18,7 +18,6 @@ from freqfusion.engine.checkpoint.files import (
     replace_file,
 )
 from freqfusion.engine.checkpoint.reading import NOTE, SafeCheckpointer, leads_out, noted
-from freqfusion.engine.sharding import is_shared
 from freqfusion.files import check_checkpoint, read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -38,18 +37,14 @@ class RunCheckpointer(SafeCheckpointer):
     def save(self, name: str, **extra: Any) -> None:
         """Write the model, what it was made with and ``extra`` to ``<name>.pth``.
 
-        To be called in all processes, each of which may have a part of it; one of them writes.
-
         Raises:
             SaveError: if there is no room, or for another reason of the system; what was saved
                 before stays.
         """
-        if not self.save_dir or not (self.save_to_disk or is_shared(self.model)):
+        if not self.save_dir or not self.save_to_disk:
             return
         content = {"model": self.model.state_dict()}
         content |= {key: given.state_dict() for key, given in self.checkpointables.items()}
-        if not self.save_to_disk:
-            return
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
         content |= extra
