@@ -1,7 +1,6 @@
 """What the processes of a test do; a module of its own, since each of them imports it."""
 
 import atexit
-import json
 import os
 import sys
 from pathlib import Path
@@ -42,12 +41,13 @@ def labelled_throughout(dicts):
     return kept
 
 
-def record_runs(runs, may_speak):
+def record_runs(runs):
     """Train each configuration and write what happened to the file beside it."""
     register()
     for cfg, path in runs:
         record_run(cfg, path)
-    Path(f"{runs[0][1]}.{comm.get_rank()}").write_text(json.dumps(torch.get_num_threads()))
+    if comm.get_world_size() > 1:
+        leave_what_aborts(Path(runs[0][1]).parent)
 
 
 def record_run(cfg, path):
@@ -97,23 +97,23 @@ class Aborts:
         abort()
 
 
-def leave_what_aborts(folder, may_speak):
+def leave_what_aborts(folder):
     """Leave what aborts a finalization, and write a file when Python's exit handlers run."""
     sys.left_behind = Aborts()
-    atexit.register(Path(folder, str(comm.get_rank())).touch)
+    atexit.register(Path(folder, f"rank{comm.get_rank()}").touch)
 
 
-def enter(folder, may_speak):
+def enter(folder):
     """Keep other runs out of a folder, as a run does when it begins."""
-    with explain_errors(debug=False, may_speak=may_speak), locked_folder(folder):
+    with explain_errors(debug=False), locked_folder(folder):
         pass
 
 
-def fail(how, may_speak):
+def fail(how):
     """End as it is told; where one process fails, the other waits for it in vain."""
     if how == "all of them" or comm.get_rank() == 1:
         if how == "a defect":
             raise TypeError("a defect")
-        with explain_errors(debug=False, may_speak=may_speak):
+        with explain_errors(debug=False):
             raise ValueError(f"{how} cannot work so")
     comm.synchronize()

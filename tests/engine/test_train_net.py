@@ -14,10 +14,9 @@ import torch
 from forked_runs import Forked
 from torch.multiprocessing import ProcessExitedException
 
-from freqfusion.engine import Trainer, command_line
+from freqfusion.engine import Trainer, command_line, launch
 from freqfusion.engine.checkpoint import interruption
 from freqfusion.engine.command_line import argument_parser, explain_errors, run
-from freqfusion.engine.launch import processes
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train_net.py"
@@ -184,15 +183,6 @@ def test_program_ends_with_the_sentence_and_code_2():
     assert answer.stdout == ""
 
 
-def test_variables_that_do_not_fit_are_a_sentence_of_the_first_process(main, capsys, monkeypatch):
-    for name, value in {"WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "x"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("RANK", "0")
-    assert "LOCAL_WORLD_SIZE is 'x', which is no number" in call(main, capsys)
-    monkeypatch.setenv("RANK", "1")
-    assert call(main, capsys) == ""
-
-
 @pytest.mark.parametrize(("code", "expected"), [(2, 2), (1, None)])
 def test_sentence_of_one_of_several_processes_ends_all(main, datasets, monkeypatch, code, expected):
     class Started:
@@ -201,7 +191,7 @@ def test_sentence_of_one_of_several_processes_ends_all(main, datasets, monkeypat
         def join(self):
             raise ProcessExitedException("it ended", 0, 1, code)
 
-    monkeypatch.setattr(processes, "spawn", lambda *_, **__: Started())
+    monkeypatch.setattr(launch, "spawn", lambda *_, **__: Started())
     arguments = ["--num-processes", "2", "--config-file", str(ROOT / CONFIG)]
     arguments += ["MODEL.DEVICE", "cpu"]
     if expected is None:

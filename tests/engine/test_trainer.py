@@ -126,7 +126,7 @@ class Toy(nn.Module):
         return {"loss_a": torch.tensor(float(sum(batch))), "loss_b": torch.tensor(2.0)}
 
 
-def measure_a_part(folder, may_speak):
+def measure_a_part(folder):
     from detectron2.utils import comm
 
     rank = comm.get_rank()

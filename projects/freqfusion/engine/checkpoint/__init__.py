@@ -2,11 +2,11 @@
 
 from freqfusion.engine.checkpoint.files import SaveError, replace_file
 from freqfusion.engine.checkpoint.interruption import (
-    ASKING,
     INTERRUPTED,
     Asked,
     Interrupted,
     LastSaveFailedError,
+    handled_signals,
     signals_noted,
 )
 from freqfusion.engine.checkpoint.process_state import process_state, restore_process
@@ -19,7 +19,6 @@ from freqfusion.engine.checkpoint.run_checkpointer import (
 from freqfusion.engine.checkpoint.saving import Saving
 
 __all__ = [
-    "ASKING",
     "INTERRUPTED",
     "Asked",
     "Interrupted",
@@ -28,6 +27,7 @@ __all__ = [
     "SafeCheckpointer",
     "SaveError",
     "Saving",
+    "handled_signals",
     "has_checkpoint",
     "local_weights",
     "process_state",

@@ -6,9 +6,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from typing import Any
 
 from detectron2.utils import comm
 
@@ -52,7 +52,7 @@ def signals_noted(asked: Asked) -> Iterator[None]:
     A second SIGINT is a KeyboardInterrupt.
     """
 
-    def note(number: int, _: FrameType | None) -> None:
+    def note(number: int, _: Any) -> None:
         name, now = signal.Signals(number).name, time.monotonic()
         if asked.name == "SIGINT":  # torchrun sends SIGTERM after it
             if name == "SIGINT" and now - asked.since > _ONE_KEYSTROKE:
@@ -62,12 +62,19 @@ def signals_noted(asked: Asked) -> Iterator[None]:
             os.write(2, _ONCE_MORE)
         asked.name, asked.since = name, now
 
+    with handled_signals(note):
+        yield
+
+
+@contextmanager
+def handled_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Meanwhile have a handler for the signals that ask a run to end, in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = [(number, signal.signal(number, note)) for number in ASKING]
+    before = [(number, signal.signal(number, handler)) for number in ASKING]
     try:
         yield
     finally:
-        for number, handler in before:
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        for number, earlier in before:
+            signal.signal(number, earlier if earlier is not None else signal.SIG_DFL)
