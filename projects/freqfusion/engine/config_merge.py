@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from freqfusion.config_check import did_you_mean
+from freqfusion.config import did_you_mean
 from freqfusion.engine.config_file import ConfigFile, Place
 
 _COMMAND_LINE = "command line"

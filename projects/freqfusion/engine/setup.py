@@ -3,7 +3,7 @@
 import argparse
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,13 +14,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 import freqfusion.modeling  # noqa: F401 - registers what a configuration can name
-from freqfusion.config import get_freqfusion_cfg
-from freqfusion.config_check import config_warnings
+from freqfusion.config import get_freqfusion_cfg, inner_backbone
 from freqfusion.data.registration import register_datasets
+from freqfusion.engine.checks import preflight
 from freqfusion.engine.config_file import read_config_file
 from freqfusion.engine.config_merge import merge_file, merge_overrides
 from freqfusion.engine.output_folder import check_output_folder, locked_folder, remove_run
-from freqfusion.engine.preflight import preflight
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +178,7 @@ def count_processes(options: argparse.Namespace, device: str, started: int | Non
                 f"--num-gpus {gpus} asks for GPUs, but this runs on the CPU: leave it out, or take"
                 f" --num-processes {gpus} for processes on the CPU"
             )
-        return processes or 1
+        return int(processes or 1)
     if processes is not None:
         raise ValueError(
             f"--num-processes {processes} is for the CPU (MODEL.DEVICE cpu); for GPUs write"
@@ -188,4 +187,37 @@ def count_processes(options: argparse.Namespace, device: str, started: int | Non
     found = torch.cuda.device_count()
     if gpus > max(1, found):
         raise ValueError(f"--num-gpus {gpus} is more than this machine has, which is {found}")
-    return max(1, gpus)  # Detectron2 takes no GPUs for one process
+    return max(1, int(gpus))  # Detectron2 takes no GPUs for one process
+
+
+def config_warnings(cfg: CfgNode) -> Iterator[str]:
+    """Yield what works but is seldom meant, one sentence each."""
+    node, model = cfg.SOLVER, cfg.MODEL
+    if not model.WEIGHTS and "resnet" in inner_backbone(cfg):
+        if model.RESNETS.NORM == "FrozenBN":
+            yield (
+                "MODEL.RESNETS.NORM FrozenBN keeps statistics of given weights, but MODEL.WEIGHTS"
+                " is empty: the network will hardly train; set MODEL.WEIGHTS, or"
+                " MODEL.RESNETS.NORM BN"
+            )
+        if model.BACKBONE.FREEZE_AT > 0:
+            yield (
+                f"MODEL.BACKBONE.FREEZE_AT {model.BACKBONE.FREEZE_AT} freezes random weights, since"
+                " MODEL.WEIGHTS is empty: set MODEL.WEIGHTS, or MODEL.BACKBONE.FREEZE_AT 0"
+            )
+    late = [step for step in node.STEPS if step >= node.MAX_ITER]
+    if late and node.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        yield (
+            f"SOLVER.STEPS {late} come after the last iteration (SOLVER.MAX_ITER"
+            f" {node.MAX_ITER}): the learning rate will not fall there"
+        )
+    if node.WARMUP_ITERS >= node.MAX_ITER:
+        yield (
+            f"SOLVER.WARMUP_ITERS {node.WARMUP_ITERS} lasts until the end (SOLVER.MAX_ITER"
+            f" {node.MAX_ITER}): the learning rate will never be SOLVER.BASE_LR"
+        )
+    if cfg.TEST.BEST_CHECKPOINT and not 0 < cfg.TEST.EVAL_PERIOD < node.MAX_ITER:
+        yield (
+            "TEST.BEST_CHECKPOINT compares evaluations, but TEST.EVAL_PERIOD"
+            f" {cfg.TEST.EVAL_PERIOD} evaluates at the end only"
+        )
