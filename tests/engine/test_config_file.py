@@ -5,8 +5,7 @@ from detectron2.config import CfgNode
 
 from freqfusion import get_freqfusion_cfg
 from freqfusion.engine import load_config
-from freqfusion.engine.config_file import read_config_file
-from freqfusion.engine.config_merge import merge_file, merge_overrides
+from freqfusion.engine.config_file import merge_file, merge_overrides, read_config_file
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from detectron2.engine import defaults
 from detectron2.utils.events import EventStorage
 from sfm_models import ARCHITECTURES, built, example, sfm_cfg
 from torch import nn
@@ -93,10 +94,11 @@ def test_wrapper_takes_the_key(unused, semantic_cfg, monkeypatch):
             given.update(options)
 
     monkeypatch.setattr(training_step, "DistributedDataParallel", Wrapper)
+    monkeypatch.setattr(defaults, "DistributedDataParallel", Wrapper)
     model = nn.Linear(1, 1)
     semantic_cfg.SOLVER.FIND_UNUSED_PARAMETERS = unused
     assert data_parallel(semantic_cfg, model) is model
-    monkeypatch.setattr(training_step.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(defaults.comm, "get_world_size", lambda: 2)
     wrapped = data_parallel(semantic_cfg, model)
     assert given == {
         "device_ids": None,

@@ -15,7 +15,7 @@ from forked_runs import Forked
 from torch.multiprocessing import ProcessExitedException
 
 from freqfusion.engine import Trainer, command_line, launch
-from freqfusion.engine.checkpoint import interruption
+from freqfusion.engine.checkpoint import saving
 from freqfusion.engine.command_line import argument_parser, explain_errors, run
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_interrupt_is_a_sentence_and_code_130(times, main, datasets, tmp_path, m
     monkeypatch.setattr(command_line, "Trainer", Pressing)
     monkeypatch.setattr(Pressing, "times", times)
     if times == 2:
-        monkeypatch.setattr(interruption, "_ONE_KEYSTROKE", 0.0)
+        monkeypatch.setattr(saving, "_ONE_KEYSTROKE", 0.0)
     keys = ("OUTPUT_DIR", str(tmp_path), "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu")
     keys += ("SOLVER.IMS_PER_BATCH", "1", "DATASETS.TEST", "()", "SOLVER.STEPS", "()")
     with pytest.raises(SystemExit) as caught:

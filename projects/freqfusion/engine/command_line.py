@@ -27,9 +27,8 @@ from freqfusion.engine.launch import (
     start_processes,
     work_in_torchrun,
 )
-from freqfusion.engine.results import write_results
+from freqfusion.engine.results import skipped_in, write_results
 from freqfusion.engine.setup import check, read, setup
-from freqfusion.engine.testing import skipped_in
 from freqfusion.engine.trainer import Trainer
 from freqfusion.files import add_unsafe_config
 from freqfusion.modeling.tta import TestTimeAugmentation

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from freqfusion.engine.checkpoint import replace_file
+from freqfusion.engine.checkpoint import save_file
 from freqfusion.engine.hooks import finished_iterations
 
 
@@ -57,8 +57,7 @@ class WeightAverage(HookBase):
             "model": self._average.module.state_dict(),
             "iteration": finished_iterations(self.trainer) - 1,
         }
-        path = Path(self._folder) / "model_ema.pth"
-        replace_file(path, lambda file: torch.save(content, file))
+        save_file(Path(self._folder) / "model_ema.pth", content)
 
     def state_dict(self) -> dict[str, Any]:
         """The average, and of how many steps it is."""

@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.utils import comm
+from torch import nn
 
 from freqfusion.data.bad_samples import CountedBatches, SkippedImages, skipped_summary
+from freqfusion.data.mapper import build_mapper
 from freqfusion.data.randomness import separate_randomness
-from freqfusion.engine.checkpoint import replace_file
+from freqfusion.data.reading import read_image
+from freqfusion.engine.checkpoint import save_file
+from freqfusion.engine.unchanged import unchanged
+from freqfusion.files import write_whole
 
 logger = logging.getLogger(__name__)
+
+SCORE_THRESHOLD = 0.5
 
 
 class Evaluation(EvalHook):
@@ -114,33 +121,6 @@ class SkippedSummary(AfterEvaluation):
             logger.warning("%s", skipped_summary(self._tally.name, skipped))
 
 
-class Rates(HookBase):
-    """Writes ``images_per_second`` of all processes, and ``data_share``, into the metrics.
-
-    The share is the time that a step waited for its batch, as a part of the step; in several
-    processes that of the one that waited longest.
-
-    Args:
-        batch: Number of images of all processes in a step.
-    """
-
-    def __init__(self, batch: int) -> None:
-        self._batch, self._started = batch, 0.0
-
-    def before_step(self) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
-
-    def after_step(self) -> None:
-        """Write both; a step that was skipped has no share."""
-        storage = self.trainer.storage
-        seconds = max(time.perf_counter() - self._started, 1e-9)
-        storage.put_scalar("images_per_second", self._batch / seconds)
-        written = storage.latest().get("data_time")
-        if written and written[1] == self.trainer.iter:
-            storage.put_scalar("data_share", min(written[0] / seconds, 1.0))
-
-
 def finished_iterations(trainer: Any) -> int:
     """How many iterations are done; a trainer counts the current one from 0."""
     return min(int(trainer.iter) + 1, int(trainer.max_iter))
@@ -161,7 +141,7 @@ class BestCheckpoint(AfterEvaluation):
             when it is smaller. nan never is the best.
     """
 
-    def __init__(self, period: int, model: torch.nn.Module, folder: str, metric: str) -> None:
+    def __init__(self, period: int, model: nn.Module, folder: str, metric: str) -> None:
         super().__init__(period)
         self._model, self._metric = model, metric
         self._weights = Path(folder) / "model_best.pth"
@@ -203,13 +183,53 @@ class BestCheckpoint(AfterEvaluation):
         # As in Detectron2's checkpoints, the number of the last iteration, from 0.
         weights = {"model": self._model.state_dict(), "iteration": iterations - 1}
         note = {"metric": self._metric, "value": value, "iteration": iterations}
-        self._weights.parent.mkdir(parents=True, exist_ok=True)
         try:
-            replace_file(self._weights, lambda file: torch.save(weights, file))
-            line = (json.dumps(note) + "\n").encode()
-            replace_file(self._note, lambda file: file.write(line))
+            save_file(self._weights, weights)
+            write_whole(self._note, json.dumps(note) + "\n")
         except OSError as error:
             logger.error("%s; training goes on", error)
             return
         logger.info("%s is %.5g, the best so far: wrote %s", *(self._metric, value, self._weights))
         self.best = value
+
+
+class SamplePredictions(AfterEvaluation):
+    """Draw the same images of the first test set with each evaluation, for TensorBoard.
+
+    As ``predictions/<number>/<task>``. The main process does it alone; when it fails, training goes
+    on without pictures.
+    """
+
+    def __init__(self, period: int, model: nn.Module, cfg: CfgNode) -> None:
+        super().__init__(period)
+        self._model, self._cfg = model, cfg
+        self._images: list[dict[str, Any]] | None = None
+
+    def run(self) -> None:
+        """Predict, draw, and hand the pictures to the storage."""
+        if not comm.is_main_process() or self._images == []:
+            return
+        name = self._cfg.DATASETS.TEST[0]
+        try:
+            if self._images is None:
+                count = self._cfg.TEST.SAMPLE_PREDICTIONS
+                self._images = get_detection_dataset_dicts([name], filter_empty=False)[:count]
+            with separate_randomness(0), unchanged(self._model):
+                self._model.eval()
+                self._draw(MetadataCatalog.get(name), build_mapper(self._cfg, False))
+        except Exception:
+            logger.exception("sample predictions cannot be drawn; there will be none in this run")
+            self._images = []
+
+    def _draw(self, metadata: Any, mapper: Callable[[dict[str, Any]], Any]) -> None:
+        from freqfusion.evaluation.pictures import draw_output
+
+        images: Iterable[dict[str, Any]] = self._images or []
+        for number, dataset_dict in enumerate(images):
+            output = self._model([mapper(dataset_dict)])[0]
+            image = read_image(dataset_dict["file_name"], "RGB")[0]
+            pictures = draw_output(image, output, metadata, score_threshold=SCORE_THRESHOLD)
+            for task, picture in pictures.items():
+                self.trainer.storage.put_image(
+                    f"predictions/{number}/{task}", picture.transpose(2, 0, 1)
+                )

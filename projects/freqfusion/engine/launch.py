@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -65,9 +65,11 @@ def start_processes(
     if count * machines == 1:
         work(given)
         return 0
-    url = f"tcp://127.0.0.1:{_free_port()}" if url == "auto" else url
-    arguments = (work, given, device, count, machines, machine, url)
-    context: Any = spawn(_process, args=arguments, nprocs=count, join=False)
+    if url == "auto":
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            url = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    arguments = (work, given, device, machine * count, machines * count, count, url)
+    context: Any = spawn(_work_in_group, args=arguments, nprocs=count, join=False)
     with _signals_forwarded(context.processes) as received:
         try:
             while not context.join():
@@ -84,8 +86,8 @@ def start_processes(
 
 def work_in_torchrun(work: Work, given: Any, device: str) -> None:
     """Run ``work(given)`` in this process, which ``torchrun`` has started with others."""
-    rank, world_size, _, local_size = (int(os.environ[name]) for name in _RANKS)
-    _work_in_group(work, given, device, rank, world_size, local_size, "env://")
+    rank, world_size, number, local_size = (int(os.environ[name]) for name in _RANKS)
+    _work_in_group(number, work, given, device, rank - number, world_size, local_size, "env://")
 
 
 def may_report() -> bool:
@@ -108,21 +110,15 @@ def leave_group() -> None:
     dist.destroy_process_group()
 
 
-def _process(
+def _work_in_group(
     number: int,
     work: Work,
     given: Any,
     device: str,
-    count: int,
-    machines: int,
-    machine: int,
+    first_rank: int,
+    world_size: int,
+    local_size: int,
     url: str,
-) -> None:
-    _work_in_group(work, given, device, machine * count + number, machines * count, count, url)
-
-
-def _work_in_group(
-    work: Work, given: Any, device: str, rank: int, world_size: int, local_size: int, url: str
 ) -> None:
     """Run ``work(given)`` in a group of processes: NCCL on GPUs, gloo on CPUs.
 
@@ -131,15 +127,18 @@ def _work_in_group(
     """
     on_gpu = device.startswith("cuda") and torch.cuda.device_count() >= local_size
     if on_gpu:
-        torch.cuda.set_device(rank % local_size)
+        torch.cuda.set_device(number)
     elif local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, default_workers() // local_size))
     if world_size == 1:
         work(given)
         return
-    backend = "nccl" if on_gpu else "gloo"
     dist.init_process_group(
-        backend, init_method=url, rank=rank, world_size=world_size, timeout=_TIMEOUT
+        "nccl" if on_gpu else "gloo",
+        init_method=url,
+        rank=first_rank + number,
+        world_size=world_size,
+        timeout=_TIMEOUT,
     )
     comm.create_local_process_group(local_size)
     comm.synchronize()
@@ -168,9 +167,3 @@ def _signals_forwarded(processes: Sequence[Any]) -> Iterator[set[int]]:
 
     with handled_signals(forward):
         yield received
-
-
-def _free_port() -> int:
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

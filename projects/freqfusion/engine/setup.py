@@ -17,8 +17,7 @@ import freqfusion.modeling  # noqa: F401 - registers what a configuration can na
 from freqfusion.config import get_freqfusion_cfg, inner_backbone
 from freqfusion.data.registration import register_datasets
 from freqfusion.engine.checks import preflight
-from freqfusion.engine.config_file import read_config_file
-from freqfusion.engine.config_merge import merge_file, merge_overrides
+from freqfusion.engine.config_file import merge_file, merge_overrides, read_config_file
 from freqfusion.engine.output_folder import check_output_folder, locked_folder, remove_run
 
 logger = logging.getLogger(__name__)

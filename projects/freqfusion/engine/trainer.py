@@ -18,23 +18,21 @@ from torch import nn
 from freqfusion.data.bad_samples import CountedBatches, tally_of
 from freqfusion.data.loaders import evaluation_loader, train_loader
 from freqfusion.data.randomness import separate_randomness
-from freqfusion.engine.checkpoint import Asked, RunCheckpointer
+from freqfusion.engine.checkpoint import RunCheckpointer, StopRequest
 from freqfusion.engine.ema import WeightAverage
 from freqfusion.engine.health import NonFiniteGuard
 from freqfusion.engine.hooks import (
     BestCheckpoint,
     Evaluation,
-    Rates,
+    SamplePredictions,
     SkippedSummary,
     WithEvaluation,
     finished_iterations,
     repeatable,
 )
-from freqfusion.engine.results import TRAINING, write_results
+from freqfusion.engine.results import TRAINING, Scores, evaluate_model, skipped_in, write_results
 from freqfusion.engine.resumable import ResumableTrainer
-from freqfusion.engine.sample_predictions import SamplePredictions
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer, with_scaled_rate
-from freqfusion.engine.testing import Scores, evaluate_model, skipped_in
 from freqfusion.engine.training_step import (
     CheckUnusedParameters,
     TrainingSteps,
@@ -71,7 +69,7 @@ class Trainer(ResumableTrainer):
         self._trainer: Any = self._build_steps(cfg, model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RunCheckpointer(model, cfg.OUTPUT_DIR, trainer=proxy(self))
-        self.asked = Asked()
+        self.stop_request = StopRequest()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
@@ -156,7 +154,7 @@ class Trainer(ResumableTrainer):
         hooks = [repeatable(hook) if isinstance(hook, PreciseBN) else hook for hook in hooks]
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
             hooks.insert(0, CheckUnusedParameters())
-        return [Rates(self.cfg.SOLVER.IMS_PER_BATCH), *hooks]
+        return hooks
 
     def _prepared(self, evaluation: list[HookBase]) -> list[HookBase]:
         """Return an evaluation of the average of the weights, where one is configured."""

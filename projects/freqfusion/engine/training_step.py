@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, SimpleTrainer
-from detectron2.utils import comm
+from detectron2.engine import HookBase, SimpleTrainer, create_ddp_model
 from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -203,19 +202,16 @@ def split_batch(batch: Any, count: int) -> list[Any]:
 
 
 def data_parallel(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Wrap the model so that its gradients are averaged over processes, on GPUs or on CPUs.
+    """Wrap the model as Detectron2 does where there are several processes, also on CPUs.
 
-    Buffers stay those of each process, as in Detectron2; all of them start with those of rank 0.
+    Buffers stay those of each process; all of them start with those of rank 0.
     """
-    if comm.get_world_size() == 1:
-        return model
-    device = next(model.parameters()).device
-    wrapped: nn.Module = DistributedDataParallel(
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    wrapped: nn.Module = create_ddp_model(
         model,
-        # On a CPU torch wants none.
-        device_ids=[device] if device.type == "cuda" else None,
         broadcast_buffers=False,
         find_unused_parameters=cfg.SOLVER.FIND_UNUSED_PARAMETERS,
+        **({} if on_gpu else {"device_ids": None}),
     )
     return wrapped
 

@@ -200,7 +200,7 @@ def test_killed_at_random_moments(tmp_path, datasets, starter, wanted):
         run = start(folder, "--resume", starter=starter)
         if kill_somewhere(run, folder, draw, ready):
             kills += 1
-            saving += bool(list(folder.glob("*.tmp")))
+            saving += bool(list(folder.glob(".model*.part")))
             continue
         assert run.returncode == 0, run.communicate()[1]
         # It came to its end before it was killed often enough: begin again.
