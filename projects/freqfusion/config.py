@@ -114,7 +114,7 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     # "bicubic".
     node.UPSAMPLE_MODE = "nearest"
     node.ALIGN_CORNERS = False
-    # The offset generator: on or off, channel groups that move independently, normalised inputs.
+    # The offset generator: on or off, channel groups that move independently, normalized inputs.
     node.FEATURE_RESAMPLE = True
     node.FEATURE_RESAMPLE_GROUP = 4
     node.FEATURE_RESAMPLE_NORM = True
@@ -158,7 +158,7 @@ def _add_timm_keys(cfg: CfgNode) -> None:
     node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Stochastic depth; 0 leaves the model's default.
     node.DROP_PATH_RATE = 0.0
-    # A layer normalisation of each stage's map, as Swin has in Mask2Former.
+    # A layer normalization of each stage's map, as Swin has in Mask2Former.
     node.OUT_NORM = False
     # Recompute the stages in the backward pass: less memory, more time.
     node.USE_CHECKPOINT = False
@@ -176,7 +176,7 @@ def _add_swin_keys(cfg: CfgNode) -> None:
     node.WINDOW_SIZE = 7
     # Width of the perceptrons, in channels.
     node.MLP_RATIO = 4.0
-    # A bias of queries, keys and values; a normalisation of the embedded patches.
+    # A bias of queries, keys and values; a normalization of the embedded patches.
     node.QKV_BIAS = True
     node.PATCH_NORM = True
     # Stochastic depth of the last block; it grows from 0, block by block.
@@ -202,7 +202,7 @@ def _add_internimage_keys(cfg: CfgNode) -> None:
     node.DROP_PATH_RATE = 0.2
     # Where the learned factors of the blocks' branches start; 0 leaves them out.
     node.LAYER_SCALE = 1.0
-    # Normalise what a branch gives (S, B) instead of what it gets (T).
+    # Normalize what a branch gives (S, B) instead of what it gets (T).
     node.POST_NORM = False
     # Widens the kernels and their offsets.
     node.OFFSET_SCALE = 1.0
@@ -273,14 +273,14 @@ def _add_mask2former_keys(cfg: CfgNode) -> None:
     # "FreqFusionPixelDecoder" is the original one with MODEL.FREQFUSION.ENABLED False.
     node.PIXEL_DECODER = "FreqFusionPixelDecoder"
     node.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    # Widths of all maps and of the mask features, normalisation of the feature pyramid, stride of
+    # Widths of all maps and of the mask features, normalization of the feature pyramid, stride of
     # the masks.
     node.CONV_DIM = 256
     node.MASK_DIM = 256
     node.NORM = "GN"
     node.COMMON_STRIDE = 4
     # The encoder of deformable attention: which maps go through it, layers, width of the
-    # feed-forward networks, places that a head looks at in a map; recompute it in the backward
+    # feed-forward networks, points that a head looks at in a map; recompute it in the backward
     # pass (less memory, more time).
     node.ENCODER_FEATURES = ["res3", "res4", "res5"]
     node.ENCODER_LAYERS = 6
@@ -326,7 +326,7 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # YAML files that declare data sets (see freqfusion.data.declared); they are registered before
     # DATASETS.TRAIN and DATASETS.TEST are looked up.
     cfg.DATASETS.DECLARED = ()
-    # What happens to an image that cannot be used, or whose truth cannot, in training and in
+    # What happens to an image that cannot be used, or whose ground truth cannot, in training and in
     # evaluation: "refuse" ends the run with a sentence that names the file, "skip" leaves it out,
     # names it once in the log and in results.json and, in training, takes the next good one.
     cfg.DATALOADER.BAD_SAMPLES = "refuse"

@@ -68,13 +68,6 @@ def test_nothing_is_wrong_with_a_sound_configuration():
         ),
         (
             {
-                "MODEL__BACKBONE__NAME": "build_timm_freqfusion_fpn_backbone",
-                "MODEL__TIMM__OUT_FEATURES": ["res2", "res3", "res4"],
-            },
-            "needs res5, which MODEL.TIMM.OUT_FEATURES does not name: add it to res2, res3, res4",
-        ),
-        (
-            {
                 "MODEL__BACKBONE__NAME": "build_retinanet_resnet_fpn_backbone",
                 "MODEL__FPN__IN_FEATURES": ["res3"],
                 "MODEL__RESNETS__OUT_FEATURES": ["res3"],
@@ -89,7 +82,6 @@ def test_nothing_is_wrong_with_a_sound_configuration():
         ),
         ({"INPUT__MIN_SIZE_TRAIN": (640, 1400)}, "INPUT.MIN_SIZE_TRAIN 640, 1400 must not exceed"),
         ({"INPUT__MIN_SIZE_TRAIN": ()}, "INPUT.MIN_SIZE_TRAIN is empty"),
-        ({"INPUT__MIN_SIZE_TEST": 1400}, "must not exceed INPUT.MAX_SIZE_TEST 1333"),
         (
             {"INPUT__CROP__ENABLED": True, "INPUT__CROP__SIZE": [512, 512]},
             "must be fractions of the image, above 0 and at most 1",
@@ -103,16 +95,11 @@ def test_nothing_is_wrong_with_a_sound_configuration():
             {"TEST__BEST_CHECKPOINT": "segm/AP", "DATASETS__TEST": ()},
             "TEST.BEST_CHECKPOINT needs a data set to evaluate",
         ),
-        (
-            {"TEST__VALIDATION_LOSS__ENABLED": True, "DATASETS__TEST": ()},
-            "TEST.VALIDATION_LOSS.ENABLED needs a data set",
-        ),
         ({"SOLVER__AMP__ENABLED": True}, "MODEL.DEVICE is cpu: set SOLVER.AMP.DTYPE bfloat16"),
         ({"SOLVER__STEPS": (300, 200)}, "SOLVER.STEPS must grow: write 200, 300"),
         ({"SOLVER__BASE_LR": float("nan")}, "SOLVER.BASE_LR must be a finite number from 0 on"),
         ({"SOLVER__IMS_PER_BATCH": 0}, "SOLVER.IMS_PER_BATCH must be at least 1"),
         ({"SOLVER__IMS_PER_BATCH": 15}, "a multiple of the 8 processes: take 8 or 16"),
-        ({"SOLVER__IMS_PER_BATCH": 4}, "a multiple of the 8 processes: take 8"),
         (
             {"SOLVER__REFERENCE_WORLD_SIZE": 5},
             "a multiple of SOLVER.REFERENCE_WORLD_SIZE 5: take 15 or 20",
@@ -255,7 +242,6 @@ def test_sound_configuration_passes_and_is_left_as_it_is(small_cfg):
         ),
         ({"MODEL__ROI_HEADS__NAME": "RoiHeads"}, "MODEL.ROI_HEADS.NAME names RoiHeads"),
         ({"MODEL__ROI_BOX_HEAD__NAME": ""}, "MODEL.ROI_BOX_HEAD.NAME is empty; there are FastRCNN"),
-        ({"MODEL__ROI_MASK_HEAD__NAME": "x"}, "MODEL.ROI_MASK_HEAD.NAME names x, which is not"),
         (
             {"MODEL__SEM_SEG_HEAD__NAME": "FreqfusionSemSegHead"},
             "did you mean FreqFusionSemSegHead?",
@@ -266,7 +252,6 @@ def test_sound_configuration_passes_and_is_left_as_it_is(small_cfg):
             " makes p2, p3, p4, p5, p6",
         ),
         ({"MODEL__ROI_HEADS__IN_FEATURES": ["res4"]}, "MODEL.ROI_HEADS.IN_FEATURES names res4"),
-        ({"MODEL__ROI_HEADS__IN_FEATURES": []}, "MODEL.ROI_HEADS.IN_FEATURES is empty"),
         (
             {"MODEL__RPN__IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"]},
             "MODEL.RPN.IN_FEATURES names p7",
@@ -294,7 +279,6 @@ def test_sound_configuration_passes_and_is_left_as_it_is(small_cfg):
             "the model cannot be built: timm has no model 'resnet1'",
         ),
         ({"MODEL__WEIGHTS": "none/r18.pth"}, "MODEL.WEIGHTS names none/r18.pth, which does not ex"),
-        ({"MODEL__WEIGHTS": "file:///a.pth"}, "WEIGHTS: file:///a.pth is no address of weights"),
         (
             {"MODEL__WEIGHTS": "catalog://ImageNetPretrained/x"},
             "WEIGHTS: catalog://ImageNetPretrained/x cannot be fetched: KeyError ('x')",
@@ -347,15 +331,10 @@ PLAIN_HEAD = {"MODEL__SEM_SEG_HEAD__NAME": "SemSegFPNHead"}
             " PanopticFPN?",
         ),
         (
-            MODULATED | {"MODEL__SFM__META_ARCHITECTURE": "SFMSegmentor"},
-            "MODEL.SFM.META_ARCHITECTURE names SFMSegmentor, which is not registered",
-        ),
-        (
             MODULATED | {"MODEL__SFM__BACKBONE": "build_resnets_backbone"},
             "MODEL.SFM.BACKBONE names build_resnets_backbone, which is not registered; did you mean"
             " build_resnet_backbone",
         ),
-        (MODULATED | {"MODEL__ROI_HEADS__NAME": "RoiHeads"}, "MODEL.ROI_HEADS.NAME names RoiHeads"),
         (
             MODULATED | {"MODEL__ROI_HEADS__IN_FEATURES": ["res4"]},
             "MODEL.ROI_HEADS.IN_FEATURES names res4, but build_sfm_freqfusion_fpn_backbone makes",
@@ -366,10 +345,6 @@ PLAIN_HEAD = {"MODEL__SEM_SEG_HEAD__NAME": "SemSegFPNHead"}
             " SemSegFPNHead?",
         ),
         (SFM_HEAD | PLAIN_HEAD, 'MODEL.SFM.DEMODULATE "head" leaves maps modulated'),
-        (
-            SFM_HEAD | PLAIN_HEAD | {"MODEL__META_ARCHITECTURE": "SemanticSegmentor"},
-            'MODEL.SFM.DEMODULATE "head" leaves maps modulated',
-        ),
         (
             {"MODEL__SFM__ENABLED": True},
             "MODEL.SFM.ENABLED has no effect with MODEL.BACKBONE.NAME"

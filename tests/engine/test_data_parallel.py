@@ -26,9 +26,6 @@ def without_gradient(model, inputs):
     [
         {},
         {"MODEL__SFM__STRENGTH": 0.0},
-        {"MODEL__SFM__EDGE_LOSS_WEIGHT": 0.0},
-        {"MODEL__SFM__DETACH_GRID": True},
-        {"MODEL__SFM__STRENGTH": 0.0, "MODEL__SFM__EDGE_LOSS_WEIGHT": 0.0},
         {"MODEL__SFM__DETACH_GRID": True, "MODEL__SFM__EDGE_LOSS_WEIGHT": 0.0},
     ],
     ids=lambda keys: "-".join(name.rpartition("__")[2] for name in keys) or "default",

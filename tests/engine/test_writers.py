@@ -9,7 +9,7 @@ import pytest
 from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils.events import EventStorage, TensorboardXWriter
 
-from freqfusion.engine.resumable import cut_curves, has_scores
+from freqfusion.engine.trainer import cut_curves, has_scores
 from freqfusion.engine.writers import build_writers
 
 

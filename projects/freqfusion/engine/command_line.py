@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
@@ -37,7 +37,7 @@ USER_ERROR = 2
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's arguments, and those that this project adds."""
+    """Return a parser of Detectron2's arguments and of those that this project adds."""
     parser: argparse.ArgumentParser = default_argument_parser(epilog=description)
     parser.add_argument(
         "--num-processes",
@@ -97,7 +97,7 @@ def _in_torchrun(options: argparse.Namespace) -> int:
     try:
         device = str(read(options)[1].MODEL.DEVICE)
     except (ValueError, OSError):
-        device = ""  # told by ``_check_and_run``
+        device = ""  # reported by ``_check_and_run``
     work_in_torchrun(_check_and_run, options, device)
     return 0
 
@@ -185,12 +185,8 @@ def _run(arguments: argparse.Namespace, hold: ExitStack) -> Any:
         return None
 
 
-class Given(NamedTuple):
-    """A model with its weights: the file, and the number of its last iteration, if it has one."""
-
-    model: nn.Module
-    weights: str
-    iteration: int | None
+# A model with its weights: the file, and the number of its last iteration, if it has one.
+Given = tuple[nn.Module, str, int | None]
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False, config_file: str = "") -> Any:
@@ -199,7 +195,7 @@ def evaluate(cfg: CfgNode, *, resume: bool = False, config_file: str = "") -> An
 
 
 def load_for_evaluation(cfg: CfgNode, *, resume: bool = False, every: bool = False) -> Given:
-    """The model with ``MODEL.WEIGHTS``, or with ``resume`` those of the last checkpoint.
+    """Return the model with ``MODEL.WEIGHTS``, or with ``resume`` those of the last checkpoint.
 
     Raises:
         ValueError: for weights that are refused or damaged, and where ``every`` parameter must be
@@ -214,7 +210,7 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False, every: bool = Fal
     if every:
         checkpointer.check_loaded(weights, every=True)
     # Checkpoints have the number of their last iteration, from 0; other weights have none.
-    return Given(model, weights, checkpoint.get("iteration"))
+    return model, weights, checkpoint.get("iteration")
 
 
 def evaluate_given(cfg: CfgNode, given: Given, *, config_file: str = "") -> Any:
@@ -223,14 +219,15 @@ def evaluate_given(cfg: CfgNode, given: Given, *, config_file: str = "") -> Any:
     With ``TEST.AUG.ENABLED`` the results of several sizes and of mirrored images are merged;
     evaluations during training are without, because that takes many times as long.
     """
-    model = TestTimeAugmentation(cfg, given.model) if cfg.TEST.AUG.ENABLED else given.model
+    model, weights, iteration = given
+    model = TestTimeAugmentation(cfg, model) if cfg.TEST.AUG.ENABLED else model
     results = Trainer.test(cfg, model)
     write_results(
         cfg,
         results,
-        iteration=None if given.iteration is None else int(given.iteration) + 1,
+        iteration=None if iteration is None else int(iteration) + 1,
         config_file=config_file,
-        weights=given.weights,
+        weights=weights,
         skipped=skipped_in(results),
     )
     return results

@@ -35,22 +35,11 @@ _KINDS: dict[type, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a key was set."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}"
-
-
-@dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """Nested keys with their values, and the place of each key, written with dots."""
+    """Nested keys with their values, and the file and line of each key, written with dots."""
 
     tree: dict[str, Any]
-    places: dict[str, Place]
+    lines: dict[str, str]
 
 
 def read_config_file(path: str, *, unsafe: bool = False) -> ConfigFile:
@@ -70,35 +59,29 @@ class _Reader:
 
     def read(self, path: str, above: tuple[str, ...]) -> ConfigFile:
         """``above``: the files by whose ``_BASE_`` this one was reached, the first one first."""
-        same = [_absolute(other) for other in above]
-        if _absolute(path) in same:
-            circle = [*above[same.index(_absolute(path)) :], path]
-            raise ValueError(
-                f"{BASE} goes in a circle: {' -> '.join(circle)}; take it out of one of these files"
-            )
         self._count += 1
         if self._count > _MOST_FILES:
             raise ValueError(
-                f"{(*above, path)[0]} is based on more than {_MOST_FILES} files, some of them"
-                f" several times; shorten what {BASE} names"
+                f"{above[0]} is based on more than {_MOST_FILES} files, or on itself"
+                f" ({' -> '.join((*above, path)[-4:])}); shorten what {BASE} names"
             )
-        tree, places = _parse(_text(path, above), path, self._unsafe)
+        tree, lines = _parse(_text(path, above), path, self._unsafe)
         result = ConfigFile({}, {})
-        for base in _bases(tree, places):
+        for base in _bases(tree, lines):
             read = self.read(_beside(path, base, self._unsafe), (*above, path))
             _lay_over(read.tree, result.tree)
-            result.places.update(read.places)
+            result.lines.update(read.lines)
         _lay_over(tree, result.tree)
-        result.places.update(places)
+        result.lines.update(lines)
         return result
 
 
-def _bases(tree: dict[str, Any], places: Mapping[str, Place]) -> list[str]:
+def _bases(tree: dict[str, Any], lines: Mapping[str, str]) -> list[str]:
     """Take the bases out of what a file holds."""
     bases = tree.pop(BASE, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ValueError(f"{places[BASE]}: {BASE} must be a file or a list of files, got {bases!r}")
+        raise ValueError(f"{lines[BASE]}: {BASE} must be a file or a list of files, got {bases!r}")
     return bases
 
 
@@ -113,7 +96,7 @@ def _text(path: str, above: tuple[str, ...]) -> str:
 
 
 def _similar(path: str) -> str:
-    """A file with a similar name in the same folder, as the end of a sentence."""
+    """Return a file with a similar name in the same folder, as the end of a sentence."""
     folder, name = os.path.split(path)
     if not os.path.isdir(folder or "."):
         return f"; there is no folder {folder} either"
@@ -121,10 +104,10 @@ def _similar(path: str) -> str:
     return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
 
 
-def _parse(text: str, path: str, unsafe: bool) -> tuple[dict[str, Any], dict[str, Place]]:
-    places: dict[str, Place] = {}
+def _parse(text: str, path: str, unsafe: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    lines: dict[str, str] = {}
     tree = parse_yaml(
-        text, path, unsafe=unsafe, look=lambda node: places.update(_places(node, "", path))
+        text, path, unsafe=unsafe, look=lambda node: lines.update(_key_lines(node, "", path))
     )
     if tree is None:
         return {}, {}
@@ -133,27 +116,27 @@ def _parse(text: str, path: str, unsafe: bool) -> tuple[dict[str, Any], dict[str
             f"{path} must hold keys with values, such as 'SOLVER: {{MAX_ITER: 100}}', but it holds"
             f" a {type(tree).__name__}"
         )
-    return tree, places
+    return tree, lines
 
 
-def _places(node: Any, prefix: str, path: str) -> Iterator[tuple[str, Place]]:
-    """Every key, as a text, of a mapping and those within; ValueError for one that comes twice."""
+def _key_lines(node: Any, prefix: str, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the lines of all keys of a mapping; ValueError for a key that comes twice."""
     if not isinstance(node, MappingNode):
         return
-    seen: dict[str, Place] = {}
+    seen: dict[str, str] = {}
     for name, value in node.value:
         if isinstance(name, ScalarNode) and name.tag != _MERGE:
             name.tag = _TEXT  # or else a key ON would be True
         key = prefix + str(name.value)
-        place = Place(path, name.start_mark.line + 1)
+        where = f"{path}, line {name.start_mark.line + 1}"
         if key in seen:
             raise ValueError(
-                f"{place}: {key} is set a second time, first in line {seen[key].line}; only the"
-                " second would count: put them together"
+                f"{where}: {key} is set a second time, first in {seen[key]}; only the second would"
+                " count: put them together"
             )
-        seen[key] = place
-        yield key, place
-        yield from _places(value, f"{key}.", path)
+        seen[key] = where
+        yield key, where
+        yield from _key_lines(value, f"{key}.", path)
 
 
 def _lay_over(upper: Mapping[str, Any], lower: dict[str, Any]) -> None:
@@ -166,7 +149,7 @@ def _lay_over(upper: Mapping[str, Any], lower: dict[str, Any]) -> None:
 
 
 def _beside(path: str, base: str, unsafe: bool) -> str:
-    """Where a base is; ValueError for one that only a file from elsewhere would name."""
+    """Return where a base is; ValueError for one that only a file from elsewhere would name."""
     base = os.path.expanduser(base)
     if not base.endswith(_SUFFIXES) or not base.isprintable():
         raise ValueError(f"{path}: {BASE} names {base!r}, which is no YAML file ({_SUFFIXES[0]})")
@@ -180,13 +163,9 @@ def _beside(path: str, base: str, unsafe: bool) -> str:
     return os.path.join(os.path.dirname(path), base)
 
 
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.realpath(path)
-
-
 def merge_file(cfg: CfgNode, file: ConfigFile) -> None:
     """Set what a file says; one ValueError with a line for every key that does not fit."""
-    _raise(list(_tree_problems(cfg, cfg, file.tree, "", file.places)))
+    _raise(list(_tree_problems(cfg, cfg, file.tree, "", file.lines)))
     cfg.merge_from_other_cfg(CfgNode(file.tree))
 
 
@@ -199,7 +178,7 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> None:
 
 
 def known_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
-    """Every key, and every section, with dots."""
+    """Yield every key, and every section, with dots."""
     for name, value in cfg.items():
         yield prefix + name
         if isinstance(value, CfgNode):
@@ -212,17 +191,17 @@ def _raise(problems: Sequence[str]) -> None:
 
 
 def _tree_problems(
-    root: CfgNode, node: CfgNode, tree: Mapping[Any, Any], prefix: str, places: Mapping[str, Place]
+    root: CfgNode, node: CfgNode, tree: Mapping[Any, Any], prefix: str, lines: Mapping[str, str]
 ) -> Iterator[str]:
-    """What does not fit of a section of a file."""
+    """Yield what does not fit of a section of a file."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        where = str(places.get(key, "configuration file"))
+        where = lines.get(key, "configuration file")
         if name not in node:
             if not (node.is_new_allowed() or root.key_is_deprecated(key)):
                 yield _unknown(root, where, key)
         elif isinstance(node[name], CfgNode) and isinstance(value, dict):
-            yield from _tree_problems(root, node[name], value, f"{key}.", places)
+            yield from _tree_problems(root, node[name], value, f"{key}.", lines)
         else:
             yield from _value_problems(where, key, value, node[name])
 
@@ -269,7 +248,7 @@ def _unknown(cfg: CfgNode, where: str, key: str) -> str:
 
 
 def _siblings(cfg: CfgNode, key: str) -> str:
-    """What the deepest known section of a key has."""
+    """Return what the deepest known section of a key has."""
     node, section = cfg, []
     for name in key.split(".")[:-1]:
         if not isinstance(node.get(name), CfgNode):
@@ -310,7 +289,7 @@ def _fits(value: Any, default: Any) -> bool:
 
 
 def _no_list(where: str, key: str, raw: Any, value: Any) -> str:
-    """The sentence for ``("name")`` and ``(name,)``, which are one text, and for ``(3)``."""
+    """Return the sentence for ``("name")`` and ``(name,)``, which are one text, and for ``(3)``."""
     words = re.findall(r"[^\s()\[\]{},'\"]+", str(raw))
     numbers = [re.fullmatch(r"[-+.\deE]+", word) for word in words]
     items = (word if n else json.dumps(word) for word, n in zip(words, numbers, strict=True))

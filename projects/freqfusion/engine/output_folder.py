@@ -1,4 +1,4 @@
-"""No run writes over another one without being told to."""
+"""Keep a run from writing over another one without being told to."""
 
 from __future__ import annotations
 

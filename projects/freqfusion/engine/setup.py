@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 def setup(
     arguments: argparse.Namespace, *, checked: bool = False, hold: ExitStack | None = None
 ) -> CfgNode:
-    """The frozen configuration of Detectron2's command line, with logging set up.
+    """Return the frozen configuration of Detectron2's command line, with logging set up.
 
     ValueError for what the user can mend, before anything is built or written: see ``load_config``
     and ``preflight``, which is left out where the configuration is ``checked`` already. ``hold``

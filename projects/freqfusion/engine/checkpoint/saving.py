@@ -30,7 +30,7 @@ _AVERAGES = ("loss_normalizer",)
 
 
 class Interrupted(BaseException):
-    """A run was asked to end, and has saved; its text says how to go on.
+    """Raised where a run was asked to end and has saved; its text says how to go on.
 
     No Exception, because nothing went wrong: nothing is to be logged as an error.
 
@@ -45,11 +45,11 @@ class Interrupted(BaseException):
 
 
 class LastSaveFailedError(BaseException):
-    """What was trained could not be saved; its text says why. Not a defect, hence no Exception."""
+    """Raised where the last checkpoint fails, with the reason. No defect, hence no Exception."""
 
 
 class StopRequest:
-    """The signal that has asked a run to end, if any, and when."""
+    """Holds the signal that has asked a run to end, if any, and when."""
 
     signal_name = ""
     since = 0.0
@@ -94,7 +94,7 @@ class Saving(HookBase):
     """Save every so many iterations or minutes, at the end, and when a signal asks to end.
 
     Runs in all processes, after everything of a step that changes the model. A checkpoint that
-    cannot be written is told in the log and training goes on, except for the last one.
+    cannot be written is logged as an error and training goes on, except for the last one.
 
     Args:
         checkpointer: Of the run.
@@ -192,13 +192,13 @@ def restore_process(model: nn.Module, state: Mapping[str, Any]) -> None:
         if name in buffers and buffers[name].shape == value.shape:
             buffers[name].copy_(value)
     modules = dict(model.named_modules())
-    for place, values in state["averages"].items():
-        modules[place].__dict__.update(values)
+    for name, values in state["averages"].items():
+        modules[name].__dict__.update(values)
 
 
 def _averages(model: nn.Module) -> dict[str, dict[str, Any]]:
     found = {
-        place: {name: vars(module)[name] for name in _AVERAGES if name in vars(module)}
-        for place, module in model.named_modules()
+        name: {key: vars(module)[key] for key in _AVERAGES if key in vars(module)}
+        for name, module in model.named_modules()
     }
-    return {place: values for place, values in found.items() if values}
+    return {name: values for name, values in found.items() if values}

@@ -58,7 +58,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return content
 
     def get_checkpoint_file(self) -> str:
-        """The checkpoint that ``last_checkpoint`` names, "" without one; raises as ``noted``."""
+        """Return the checkpoint that ``last_checkpoint`` names, as ``noted``, or ""."""
         path = noted(self.save_dir)
         return "" if path is None else str(path)
 
@@ -124,7 +124,7 @@ def local_weights(path: str) -> str:
 
 
 def noted(folder: str | os.PathLike[str]) -> Path | None:
-    """The checkpoint that ``last_checkpoint`` names: a file in the same folder, no other.
+    """Return the checkpoint that ``last_checkpoint`` names: a file in the same folder, no other.
 
     Raises:
         ValueError: if it names anything else, or what is there leads out of the folder.
@@ -152,14 +152,14 @@ def noted(folder: str | os.PathLike[str]) -> Path | None:
 
 
 def leads_out(path: Path) -> bool:
-    """Whether a file is a link to one in another folder."""
+    """Return whether a file is a link to one in another folder."""
     return os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent)
 
 
 class ImageNetHandler(PathHandler):
     """Resolve ``imagenet://`` addresses to a checkpoint with the parameter names of timm.
 
-    Detectron2's heuristics then find the place of each parameter in a model, whatever the backbone
+    Detectron2's heuristics then find each parameter in a model, whatever the backbone
     is a part of.
     """
 
