@@ -413,9 +413,9 @@ def test_checks_see_mask2former(keys, sentence):
 
 def test_all_problems_are_numbered(small_cfg):
     keys = {"MODEL__BACKBONE__NAME": "x", "DATASETS__TEST": ("y",), "SOLVER__STEPS": (2, 1)}
-    lines = problems(change(small_cfg, keys))
-    assert lines[0] == "the configuration has 3 problems:"
-    assert [line[:3] for line in lines[1:]] == ["1. ", "2. ", "3. "]
+    first, *lines = problems(change(small_cfg, keys))
+    assert first == "the configuration has 3 problems:"
+    assert [line[:3] for line in lines] == ["1. ", "2. ", "3. "]
 
 
 def test_missing_files_are_named_before_they_are_read(small_cfg, datasets):
@@ -490,23 +490,19 @@ def test_switch_works_through_the_head_too(small_cfg):
     )
 
 
-def test_backbones_of_others_may_use_the_switch(small_cfg):
-    def other_backbone(cfg, input_shape):
-        return BACKBONE_REGISTRY.get("build_resnet_freqfusion_fpn_backbone")(cfg, input_shape)
+def fusing_backbone(cfg, input_shape):
+    return BACKBONE_REGISTRY.get("build_resnet_freqfusion_fpn_backbone")(cfg, input_shape)
 
-    BACKBONE_REGISTRY.register(other_backbone)
+
+def backbone_with_memory(cfg, input_shape):
+    torch.ones(1).item()
+
+
+@pytest.mark.parametrize("builder", [fusing_backbone, backbone_with_memory])
+def test_backbones_of_others_may_use_the_switch_and_need_memory(small_cfg, builder):
+    """Where a model cannot be built without memory, what is wrong is left to the run."""
+    BACKBONE_REGISTRY.register(builder)
     try:
-        assert check_model(change(small_cfg, {"MODEL__BACKBONE__NAME": "other_backbone"})) == []
+        assert check_model(change(small_cfg, {"MODEL__BACKBONE__NAME": builder.__name__})) == []
     finally:
-        del BACKBONE_REGISTRY._obj_map["other_backbone"]
-
-
-def test_model_that_cannot_be_built_without_memory_is_left_to_the_run(small_cfg):
-    def needs_memory(cfg, input_shape):
-        torch.ones(1).item()
-
-    BACKBONE_REGISTRY.register(needs_memory)
-    try:
-        assert check_model(change(small_cfg, {"MODEL__BACKBONE__NAME": "needs_memory"})) == []
-    finally:
-        del BACKBONE_REGISTRY._obj_map["needs_memory"]
+        del BACKBONE_REGISTRY._obj_map[builder.__name__]
