@@ -48,7 +48,6 @@ EXTRAS_REQUIRE = {
     # Kernels of deformable attention for GPUs; used where it is installed.
     "deformops": ["deformops>=3.0.1,<4; python_version >= '3.12'"],
     "tensorboard": ["tensorboard>=2.16.2"],
-    "wandb": ["wandb>=0.17"],
     "app": ["gradio>=6.31"],  # earlier pages load scripts from a CDN; not in dev: no Pillow 13
     "onnx": ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"],
     "dev": [

@@ -5,7 +5,7 @@ python train_net.py --config-file configs/<dataset>/<task>-segmentation/<name>.y
 python train_net.py --config-file ... --eval-only MODEL.WEIGHTS <checkpoint>
 python train_net.py --num-gpus 8 --config-file ...        (or --num-processes 4, on a CPU)
 torchrun --nproc-per-node 8 train_net.py --config-file ...
-srun --ntasks-per-node 8 python train_net.py --config-file ...
+(with SLURM: srun torchrun ..., see USAGE.md)
 
 What is wrong with the configuration or the data is told in a sentence (exit code 2).
 """

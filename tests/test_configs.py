@@ -11,8 +11,7 @@ from rehearsed import registered_at
 
 from freqfusion.data.rehearsal import write_rehearsal
 from freqfusion.data.synthetic import write_coco
-from freqfusion.engine import Trainer, setup
-from freqfusion.engine.preflight import preflight
+from freqfusion.engine import Trainer, preflight, setup
 from freqfusion.engine.setup import fit_device, load_config
 
 ROOT = Path(__file__).parents[1] / "configs"

@@ -81,8 +81,7 @@ def imported_names(path: Path) -> Iterator[str]:
 def floor_of(name: str) -> str:
     """Return the floor of a module of the package; the root package belongs to none."""
     parts = name.split(".")
-    floor = parts[1] if len(parts) > 1 else ""
-    return "config" if floor == "config_check" else floor
+    return parts[1] if len(parts) > 1 else ""
 
 
 def module_id(path: Path) -> str:

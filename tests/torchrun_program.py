@@ -4,7 +4,6 @@ A program of its own instead of ``train_net.py``, so that the imports of several
 take longer than all of that, come once.
 """
 
-import os
 import sys
 
 import torch
@@ -13,10 +12,10 @@ from worker_runs import record_run, register
 
 from freqfusion.engine import Trainer
 from freqfusion.engine.command_line import evaluate
-from freqfusion.engine.launch import Finding, Meeting, place_in_environment, work_in_group
+from freqfusion.engine.launch import work_in_torchrun
 
 
-def train_evaluate_and_go_on(given, may_speak=None):
+def train_evaluate_and_go_on(given):
     """Write what happened to a file; ``given`` is the configuration and that file."""
     cfg, path = given
     register()
@@ -36,7 +35,5 @@ def train_evaluate_and_go_on(given, may_speak=None):
 
 
 if __name__ == "__main__":
-    meeting = Meeting(place_in_environment(os.environ))
-    meeting.agree(lambda: Finding(0, "", "cpu"), print)
     given = torch.load(sys.argv[1], weights_only=False)
-    work_in_group(meeting, train_evaluate_and_go_on, given, "cpu")
+    work_in_torchrun(train_evaluate_and_go_on, given, "cpu")

@@ -1,7 +1,6 @@
 """What the processes of a test do; a module of its own, since each of them imports it."""
 
 import atexit
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,9 +14,8 @@ from detectron2.utils.env import seed_all_rng
 from freqfusion.data.registration import register_datasets
 from freqfusion.engine import Trainer
 from freqfusion.engine.command_line import explain_errors
-from freqfusion.engine.data_parallel import unwrapped
 from freqfusion.engine.output_folder import locked_folder
-from freqfusion.engine.sharding import whole
+from freqfusion.engine.training_step import unwrapped
 
 ONE_IMAGE = "one_panoptic_image"
 LABELLED = "semantic_images_without_ignored_pixels"
@@ -43,12 +41,13 @@ def labelled_throughout(dicts):
     return kept
 
 
-def record_runs(runs, may_speak):
+def record_runs(runs):
     """Train each configuration and write what happened to the file beside it."""
     register()
     for cfg, path in runs:
         record_run(cfg, path)
-    Path(f"{runs[0][1]}.{comm.get_rank()}").write_text(json.dumps(torch.get_num_threads()))
+    if comm.get_world_size() > 1:
+        leave_what_aborts(Path(runs[0][1]).parent)
 
 
 def record_run(cfg, path):
@@ -88,7 +87,7 @@ def evaluated(cfg):
 
 
 def copied(tensors):
-    return {name: whole(tensor.detach()).clone() for name, tensor in tensors.items()}
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 class Aborts:
@@ -98,23 +97,23 @@ class Aborts:
         abort()
 
 
-def leave_what_aborts(folder, may_speak):
+def leave_what_aborts(folder):
     """Leave what aborts a finalization, and write a file when Python's exit handlers run."""
     sys.left_behind = Aborts()
-    atexit.register(Path(folder, str(comm.get_rank())).touch)
+    atexit.register(Path(folder, f"rank{comm.get_rank()}").touch)
 
 
-def enter(folder, may_speak):
+def enter(folder):
     """Keep other runs out of a folder, as a run does when it begins."""
-    with explain_errors(debug=False, may_speak=may_speak), locked_folder(folder):
+    with explain_errors(debug=False), locked_folder(folder):
         pass
 
 
-def fail(how, may_speak):
+def fail(how):
     """End as it is told; where one process fails, the other waits for it in vain."""
     if how == "all of them" or comm.get_rank() == 1:
         if how == "a defect":
             raise TypeError("a defect")
-        with explain_errors(debug=False, may_speak=may_speak):
+        with explain_errors(debug=False):
             raise ValueError(f"{how} cannot work so")
     comm.synchronize()

@@ -1,5 +1,9 @@
 """Every configuration key of this project, with its default; the defaults give the baselines."""
 
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+from typing import Any
+
 from detectron2.config import CfgNode, get_cfg
 
 
@@ -22,6 +26,61 @@ def add_freqfusion_config(cfg: CfgNode) -> None:
     _add_data_keys(cfg)
     _add_solver_keys(cfg)
     _add_training_keys(cfg)
+
+
+def value_of(node: CfgNode, key: str) -> Any:
+    """Return the value of a key that is written with dots."""
+    for name in key.split("."):
+        node = node[name]
+    return node
+
+
+def is_supervised(cfg: CfgNode) -> bool:
+    """Return whether the model is one whose attention is supervised."""
+    return bool(cfg.MODEL.META_ARCHITECTURE == "SFMSegmentor")
+
+
+def inner_architecture(cfg: CfgNode) -> str:
+    """Return the name of the model itself, which ``SFMSegmentor`` finds in ``MODEL.SFM``."""
+    return str((cfg.MODEL.SFM if is_supervised(cfg) else cfg.MODEL).META_ARCHITECTURE)
+
+
+def modulates(builder: str) -> bool:
+    """Return whether a backbone of this name reads ``MODEL.SFM``."""
+    return "_sfm_" in builder
+
+
+def inner_backbone(cfg: CfgNode) -> str:
+    """Return the name of the backbone itself, which those of SFM find in ``MODEL.SFM``."""
+    name = str(cfg.MODEL.BACKBONE.NAME)
+    return str(cfg.MODEL.SFM.BACKBONE) if modulates(name) else name
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Return the known names that are most like a wrong one, the most alike first.
+
+    A key in the wrong section has the same last part: then only keys with that part are named.
+    """
+
+    def last(one: str) -> str:
+        return one.rpartition(".")[2].lower()
+
+    def alike(other: str) -> float:
+        """Between 0 and 2, for the whole names and their last parts."""
+        pairs = (name.lower(), other.lower()), (last(name), last(other))
+        return sum(SequenceMatcher(None, one, two).ratio() for one, two in pairs)
+
+    scores = sorted(((alike(other), other) for other in set(known)), reverse=True)
+    scores = [(score, other) for score, other in scores if score >= 1.4]
+    same = [other for _, other in scores if last(other) == last(name)]
+    close = [other for score, other in scores if score >= scores[0][0] - 0.15]
+    return (same or close)[:count]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean A or B?``, or "" where no known name is like it."""
+    near = nearest(name, known)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _add_fusion_keys(cfg: CfgNode) -> None:
@@ -55,7 +114,7 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     # "bicubic".
     node.UPSAMPLE_MODE = "nearest"
     node.ALIGN_CORNERS = False
-    # The offset generator: on or off, channel groups that move independently, normalised inputs.
+    # The offset generator: on or off, channel groups that move independently, normalized inputs.
     node.FEATURE_RESAMPLE = True
     node.FEATURE_RESAMPLE_GROUP = 4
     node.FEATURE_RESAMPLE_NORM = True
@@ -99,7 +158,7 @@ def _add_timm_keys(cfg: CfgNode) -> None:
     node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Stochastic depth; 0 leaves the model's default.
     node.DROP_PATH_RATE = 0.0
-    # A layer normalisation of each stage's map, as Swin has in Mask2Former.
+    # A layer normalization of each stage's map, as Swin has in Mask2Former.
     node.OUT_NORM = False
     # Recompute the stages in the backward pass: less memory, more time.
     node.USE_CHECKPOINT = False
@@ -117,7 +176,7 @@ def _add_swin_keys(cfg: CfgNode) -> None:
     node.WINDOW_SIZE = 7
     # Width of the perceptrons, in channels.
     node.MLP_RATIO = 4.0
-    # A bias of queries, keys and values; a normalisation of the embedded patches.
+    # A bias of queries, keys and values; a normalization of the embedded patches.
     node.QKV_BIAS = True
     node.PATCH_NORM = True
     # Stochastic depth of the last block; it grows from 0, block by block.
@@ -143,7 +202,7 @@ def _add_internimage_keys(cfg: CfgNode) -> None:
     node.DROP_PATH_RATE = 0.2
     # Where the learned factors of the blocks' branches start; 0 leaves them out.
     node.LAYER_SCALE = 1.0
-    # Normalise what a branch gives (S, B) instead of what it gets (T).
+    # Normalize what a branch gives (S, B) instead of what it gets (T).
     node.POST_NORM = False
     # Widens the kernels and their offsets.
     node.OFFSET_SCALE = 1.0
@@ -214,14 +273,14 @@ def _add_mask2former_keys(cfg: CfgNode) -> None:
     # "FreqFusionPixelDecoder" is the original one with MODEL.FREQFUSION.ENABLED False.
     node.PIXEL_DECODER = "FreqFusionPixelDecoder"
     node.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    # Widths of all maps and of the mask features, normalisation of the feature pyramid, stride of
+    # Widths of all maps and of the mask features, normalization of the feature pyramid, stride of
     # the masks.
     node.CONV_DIM = 256
     node.MASK_DIM = 256
     node.NORM = "GN"
     node.COMMON_STRIDE = 4
     # The encoder of deformable attention: which maps go through it, layers, width of the
-    # feed-forward networks, places that a head looks at in a map; recompute it in the backward
+    # feed-forward networks, points that a head looks at in a map; recompute it in the backward
     # pass (less memory, more time).
     node.ENCODER_FEATURES = ["res3", "res4", "res5"]
     node.ENCODER_LAYERS = 6
@@ -267,7 +326,7 @@ def _add_data_keys(cfg: CfgNode) -> None:
     # YAML files that declare data sets (see freqfusion.data.declared); they are registered before
     # DATASETS.TRAIN and DATASETS.TEST are looked up.
     cfg.DATASETS.DECLARED = ()
-    # What happens to an image that cannot be used, or whose truth cannot, in training and in
+    # What happens to an image that cannot be used, or whose ground truth cannot, in training and in
     # evaluation: "refuse" ends the run with a sentence that names the file, "skip" leaves it out,
     # names it once in the log and in results.json and, in training, takes the next good one.
     cfg.DATALOADER.BAD_SAMPLES = "refuse"
@@ -321,10 +380,6 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Split the batch of each process into so many parts and add up their gradients: the memory of
     # a part. IMS_PER_BATCH stays the number of images of a step.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
-    # In several processes: each keeps a part of the weights, gradients and states of the optimizer,
-    # for models that do not fit otherwise (FSDP). Evaluations have all weights in each process.
-    cfg.SOLVER.FSDP = node = CfgNode()
-    node.ENABLED = False
     # The number of images that BASE_LR is meant for: with another IMS_PER_BATCH it is multiplied by
     # their ratio. 0 takes it as it is.
     cfg.SOLVER.REFERENCE_BATCH = 0
@@ -335,22 +390,12 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     node.DECAY = 0.9999
     node.EVALUATE = True
     # A step whose losses or gradients are not finite: "stop" the run or "skip" the step, at most so
-    # many times in a row. Such steps are written to OUTPUT_DIR/non_finite, for tools.replay.
+    # many times in a row.
     cfg.SOLVER.NON_FINITE = "stop"
     cfg.SOLVER.NON_FINITE_PATIENCE = 10
-    # Say which process hangs and where when no step has finished for so many minutes, and let
-    # processes wait no longer for one another; 0 says nothing and lets them wait 30.
-    cfg.SOLVER.WATCHDOG_MINUTES = 30.0
 
 
 def _add_training_keys(cfg: CfgNode) -> None:
-    # Where metrics and pictures go besides the log and metrics.json: "tensorboard", "wandb". One
-    # that fails is switched off and never stops a run. The run of W&B: "" takes the name of the
-    # output folder.
-    cfg.WRITERS = ("tensorboard",)
-    cfg.WANDB = node = CfgNode()
-    node.PROJECT = "freqfusion"
-    node.NAME = ""
     # Keep the weights of the best evaluation so far in model_best.pth: the score to judge by, such
     # as "panoptic_seg/PQ", behind "<data set>/" where DATASETS.TEST names several. A name with
     # "loss" in it is better when it is smaller. "" keeps none.

@@ -45,21 +45,19 @@ def saved(folder):
     return note["iteration"], note["value"]
 
 
-def test_best_of_several_evaluations_is_kept(tmp_path):
-    trainer = Counting([10.0, 30.0, 20.0, 30.0], tmp_path).go(4)
-    assert saved(tmp_path) == (2, 30.0)
-    assert trainer.best.best == 30.0
+@pytest.mark.parametrize(
+    ("scores", "period", "expected"),
+    [
+        ([10.0, 30.0, 20.0, 30.0], 1, (2, 30.0)),
+        ([10.0, 30.0], 2, (4, 30.0)),  # the last evaluation counts too
+        ([NAN, 5.0, NAN, NAN], 1, (2, 5.0)),
+    ],
+)
+def test_best_of_several_evaluations_is_kept(scores, period, expected, tmp_path):
+    trainer = Counting(scores, tmp_path, period=period).go(4)
+    assert saved(tmp_path) == expected
+    assert trainer.best.best == expected[1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model_best.json", "model_best.pth"]
-
-
-def test_last_evaluation_counts_too(tmp_path):
-    Counting([10.0, 30.0], tmp_path, period=2).go(4)
-    assert saved(tmp_path) == (4, 30.0)
-
-
-def test_nan_is_never_the_best(tmp_path):
-    Counting([NAN, 5.0, NAN], tmp_path).go(3)
-    assert saved(tmp_path) == (2, 5.0)
 
 
 def test_losses_are_better_when_they_are_smaller(tmp_path):

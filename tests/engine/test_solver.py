@@ -52,27 +52,20 @@ def test_groups(kind):
     assert found == {name: pytest.approx(value) for name, value in expected.items()}
 
 
-def test_only_the_bottom_up_network_learns_slower():
-    cfg = toy(SOLVER__BACKBONE_MULTIPLIER=0.5, MODEL__META_ARCHITECTURE="SemanticSegmentor")
-    model = build_model(cfg)
-    found = settings(model, build_optimizer(cfg, model))
-    for name, (rate, _) in found.items():
-        slow = name.startswith("backbone.bottom_up.")
-        assert rate == pytest.approx(0.05 if slow else 0.1), name
-
-
-def test_sfms_attention_has_a_factor_of_its_own():
+@pytest.mark.parametrize("sfm", [False, True])
+def test_bottom_up_network_and_sfms_attention_have_factors(sfm):
     cfg = toy(
         SOLVER__BACKBONE_MULTIPLIER=0.5,
         MODEL__META_ARCHITECTURE="SemanticSegmentor",
-        MODEL__BACKBONE__NAME="build_sfm_freqfusion_fpn_backbone",
-        MODEL__SFM__ENABLED=True,
+        MODEL__SFM__ENABLED=sfm,
         MODEL__SFM__LR_MULT=3.0,
     )
+    if sfm:
+        cfg.MODEL.BACKBONE.NAME = "build_sfm_freqfusion_fpn_backbone"
     model = build_model(cfg)
     found = settings(model, build_optimizer(cfg, model))
     attention = {name for name in found if name.startswith("backbone.bottom_up.sfm.")}
-    assert attention
+    assert bool(attention) == sfm
     for name, (rate, _) in found.items():
         slow = 0.05 if name.startswith("backbone.bottom_up.") else 0.1
         assert rate == pytest.approx(0.3 if name in attention else slow), name

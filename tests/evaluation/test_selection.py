@@ -112,7 +112,7 @@ def evaluate_own_part():
     return results
 
 
-def one_of_two_processes(given, may_speak):
+def one_of_two_processes(given):
     """Nothing is registered in a new process, other than by Detectron2."""
     root, file = given
     towns.register(root)

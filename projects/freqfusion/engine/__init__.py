@@ -1,6 +1,6 @@
 """Training and evaluation of what a configuration describes."""
 
-from freqfusion.engine.preflight import preflight
+from freqfusion.engine.checks import preflight
 from freqfusion.engine.setup import load_config, setup
 from freqfusion.engine.trainer import Trainer
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
@@ -22,17 +22,13 @@ from freqfusion.engine.checkpoint import (
     RunCheckpointer,
 )
 from freqfusion.engine.launch import (
-    Finding,
-    Meeting,
-    check_nothing_asked,
-    gpu_of,
-    place_in_environment,
+    is_in_torchrun,
+    may_report,
     start_processes,
-    work_in_group,
+    work_in_torchrun,
 )
-from freqfusion.engine.results import write_results
-from freqfusion.engine.setup import check, setup
-from freqfusion.engine.testing import skipped_in
+from freqfusion.engine.results import skipped_in, write_results
+from freqfusion.engine.setup import check, read, setup
 from freqfusion.engine.trainer import Trainer
 from freqfusion.files import add_unsafe_config
 from freqfusion.modeling.tta import TestTimeAugmentation
@@ -41,7 +37,7 @@ USER_ERROR = 2
 
 
 def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
-    """Detectron2's arguments, and those that this project adds."""
+    """Return a parser of Detectron2's arguments and of those that this project adds."""
     parser: argparse.ArgumentParser = default_argument_parser(epilog=description)
     parser.add_argument(
         "--num-processes",
@@ -69,57 +65,60 @@ def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Check, then run in every process; returns the exit code.
+    """Check the configuration, run in every process, and return the exit code.
 
-    The processes are those that ``torchrun`` or SLURM has started, or those that ``--num-gpus`` or
+    The processes are those that ``torchrun`` has started, or those that ``--num-gpus`` or
     ``--num-processes`` asks for.
     """
     try:
-        return _main(options)
+        return _in_torchrun(options) if is_in_torchrun() else _started_here(options)
     except KeyboardInterrupt:
-        if _is_first():
+        if os.environ.get("RANK", "0") == "0":
             _say("interrupted")
         return INTERRUPTED
 
 
-def _main(options: argparse.Namespace) -> int:
-    with explain_errors(debug=options.debug, may_speak=_is_first):
-        place = place_in_environment(os.environ)
-        if place:
-            check_nothing_asked(options, place)
-    if place:
-        return _run_as_started(Meeting(place), options)
+def _started_here(options: argparse.Namespace) -> int:
     with explain_errors(debug=options.debug):
         device, count = check(options)
-    machines = options.num_machines
     return start_processes(
         run,
         options,
         count=count,
         device=device,
-        machines=machines,
+        machines=options.num_machines,
         machine=options.machine_rank,
-        url="auto" if machines == 1 else options.dist_url,
-        user_error=USER_ERROR,
+        url="auto" if options.num_machines == 1 else options.dist_url,
     )
 
 
-def _run_as_started(meeting: Meeting, options: argparse.Namespace) -> int:
-    def found() -> Finding:
+def _in_torchrun(options: argparse.Namespace) -> int:
+    """Run as one of the processes that ``torchrun`` has started."""
+    try:
+        device = str(read(options)[1].MODEL.DEVICE)
+    except (ValueError, OSError):
+        device = ""  # reported by ``_check_and_run``
+    work_in_torchrun(_check_and_run, options, device)
+    return 0
+
+
+def _check_and_run(options: argparse.Namespace) -> None:
+    """Check in one process of each machine; rank 0 reports what it or another has found."""
+    problem = ""
+    if comm.get_local_rank() == 0:
         try:
-            device, _ = check(options, meeting.place.world_size)
-            if device.startswith("cuda"):
-                gpu_of(meeting.place)
+            check(options, comm.get_world_size())
         except (ValueError, OSError) as error:
             if options.debug:
                 raise
-            return Finding(USER_ERROR, str(error), "")
-        return Finding(0, "", device)
-
-    finding = meeting.agree(found, _say)
-    if not finding.code:
-        work_in_group(meeting, run, options, finding.device)
-    return finding.code
+            problem = str(error)
+    problem = next(filter(None, comm.all_gather(problem)), "")
+    if problem:
+        if comm.is_main_process():
+            _say(problem)
+        comm.synchronize()  # the first process that ends with a code ends the others
+        raise SystemExit(USER_ERROR)
+    run(options)
 
 
 def _say(sentence: object) -> None:
@@ -127,26 +126,17 @@ def _say(sentence: object) -> None:
     sys.stderr.flush()
 
 
-def _is_first() -> bool:
-    """Whether this is the first process, as far as one knows before its place is read."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
-
-
 @contextmanager
 def explain_errors(
-    *,
-    debug: bool,
-    may_speak: Callable[[], bool] = lambda: True,
-    kinds: tuple[type[Exception], ...] = (ValueError, OSError),
+    *, debug: bool, kinds: tuple[type[Exception], ...] = (ValueError, OSError)
 ) -> Iterator[None]:
     """End the program with a sentence and exit code 2 for what the user can mend.
 
     That is a ValueError or OSError of the preparation, and later on an image that cannot be used:
-    what else goes wrong in training needs its trace.
+    what else goes wrong in training needs its trace. Of several processes the first one reports.
 
     Args:
         debug: Let the error pass, with its trace.
-        may_speak: Asked before the sentence is written; of several processes one does.
         kinds: Errors to explain.
     """
     try:
@@ -154,16 +144,16 @@ def explain_errors(
     except kinds as error:
         if debug:
             raise
-        if may_speak():
+        if may_report():
             _say(error)
         raise SystemExit(USER_ERROR) from None
 
 
-def run(arguments: argparse.Namespace, may_speak: Callable[[], bool] = lambda: True) -> Any:
+def run(arguments: argparse.Namespace) -> Any:
     """Train or evaluate in one process; the configuration has been checked."""
     try:
         with ExitStack() as hold:
-            return _run(arguments, may_speak, hold)
+            return _run(arguments, hold)
     except KeyboardInterrupt:
         if comm.is_main_process():
             goes_on = "the same command with --resume goes on from the last checkpoint, if any"
@@ -171,20 +161,19 @@ def run(arguments: argparse.Namespace, may_speak: Callable[[], bool] = lambda: T
         raise SystemExit(INTERRUPTED) from None
 
 
-def _run(arguments: argparse.Namespace, may_speak: Callable[[], bool], hold: ExitStack) -> Any:
-    with explain_errors(debug=arguments.debug, may_speak=may_speak):
+def _run(arguments: argparse.Namespace, hold: ExitStack) -> Any:
+    with explain_errors(debug=arguments.debug):
         cfg = setup(arguments, checked=True, hold=hold)
-    if arguments.eval_only:
-        every = not getattr(arguments, "allow_random_weights", False)
-        with explain_errors(debug=arguments.debug, may_speak=may_speak):
+        if arguments.eval_only:
+            every = not getattr(arguments, "allow_random_weights", False)
             given = load_for_evaluation(cfg, resume=arguments.resume, every=every)
-        with explain_errors(debug=arguments.debug, may_speak=may_speak, kinds=(BadSampleError,)):
-            return evaluate_given(cfg, given, config_file=arguments.config_file)
-    with explain_errors(debug=arguments.debug, may_speak=may_speak):
-        trainer = Trainer(cfg, config_file=arguments.config_file)
-        trainer.resume_or_load(resume=arguments.resume)
+        else:
+            trainer = Trainer(cfg, config_file=arguments.config_file)
+            trainer.resume_or_load(resume=arguments.resume)
     try:
-        with explain_errors(debug=arguments.debug, may_speak=may_speak, kinds=(BadSampleError,)):
+        with explain_errors(debug=arguments.debug, kinds=(BadSampleError,)):
+            if arguments.eval_only:
+                return evaluate_given(cfg, given, config_file=arguments.config_file)
             return trainer.train()
     except (Interrupted, LastSaveFailedError) as end:
         if comm.is_main_process():
@@ -196,12 +185,8 @@ def _run(arguments: argparse.Namespace, may_speak: Callable[[], bool], hold: Exi
         return None
 
 
-class Given(NamedTuple):
-    """A model with its weights: the file, and the number of its last iteration, if it has one."""
-
-    model: nn.Module
-    weights: str
-    iteration: int | None
+# A model with its weights: the file, and the number of its last iteration, if it has one.
+Given = tuple[nn.Module, str, int | None]
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False, config_file: str = "") -> Any:
@@ -210,7 +195,7 @@ def evaluate(cfg: CfgNode, *, resume: bool = False, config_file: str = "") -> An
 
 
 def load_for_evaluation(cfg: CfgNode, *, resume: bool = False, every: bool = False) -> Given:
-    """The model with ``MODEL.WEIGHTS``, or with ``resume`` those of the last checkpoint.
+    """Return the model with ``MODEL.WEIGHTS``, or with ``resume`` those of the last checkpoint.
 
     Raises:
         ValueError: for weights that are refused or damaged, and where ``every`` parameter must be
@@ -225,7 +210,7 @@ def load_for_evaluation(cfg: CfgNode, *, resume: bool = False, every: bool = Fal
     if every:
         checkpointer.check_loaded(weights, every=True)
     # Checkpoints have the number of their last iteration, from 0; other weights have none.
-    return Given(model, weights, checkpoint.get("iteration"))
+    return model, weights, checkpoint.get("iteration")
 
 
 def evaluate_given(cfg: CfgNode, given: Given, *, config_file: str = "") -> Any:
@@ -234,14 +219,15 @@ def evaluate_given(cfg: CfgNode, given: Given, *, config_file: str = "") -> Any:
     With ``TEST.AUG.ENABLED`` the results of several sizes and of mirrored images are merged;
     evaluations during training are without, because that takes many times as long.
     """
-    model = TestTimeAugmentation(cfg, given.model) if cfg.TEST.AUG.ENABLED else given.model
+    model, weights, iteration = given
+    model = TestTimeAugmentation(cfg, model) if cfg.TEST.AUG.ENABLED else model
     results = Trainer.test(cfg, model)
     write_results(
         cfg,
         results,
-        iteration=None if given.iteration is None else int(given.iteration) + 1,
+        iteration=None if iteration is None else int(iteration) + 1,
         config_file=config_file,
-        weights=given.weights,
+        weights=weights,
         skipped=skipped_in(results),
     )
     return results

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which is evaluated and kept."""
+"""Keep and evaluate an exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from freqfusion.engine.checkpoint import replace_file
+from freqfusion.engine.checkpoint import save_file
 from freqfusion.engine.hooks import finished_iterations
 
 
@@ -35,7 +35,7 @@ class WeightAverage(HookBase):
         self._weights: list[torch.Tensor] = []
 
     def after_step(self) -> None:
-        """Average."""
+        """Average the weights of this step."""
         self._average.update_parameters(self._model)
 
     def swap(self) -> None:
@@ -57,11 +57,10 @@ class WeightAverage(HookBase):
             "model": self._average.module.state_dict(),
             "iteration": finished_iterations(self.trainer) - 1,
         }
-        path = Path(self._folder) / "model_ema.pth"
-        replace_file(path, lambda file: torch.save(content, file))
+        save_file(Path(self._folder) / "model_ema.pth", content)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average, and of how many steps it is."""
+        """Return the average, and of how many steps it is."""
         return dict(self._average.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,25 +1,32 @@
-"""What a trainer does with each evaluation."""
+"""Hooks that run with each evaluation."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.utils import comm
+from torch import nn
 
 from freqfusion.data.bad_samples import CountedBatches, SkippedImages, skipped_summary
+from freqfusion.data.mapper import build_mapper
 from freqfusion.data.randomness import separate_randomness
-from freqfusion.engine.checkpoint import replace_file
+from freqfusion.data.reading import read_image
+from freqfusion.engine.checkpoint import save_file
+from freqfusion.engine.unchanged import unchanged
+from freqfusion.files import write_whole
 
 logger = logging.getLogger(__name__)
+
+SCORE_THRESHOLD = 0.5
 
 
 class Evaluation(EvalHook):
@@ -39,8 +46,11 @@ class Evaluation(EvalHook):
 class RepeatablePreciseBN(PreciseBN):
     """Detectron2's, with the same images each time, so that a resumed run does not differ."""
 
+    def __init__(self, hook: PreciseBN) -> None:
+        super().__init__(hook._period, hook._model, hook._data_loader, hook._num_iter)
+
     def update_stats(self) -> None:
-        """From the first images of the order, which is that of the training."""
+        """Measure statistics on the first images of the order, which is that of the training."""
         trainer: Any = self.trainer
         loader: Any = self._data_loader
         self._data_iter: Any = None
@@ -50,71 +60,50 @@ class RepeatablePreciseBN(PreciseBN):
             super().update_stats()
 
 
-def repeatable(hook: PreciseBN) -> RepeatablePreciseBN:
-    """The same, repeatable."""
-    given = hook._period, hook._model, hook._data_loader, hook._num_iter
-    return RepeatablePreciseBN(*given)
-
-
 class AfterEvaluation(HookBase):
-    """Runs when Detectron2's ``EvalHook`` of the same period does; register it behind that one."""
+    """Runs when Detectron2's ``EvalHook`` of the same period does, in every process.
 
-    def __init__(self, period: int) -> None:
-        self._period = period
+    Register it behind that one, or before it for an action that prepares the evaluation.
 
-    @abstractmethod
+    Args:
+        period: Of the evaluation; 0 for the end of the training only.
+        action: What to run; a subclass may have ``run`` instead.
+    """
+
+    def __init__(self, period: int, action: Callable[[], object] | None = None) -> None:
+        self._period, self._action = period, action
+
     def run(self) -> None:
-        """Do what is to be done after an evaluation; in every process."""
+        """Run the action."""
+        if self._action is not None:
+            self._action()
 
     def before_train(self) -> None:
-        """Together with an evaluation that was missed."""
+        """Run with an evaluation that was missed."""
         if getattr(self.trainer, "missed_evaluation", False):
             self.run()
 
     def after_step(self) -> None:
-        """Every ``period`` iterations; not after the last one, which ``after_train`` is for."""
+        """Run every ``period`` iterations but the last one, which ``after_train`` is for."""
         done = self.trainer.iter + 1
         if self._period > 0 and done % self._period == 0 and done != self.trainer.max_iter:
             self.run()
 
     def after_train(self) -> None:
-        """At the end of a training that came to its end."""
+        """Run at the end of a training that came to its end."""
         if self.trainer.iter >= self.trainer.max_iter:
             self.run()
 
 
-class WithEvaluation(AfterEvaluation):
-    """Does something whenever an evaluation runs, before it or behind it as it is registered."""
-
-    def __init__(self, period: int, action: Callable[[], object]) -> None:
-        super().__init__(period)
-        self._action = action
-
-    def run(self) -> None:
-        """Do it."""
-        self._action()
-
-
-class SkippedSummary(AfterEvaluation):
-    """At the end of training, say which images were left out of it, in all processes together.
-
-    During training each process counts its own: ``MAX_BAD_SAMPLES`` holds for each, and for all at
-    every evaluation and at the end.
-    """
-
-    def __init__(self, tally: SkippedImages) -> None:
-        super().__init__(period=0)
-        self._tally = tally
-
-    def run(self) -> None:
-        """One line in the log of the main process; none where nothing was left out."""
-        skipped = self._tally.gathered()
-        if skipped and comm.is_main_process():
-            logger.warning("%s", skipped_summary(self._tally.name, skipped))
+def log_skipped(tally: SkippedImages) -> None:
+    """Log which images were left out of a training, in all processes together."""
+    skipped = tally.gathered()
+    if skipped and comm.is_main_process():
+        logger.warning("%s", skipped_summary(tally.name, skipped))
 
 
 def finished_iterations(trainer: Any) -> int:
-    """How many iterations are done; a trainer counts the current one from 0."""
+    """Return how many iterations are done; a trainer counts the current one from 0."""
     return min(int(trainer.iter) + 1, int(trainer.max_iter))
 
 
@@ -133,7 +122,7 @@ class BestCheckpoint(AfterEvaluation):
             when it is smaller. nan never is the best.
     """
 
-    def __init__(self, period: int, model: torch.nn.Module, folder: str, metric: str) -> None:
+    def __init__(self, period: int, model: nn.Module, folder: str, metric: str) -> None:
         super().__init__(period)
         self._model, self._metric = model, metric
         self._weights = Path(folder) / "model_best.pth"
@@ -175,13 +164,53 @@ class BestCheckpoint(AfterEvaluation):
         # As in Detectron2's checkpoints, the number of the last iteration, from 0.
         weights = {"model": self._model.state_dict(), "iteration": iterations - 1}
         note = {"metric": self._metric, "value": value, "iteration": iterations}
-        self._weights.parent.mkdir(parents=True, exist_ok=True)
         try:
-            replace_file(self._weights, lambda file: torch.save(weights, file))
-            line = (json.dumps(note) + "\n").encode()
-            replace_file(self._note, lambda file: file.write(line))
+            save_file(self._weights, weights)
+            write_whole(self._note, json.dumps(note) + "\n")
         except OSError as error:
             logger.error("%s; training goes on", error)
             return
         logger.info("%s is %.5g, the best so far: wrote %s", *(self._metric, value, self._weights))
         self.best = value
+
+
+class SamplePredictions(AfterEvaluation):
+    """Draw the same images of the first test set with each evaluation, for TensorBoard.
+
+    As ``predictions/<number>/<task>``. The main process does it alone; when it fails, training goes
+    on without them.
+    """
+
+    def __init__(self, period: int, model: nn.Module, cfg: CfgNode) -> None:
+        super().__init__(period)
+        self._model, self._cfg = model, cfg
+        self._images: list[dict[str, Any]] | None = None
+
+    def run(self) -> None:
+        """Predict, draw overlays, and put them into the storage."""
+        if not comm.is_main_process() or self._images == []:
+            return
+        name = self._cfg.DATASETS.TEST[0]
+        try:
+            if self._images is None:
+                count = self._cfg.TEST.SAMPLE_PREDICTIONS
+                self._images = get_detection_dataset_dicts([name], filter_empty=False)[:count]
+            with separate_randomness(0), unchanged(self._model):
+                self._model.eval()
+                self._draw(MetadataCatalog.get(name), build_mapper(self._cfg, False))
+        except Exception:
+            logger.exception("sample predictions cannot be drawn; there will be none in this run")
+            self._images = []
+
+    def _draw(self, metadata: Any, mapper: Callable[[dict[str, Any]], Any]) -> None:
+        from freqfusion.evaluation.pictures import draw_output
+
+        images: Iterable[dict[str, Any]] = self._images or []
+        for number, dataset_dict in enumerate(images):
+            output = self._model([mapper(dataset_dict)])[0]
+            image = read_image(dataset_dict["file_name"], "RGB")[0]
+            overlays = draw_output(image, output, metadata, score_threshold=SCORE_THRESHOLD)
+            for task, overlay in overlays.items():
+                self.trainer.storage.put_image(
+                    f"predictions/{number}/{task}", overlay.transpose(2, 0, 1)
+                )

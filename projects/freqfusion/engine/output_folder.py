@@ -1,4 +1,4 @@
-"""No run writes over another one without being told to."""
+"""Keep a run from writing over another one without being told to."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FILES = (
     "model_best.pth",
     "model_best.json",
     "model_*.pth.sha256",
-    "model_*.tmp",
     "last_checkpoint",
-    "last_checkpoint.tmp",
     "metrics.json",
     "results.json",
-    "results.json.part",
+    ".model_*.part",
+    ".last_checkpoint.*.part",
+    ".results.json.*.part",
     "config.yaml",
     "log.txt",
     "log.txt.rank*",

@@ -1,21 +1,71 @@
-"""``results.json``: what a run scored, in one file."""
+"""Evaluate every test set of a configuration, and write the scores to ``results.json``."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
-import os
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from torch import nn
 
 from freqfusion import __version__
+from freqfusion.data.bad_samples import BadSample, CountedBatches, skipped_summary
+from freqfusion.evaluation import SkippingEvaluator
+from freqfusion.files import write_whole
 
-FILE = "results.json"
+logger = logging.getLogger(__name__)
+
 TRAINING = "training"
+
+
+class Scores(OrderedDict[str, Any]):
+    """Holds scores by task, or by data set and task where there are several sets.
+
+    ``skipped`` has the images that were left out, by data set and file.
+    """
+
+    def __init__(self, *items: Any) -> None:
+        super().__init__(*items)
+        self.skipped: dict[str, dict[str, BadSample]] = {}
+
+
+def evaluate_model(
+    model: nn.Module,
+    evaluations: Mapping[str, Callable[[], tuple[CountedBatches, DatasetEvaluator]]],
+) -> Scores:
+    """Evaluate a model, and return scores: those of the main process and empty in others.
+
+    Args:
+        model: What to evaluate.
+        evaluations: Makes the loader and the evaluator of each data set when it is its turn.
+    """
+    scores: dict[str, Any] = {}
+    skipped: dict[str, dict[str, BadSample]] = {}
+    for name, prepare in evaluations.items():
+        loader, evaluator = prepare()
+        skipping = SkippingEvaluator(evaluator, loader.tally)
+        scores[name] = inference_on_dataset(model, loader, skipping)
+        skipped[name] = skipping.skipped
+        if comm.is_main_process():
+            logger.info("scores on %s:", name)
+            print_csv_format(scores[name])
+            if skipping.skipped:
+                logger.warning("%s", skipped_summary(f"these scores on {name}", skipping.skipped))
+    result = Scores(next(iter(scores.values())) if len(scores) == 1 else scores)
+    result.skipped = skipped
+    return result
+
+
+def skipped_in(results: Mapping[str, Any]) -> dict[str, dict[str, BadSample]]:
+    """Return what an evaluation left out; nothing for scores of a subclass's own."""
+    return results.skipped if isinstance(results, Scores) else {}
 
 
 def write_results(
@@ -54,15 +104,12 @@ def write_results(
             if files
         },
     }
-    path = Path(cfg.OUTPUT_DIR) / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{FILE}.part")
-    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_whole(Path(cfg.OUTPUT_DIR) / "results.json", text)
 
 
 def by_dataset(cfg: CfgNode, results: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores by data set and task; Detectron2 leaves the data set out where there is one."""
+    """Return scores by data set and task; Detectron2 leaves out the name of a single set."""
     names = list(cfg.DATASETS.TEST)
     return {names[0]: dict(results)} if len(names) == 1 else dict(results)
 

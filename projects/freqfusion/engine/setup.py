@@ -2,7 +2,8 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,14 +14,11 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 import freqfusion.modeling  # noqa: F401 - registers what a configuration can name
-from freqfusion.config import get_freqfusion_cfg
-from freqfusion.config_check import config_warnings
+from freqfusion.config import get_freqfusion_cfg, inner_backbone
 from freqfusion.data.registration import register_datasets
-from freqfusion.engine.config_file import read_config_file
-from freqfusion.engine.config_merge import merge_file, merge_overrides
-from freqfusion.engine.launch.request import processes_here
+from freqfusion.engine.checks import preflight
+from freqfusion.engine.config_file import merge_file, merge_overrides, read_config_file
 from freqfusion.engine.output_folder import check_output_folder, locked_folder, remove_run
-from freqfusion.engine.preflight import preflight
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +26,13 @@ logger = logging.getLogger(__name__)
 def setup(
     arguments: argparse.Namespace, *, checked: bool = False, hold: ExitStack | None = None
 ) -> CfgNode:
-    """The frozen configuration of Detectron2's command line, with logging set up.
+    """Return the frozen configuration of Detectron2's command line, with logging set up.
 
     ValueError for what the user can mend, before anything is built or written: see ``load_config``
     and ``preflight``, which is left out where the configuration is ``checked`` already. ``hold``
     keeps other runs out of the output folder until it is closed.
     """
-    asked, cfg = _read(arguments)
+    asked, cfg = read(arguments)
     if not checked:
         _preflight(cfg, arguments, comm.get_world_size())
         check_output_folder(cfg.OUTPUT_DIR, arguments)
@@ -67,8 +65,8 @@ def check(arguments: argparse.Namespace, world_size: int | None = None) -> tuple
     Returns:
         ``MODEL.DEVICE`` on this machine, and how many processes to start here.
     """
-    _, cfg = _read(arguments)
-    here = 1 if world_size else processes_here(arguments, cfg.MODEL.DEVICE)
+    _, cfg = read(arguments)
+    here = count_processes(arguments, cfg.MODEL.DEVICE, started=world_size)
     _preflight(cfg, arguments, world_size or here * arguments.num_machines)
     check_output_folder(cfg.OUTPUT_DIR, arguments)
     random = getattr(arguments, "allow_random_weights", False) or arguments.resume
@@ -121,8 +119,8 @@ def check_device(name: str) -> None:
         ) from error
 
 
-def _read(arguments: argparse.Namespace) -> tuple[CfgNode, CfgNode]:
-    """The configuration as it was asked for, and as it fits the machine; registers data sets."""
+def read(arguments: argparse.Namespace) -> tuple[CfgNode, CfgNode]:
+    """Return the configuration as it is written and as it fits the machine; register data sets."""
     unsafe = getattr(arguments, "allow_unsafe_config", False)
     asked = load_config(arguments.config_file, arguments.opts, unsafe=unsafe)
     register_datasets(asked.DATASETS.DECLARED)
@@ -138,3 +136,87 @@ def _preflight(cfg: CfgNode, arguments: argparse.Namespace, world_size: int) -> 
         resume=getattr(arguments, "resume", False),
         eval_only=getattr(arguments, "eval_only", False),
     )
+
+
+def count_processes(options: argparse.Namespace, device: str, started: int | None = None) -> int:
+    """Return how many processes the command line asks to start here, for ``MODEL.DEVICE``.
+
+    Args:
+        options: Of the command line.
+        device: ``MODEL.DEVICE`` on this machine.
+        started: How many ``torchrun`` has started, where it has.
+
+    Raises:
+        ValueError: if the options do not fit the device, the machine or one another.
+    """
+    gpus, processes = options.num_gpus, getattr(options, "num_processes", None)
+    if started:
+        if gpus > 1 or processes is not None or options.num_machines > 1:
+            raise ValueError(
+                "--num-gpus, --num-processes and --num-machines start processes, but torchrun has"
+                f" started {started} of them: leave out one of the two"
+            )
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        found = torch.cuda.device_count()
+        if device.startswith("cuda") and found < local:
+            raise ValueError(
+                f"torchrun started {local} processes on a machine with {found} GPUs: start one for"
+                " each GPU"
+            )
+        return 1
+    if processes is not None and processes < 1:
+        raise ValueError(f"--num-processes must be at least 1; got {processes}")
+    if options.num_machines > 1 and "127.0.0.1" in options.dist_url:
+        raise ValueError(
+            f"--num-machines {options.num_machines} needs --dist-url tcp://<machine 0>:<port>,"
+            f" the same on all machines; {options.dist_url} is each machine itself"
+        )
+    if not device.startswith("cuda"):
+        if gpus > 1:
+            raise ValueError(
+                f"--num-gpus {gpus} asks for GPUs, but this runs on the CPU: leave it out, or take"
+                f" --num-processes {gpus} for processes on the CPU"
+            )
+        return int(processes or 1)
+    if processes is not None:
+        raise ValueError(
+            f"--num-processes {processes} is for the CPU (MODEL.DEVICE cpu); for GPUs write"
+            " --num-gpus"
+        )
+    found = torch.cuda.device_count()
+    if gpus > max(1, found):
+        raise ValueError(f"--num-gpus {gpus} is more than this machine has, which is {found}")
+    return max(1, int(gpus))  # Detectron2 takes no GPUs for one process
+
+
+def config_warnings(cfg: CfgNode) -> Iterator[str]:
+    """Yield what works but is seldom meant, one sentence each."""
+    node, model = cfg.SOLVER, cfg.MODEL
+    if not model.WEIGHTS and "resnet" in inner_backbone(cfg):
+        if model.RESNETS.NORM == "FrozenBN":
+            yield (
+                "MODEL.RESNETS.NORM FrozenBN keeps statistics of given weights, but MODEL.WEIGHTS"
+                " is empty: the network will hardly train; set MODEL.WEIGHTS, or"
+                " MODEL.RESNETS.NORM BN"
+            )
+        if model.BACKBONE.FREEZE_AT > 0:
+            yield (
+                f"MODEL.BACKBONE.FREEZE_AT {model.BACKBONE.FREEZE_AT} freezes random weights, since"
+                " MODEL.WEIGHTS is empty: set MODEL.WEIGHTS, or MODEL.BACKBONE.FREEZE_AT 0"
+            )
+    late = [step for step in node.STEPS if step >= node.MAX_ITER]
+    if late and node.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        yield (
+            f"SOLVER.STEPS {late} come after the last iteration (SOLVER.MAX_ITER"
+            f" {node.MAX_ITER}): the learning rate will not fall there"
+        )
+    if node.WARMUP_ITERS >= node.MAX_ITER:
+        yield (
+            f"SOLVER.WARMUP_ITERS {node.WARMUP_ITERS} lasts until the end (SOLVER.MAX_ITER"
+            f" {node.MAX_ITER}): the learning rate will never be SOLVER.BASE_LR"
+        )
+    if cfg.TEST.BEST_CHECKPOINT and not 0 < cfg.TEST.EVAL_PERIOD < node.MAX_ITER:
+        yield (
+            "TEST.BEST_CHECKPOINT compares evaluations, but TEST.EVAL_PERIOD"
+            f" {cfg.TEST.EVAL_PERIOD} evaluates at the end only"
+        )

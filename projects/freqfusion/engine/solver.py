@@ -19,11 +19,11 @@ _POSITIONS = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD as Detectron2 builds it, or AdamW; the backbone may learn slower than the rest.
+    """Return SGD as Detectron2 builds it, or AdamW; the backbone may learn slower than the rest.
 
     ``SOLVER.BACKBONE_MULTIPLIER`` is a factor of the learning rate of the bottom-up network:
     ``backbone.bottom_up`` under a pyramid, ``backbone`` elsewhere; ``MODEL.SFM.LR_MULT`` is that of
-    the attention that SFM adds to it. Weights of normalisations,
+    the attention that SFM adds to it. Weights of normalizations,
     embeddings and position tables decay by ``SOLVER.WEIGHT_DECAY_NORM`` and
     ``SOLVER.WEIGHT_DECAY_EMBED``.
     """
@@ -65,9 +65,9 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
 
 
 def with_scaled_rate(cfg: CfgNode) -> CfgNode:
-    """The learning rate in proportion to the batch, where ``SOLVER.REFERENCE_BATCH`` is given.
+    """Return a configuration whose learning rate is in proportion to the batch, if asked for.
 
-    ``BASE_LR`` and ``BASE_LR_END``, which are meant for so many images, are multiplied by
+    ``BASE_LR`` and ``BASE_LR_END``, meant for ``SOLVER.REFERENCE_BATCH`` images, are multiplied by
     ``IMS_PER_BATCH / REFERENCE_BATCH``; the number of iterations stays. Applied twice it changes
     nothing more.
     """
@@ -105,7 +105,7 @@ def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
 
 
 def _learning_factor(cfg: CfgNode, model: nn.Module) -> Callable[[str], float]:
-    """Factor of each parameter by its name; what SFM adds to a backbone is new, unlike the rest."""
+    """Return the factor of each parameter by its name; what SFM adds is new, unlike the rest."""
     backbone = getattr(model, "backbone", None)
     below = "backbone.bottom_up." if hasattr(backbone, "bottom_up") else "backbone."
 
@@ -122,7 +122,7 @@ def _learning_factor(cfg: CfgNode, model: nn.Module) -> Callable[[str], float]:
 def _split(
     group: dict[str, Any], apart: set[nn.Parameter], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """The group without some parameters, and a group of those with another decay."""
+    """Return the group without some parameters, and a group of those with another decay."""
     rest = [parameter for parameter in group["params"] if parameter not in apart]
     chosen = [parameter for parameter in group["params"] if parameter in apart]
     parts = [group | {"params": rest}, group | {"params": chosen, "weight_decay": weight_decay}]

@@ -1,63 +1,75 @@
 """Detectron2's trainer with this project's data, evaluators and hooks."""
 
+import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import proxy
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, TrainerBase
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 from torch import nn
 
 from freqfusion.data.bad_samples import CountedBatches, tally_of
 from freqfusion.data.loaders import evaluation_loader, train_loader
 from freqfusion.data.randomness import separate_randomness
-from freqfusion.engine.checkpoint import Asked, RunCheckpointer
-from freqfusion.engine.data_parallel import EveryParameterLearns, data_parallel, unwrapped
+from freqfusion.engine.checkpoint import (
+    RunCheckpointer,
+    Saving,
+    StopRequest,
+    process_state,
+    remove_unfinished,
+    restore_process,
+    signals_recorded,
+)
 from freqfusion.engine.ema import WeightAverage
-from freqfusion.engine.health import Guard, Rates, Watchdog
+from freqfusion.engine.health import NonFiniteGuard
 from freqfusion.engine.hooks import (
+    AfterEvaluation,
     BestCheckpoint,
     Evaluation,
-    SkippedSummary,
-    WithEvaluation,
+    RepeatablePreciseBN,
+    SamplePredictions,
     finished_iterations,
-    repeatable,
+    log_skipped,
 )
-from freqfusion.engine.mixed_precision import MixedPrecisionTrainer
-from freqfusion.engine.results import TRAINING, write_results
-from freqfusion.engine.resumable import ResumableTrainer
-from freqfusion.engine.sample_predictions import SamplePredictions
-from freqfusion.engine.sharding import (
-    WholeModel,
-    share_states,
-    share_weights,
-    shares_weights,
-)
+from freqfusion.engine.results import TRAINING, Scores, evaluate_model, skipped_in, write_results
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer, with_scaled_rate
-from freqfusion.engine.testing import Scores, evaluate_model, skipped_in
-from freqfusion.engine.training_step import TrainingSteps
+from freqfusion.engine.training_step import (
+    CheckUnusedParameters,
+    TrainingSteps,
+    data_parallel,
+    unwrapped,
+)
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
 from freqfusion.engine.writers import build_writers
 from freqfusion.evaluation import build_evaluator
 
+logger = logging.getLogger(__name__)
 
-class Trainer(ResumableTrainer):
-    """``DefaultTrainer``; evaluators are chosen from the data set's metadata.
 
-    After each evaluation ``results.json`` is written to the output folder, and the hooks run that
-    ``TEST.BEST_CHECKPOINT``, ``TEST.VALIDATION_LOSS`` and ``TEST.SAMPLE_PREDICTIONS`` ask for.
+class Trainer(DefaultTrainer):
+    """``DefaultTrainer`` whose interrupted runs go on as if they had not been interrupted.
+
+    Evaluators are chosen from the data set's metadata. After each evaluation ``results.json`` is
+    written to the output folder, and the hooks run that ``TEST.BEST_CHECKPOINT``,
+    ``TEST.VALIDATION_LOSS`` and ``TEST.SAMPLE_PREDICTIONS`` ask for.
 
     Args:
         cfg: The configuration.
         config_file: The file that it was read from, to be named in ``results.json``.
     """
+
+    iter: int
+    missed_evaluation = False
 
     def __init__(self, cfg: CfgNode, *, config_file: str = "") -> None:
         # Not Detectron2's: that cannot train on CPUs in several processes, nor in bfloat16.
@@ -66,54 +78,43 @@ class Trainer(ResumableTrainer):
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg = with_scaled_rate(cfg)
         model = self.build_model(cfg)
-        self._whole: WholeModel | None = None
-        if shares_weights(cfg):
-            share_weights(model)
-            self._whole = WholeModel(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
-        if self._whole:
-            share_states(optimizer)
         loader = self.build_train_loader(cfg)
         self.tally = tally_of(loader)
         model = data_parallel(cfg, model)
         self._trainer: Any = self._build_steps(cfg, model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RunCheckpointer(model, cfg.OUTPUT_DIR, trainer=proxy(self))
-        self.asked = Asked()
+        self.stop_request = StopRequest()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
     def _build_steps(
         self, cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
     ) -> TrainingSteps:
-        """What does one iteration."""
+        """Return what computes one iteration."""
         node = cfg.SOLVER
-        precision = node.AMP.DTYPE if node.AMP.ENABLED else "float32"
-        guard = Guard(
-            unwrapped(model),
-            policy=node.NON_FINITE,
-            patience=node.NON_FINITE_PATIENCE,
-            folder=cfg.OUTPUT_DIR,
-            config=cfg.dump(),
-            precision=precision,
-            whole=self._whole.fetch if self._whole else None,
+        guard = NonFiniteGuard(
+            unwrapped(model), policy=node.NON_FINITE, patience=node.NON_FINITE_PATIENCE
         )
-        options: dict[str, Any] = {"parts": node.ACCUMULATE_STEPS, "guard": guard}
-        if not node.AMP.ENABLED:
-            return TrainingSteps(model, loader, optimizer, **options)
-        device = torch.device(cfg.MODEL.DEVICE).type
-        return MixedPrecisionTrainer(
-            model, loader, optimizer, device=device, precision=precision, **options
+        return TrainingSteps(
+            model,
+            loader,
+            optimizer,
+            precision=node.AMP.DTYPE if node.AMP.ENABLED else "float32",
+            device=torch.device(cfg.MODEL.DEVICE).type,
+            parts=node.ACCUMULATE_STEPS,
+            guard=guard,
         )
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> CountedBatches:
-        """Batches of ``DATASETS.TRAIN``, augmented as ``INPUT`` says."""
+        """Return batches of ``DATASETS.TRAIN``, augmented as ``INPUT`` says."""
         return train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> CountedBatches:
-        """The images of a data set, one in a batch."""
+        """Return the images of a data set, one in a batch."""
         return evaluation_loader(cfg, dataset_name)
 
     @classmethod
@@ -123,7 +124,7 @@ class Trainer(ResumableTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> Scores:
-        """Scores on every data set of ``DATASETS.TEST``, and what was left out of them.
+        """Return scores on every data set of ``DATASETS.TEST``, and what was left out of them.
 
         ``evaluators``, one for each, take the place of those that the metadata asks for.
         """
@@ -139,47 +140,41 @@ class Trainer(ResumableTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """What ``SOLVER.OPTIMIZER`` names."""
+        """Build what ``SOLVER.OPTIMIZER`` names."""
         return build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
-        """What ``SOLVER.LR_SCHEDULER_NAME`` names."""
+        """Build what ``SOLVER.LR_SCHEDULER_NAME`` names."""
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
-        """The evaluator of a data set; files go to ``output_folder`` or ``inference``."""
+        """Return the evaluator of a data set; files go to ``output_folder`` or ``inference``."""
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         return build_evaluator(cfg, dataset_name, folder)
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks; behind the evaluation, and before its results are logged, ours."""
+        """Return Detectron2's hooks, with ours from the evaluation on."""
         hooks: list[HookBase | None] = super().build_hooks()
-        place = next(at for at, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+        index = next(at for at, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         ours: list[HookBase] = [
-            SkippedSummary(self.tally),
+            AfterEvaluation(0, partial(log_skipped, self.tally)),
             Evaluation(self.cfg.TEST.EVAL_PERIOD, self._evaluate),
             *self._evaluation_hooks(),
         ]
-        hooks[place : place + 1] = [self.saving(), *self._prepared(ours)]
+        hooks[index : index + 1] = [self._saving(), *self._prepared(ours)]
         hooks = [hook for hook in hooks if not isinstance(hook, PeriodicCheckpointer)]
-        hooks = [repeatable(hook) if isinstance(hook, PreciseBN) else hook for hook in hooks]
+        hooks = [RepeatablePreciseBN(h) if isinstance(h, PreciseBN) else h for h in hooks]
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
-            hooks.insert(0, EveryParameterLearns())
-        return [Rates(self.cfg.SOLVER.IMS_PER_BATCH), *hooks, *self._watching()]
+            hooks.insert(0, CheckUnusedParameters())
+        return hooks
 
     def _prepared(self, evaluation: list[HookBase]) -> list[HookBase]:
-        """An evaluation of whole weights, and of their average where one is asked for."""
+        """Return an evaluation of the average of the weights, where one is configured."""
         node, period = self.cfg.SOLVER.EMA, self.cfg.TEST.EVAL_PERIOD
-        if self._whole:
-            return [
-                WithEvaluation(period, self._whole.fetch),
-                *evaluation,
-                WithEvaluation(period, self._whole.release),
-            ]
         if not node.ENABLED:
             return evaluation
         average = WeightAverage(unwrapped(self.model), node.DECAY, self.cfg.OUTPUT_DIR)
@@ -188,23 +183,19 @@ class Trainer(ResumableTrainer):
         if not node.EVALUATE:
             return evaluation
         return [
-            WithEvaluation(period, average.swap),
+            AfterEvaluation(period, average.swap),
             *evaluation,
-            WithEvaluation(period, average.swap),
+            AfterEvaluation(period, average.swap),
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """The log, ``metrics.json`` and what ``WRITERS`` names."""
-        return build_writers(self.cfg, self.max_iter)
-
-    def _watching(self) -> list[HookBase]:
-        minutes = self.cfg.SOLVER.WATCHDOG_MINUTES
-        return [Watchdog(minutes)] if minutes > 0 else []
+        """Return the writers of the log, of ``metrics.json`` and of TensorBoard files."""
+        return build_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     def _evaluation_hooks(self) -> list[HookBase]:
-        """The validation loss before the best checkpoint, which may be judged by it."""
+        """Return hooks; the best checkpoint may be judged by the validation loss before it."""
         cfg, node, period = self.cfg, self.cfg.TEST, self.cfg.TEST.EVAL_PERIOD
-        model = self._evaluated()
+        model = unwrapped(self.model)
         hooks: list[HookBase] = []
         if not cfg.DATASETS.TEST:
             return hooks
@@ -216,15 +207,11 @@ class Trainer(ResumableTrainer):
             hooks.append(BestCheckpoint(period, model, cfg.OUTPUT_DIR, node.BEST_CHECKPOINT))
         return hooks
 
-    def _evaluated(self) -> nn.Module:
-        """The model that evaluations run, without a wrapper for several processes."""
-        return self._whole.model if self._whole else unwrapped(self.model)
-
     def _evaluate(self) -> Mapping[str, Any]:
         """Test, and write the results; Detectron2 compares the last ones with those expected."""
         # Training draws the same random numbers with and without an evaluation in between.
         with separate_randomness(0):
-            results = self.test(self.cfg, self._evaluated())
+            results = self.test(self.cfg, unwrapped(self.model))
         self._last_eval_results = results
         if self.cfg.DATASETS.TEST:
             done = finished_iterations(self)
@@ -236,3 +223,142 @@ class Trainer(ResumableTrainer):
                 skipped={TRAINING: self.tally.gathered(), **skipped_in(results)},
             )
         return results
+
+    @property
+    def plain_model(self) -> nn.Module:
+        """Return the model without a wrapper for several processes."""
+        return unwrapped(self.model)
+
+    def _saving(self) -> Saving:
+        """Return the hook that saves; it goes before the evaluation, which may fail."""
+        node = self.cfg.SOLVER
+        return Saving(
+            self.checkpointer,
+            self.stop_request,
+            period=node.CHECKPOINT_PERIOD,
+            minutes=node.CHECKPOINT.MINUTES,
+            keep_last=node.CHECKPOINT.KEEP_LAST,
+        )
+
+    def process_state(self) -> dict[str, Any]:
+        """Return what this process has for itself."""
+        own = process_state(self.plain_model, is_main=comm.is_main_process())
+        return {**own, "tally": self.tally.state_dict()}
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load ``MODEL.WEIGHTS``, or go on from the newest checkpoint of the output folder.
+
+        Without any checkpoint ``resume`` starts from the beginning, with a warning.
+        """
+        folder = self.cfg.OUTPUT_DIR
+        if resume and comm.is_main_process():
+            remove_unfinished(Path(folder))
+        found = resume and self.checkpointer.has_checkpoint()
+        if resume and not found:
+            logger.warning("There is no checkpoint in %s: starting from the beginning", folder)
+        content = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if found:
+            self.start_iter = self.iter + 1
+            self._restore_process(content.get("processes"))
+
+    def _restore_process(self, states: Any) -> None:
+        count = comm.get_world_size()
+        if states is None:
+            logger.warning("The checkpoint has no random numbers: they begin anew")
+        elif len(states) != count:
+            logger.warning(
+                "The checkpoint is of %d processes, now there are %d: random numbers begin anew",
+                *(len(states), count),
+            )
+            for state in states if comm.is_main_process() else ():
+                self.tally.load_state_dict(state["tally"])
+        else:
+            own = states[comm.get_rank()]
+            restore_process(self.plain_model, own)
+            self.tally.load_state_dict(own["tally"])
+
+    def train(self) -> Any:
+        """Train; SIGTERM, SIGUSR1 and SIGINT save and end the run at the end of a step.
+
+        Raises:
+            Interrupted: after a signal.
+            LastSaveFailedError: when what was trained cannot be saved.
+        """
+        with signals_recorded(self.stop_request):
+            return super().train()
+
+    def before_train(self) -> None:
+        """Cut curves where the run goes on, and run an evaluation that an interruption left out."""
+        start, period, folder = self.start_iter, self.cfg.TEST.EVAL_PERIOD, self.cfg.OUTPUT_DIR
+        self.missed_evaluation = False
+        if start > 0:
+            if comm.is_main_process():
+                cut_curves(folder, start, self._hooks)
+            missed = period > 0 and start % period == 0 and start < self.max_iter
+            missed = missed and not has_scores(folder, start - 1)
+            self.missed_evaluation = bool(comm.all_gather(missed)[0])
+            # What is evaluated is the last finished iteration.
+            self.iter = self.storage.iter = start - 1
+        super().before_train()
+        self.iter = self.storage.iter = start
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state with the position in the order of the images."""
+        state: dict[str, Any] = super().state_dict()
+        loader = self._trainer.data_loader
+        return {**state, "loader": loader.state_dict()} if _has_position(loader) else state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Load a checkpoint of this trainer, or of Detectron2's, which has no position."""
+        super().load_state_dict(state_dict)
+        loader = self._trainer.data_loader
+        if "loader" in state_dict and _has_position(loader):
+            loader.load_state_dict(state_dict["loader"])
+        else:
+            logger.warning("The checkpoint does not say which images come next: they begin anew")
+
+
+def _has_position(loader: Any) -> bool:
+    """Return whether a loader is not one from elsewhere, such as a subclass's own."""
+    return isinstance(loader, CountedBatches)
+
+
+def cut_curves(folder: str, start: int, hooks: Iterable[Any]) -> None:
+    """Forget what was written about iteration ``start`` and later ones, which come again.
+
+    ``metrics.json`` is cut off, also where a line is not whole; TensorBoard forgets them too.
+    """
+    path = Path(folder) / "metrics.json"
+    if path.is_file():
+        kept = sum(len(line) for line, _ in _lines(path, start))
+        # The writer has the file open already: it stays the same file.
+        with open(path, "r+b") as file:
+            file.truncate(kept)
+    for hook in hooks:
+        if isinstance(hook, PeriodicWriter):
+            for writer in hook._writers:
+                wrapped = getattr(writer, "writer", writer)
+                if isinstance(wrapped, TensorboardXWriter):
+                    wrapped._writer_args["purge_step"] = start
+
+
+def has_scores(folder: str, iteration: int) -> bool:
+    """Return whether the scores of an evaluation behind this iteration were written."""
+    path = Path(folder) / "metrics.json"
+    return path.is_file() and any(
+        values["iteration"] == iteration and any("/" in name for name in values)
+        for _, values in _lines(path, iteration + 1)
+    )
+
+
+def _lines(path: Path, start: int) -> Iterable[tuple[bytes, dict[str, Any]]]:
+    """Yield lines up to the first that is cut off or is about ``start`` or a later iteration."""
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                values = json.loads(line)
+            except ValueError:
+                return
+            if not line.endswith(b"\n") or values.get("iteration", start) >= start:
+                return
+            yield line, values

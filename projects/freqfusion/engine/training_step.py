@@ -1,41 +1,48 @@
-"""One iteration: gradients of a batch, in parts where it is large, looked at before use."""
+"""One iteration: the gradients of a batch in full or mixed precision, checked before their use."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from detectron2.engine import SimpleTrainer
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, SimpleTrainer, create_ddp_model
 from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from freqfusion.engine.accumulation import in_parts
-from freqfusion.engine.data_parallel import unwrapped
-from freqfusion.engine.health.guard import FINE, GRADIENTS, LOSSES, Guard
-from freqfusion.engine.health.norms import (
+from freqfusion.engine.health import (
+    BAD_GRADIENTS,
+    BAD_LOSSES,
+    FINITE,
+    NonFiniteGuard,
+    describe_gradients,
+    describe_losses,
     gradient_norm,
-    gradient_norms_by_part,
-    gradients_finite,
 )
 
-_NORMS_PERIOD = 20  # that of the writers
+AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_NAMED = 5
 
 
-class _ModelRaised(Exception):
-    """The model of some process has found numbers that are not finite, and given no losses."""
+class _NonFiniteForward(Exception):
+    """Raised in all processes where a model refuses numbers, and has given no losses."""
 
 
 class TrainingSteps(SimpleTrainer):
-    """``SimpleTrainer`` in full precision, with what long runs need.
+    """``SimpleTrainer`` with autocast on any device, gradient accumulation and a check of numbers.
 
     Args:
         model: In training mode.
         data_loader: Batches.
-        optimizer: Of the model's parameters.
+        optimizer: Its parameters and states stay in float32.
+        precision: "float32", or the type of autocast: "float16", whose losses are scaled so that
+            small gradients do not vanish, or "bfloat16", which has the range of float32.
+        device: Type of the device, "cuda" or "cpu".
         parts: How many parts a batch is split into; their gradients are added up. The losses are
             means of those of the parts, which weigh as many images as they have.
         guard: What happens to numbers that are not finite; None leaves that to Detectron2, which
@@ -48,52 +55,61 @@ class TrainingSteps(SimpleTrainer):
         data_loader: Iterable[Any],
         optimizer: torch.optim.Optimizer,
         *,
+        precision: str = "float32",
+        device: str = "cpu",
         parts: int = 1,
-        guard: Guard | None = None,
+        guard: NonFiniteGuard | None = None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
+        if precision not in ("float32", *AMP_DTYPES):
+            raise ValueError(
+                f"SOLVER.AMP.DTYPE must be one of {', '.join(AMP_DTYPES)}; got {precision!r}"
+            )
         self._parts, self.guard = parts, guard
+        self.device, self.dtype = device, AMP_DTYPES.get(precision)
         # Switched off, it only hands through.
-        self.grad_scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.grad_scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Precision of the forward pass."""
-        return nullcontext()
+        """Return the context of the forward pass."""
+        return nullcontext() if self.dtype is None else torch.autocast(self.device, self.dtype)
 
     def run_step(self) -> None:
-        """One batch: losses, gradients, one step of the optimizer if all of them are finite."""
+        """Compute losses and gradients of a batch, and step the optimizer if all are finite."""
         if not self.model.training:
             raise RuntimeError("the model was put into eval mode; a hook must put it back")
         started = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - started
-        parts = in_parts(data, self._parts)
+        parts = split_batch(data, self._parts)
         if self.guard:
             self.guard.begin()
         self.optimizer.zero_grad()
         try:
             losses = self._gradients(parts)
-        except _ModelRaised:
-            self._fail(parts)
+        except _NonFiniteForward as raised:
+            problem = str(raised)
+            self._fail(BAD_LOSSES if problem else FINITE, problem, parts)
             return
         # Gradients are brought back to their scale before anything looks at them.
         self.grad_scaler.unscale_(self.optimizer)
         self.after_backward()
         norm = gradient_norm(self.model)
-        if self.guard and not self._looked_after(self.guard, losses, norm, parts):
+        if self.guard and not self._is_finite(self.guard, losses, norm, parts):
             return
         self._write_metrics(losses, data_time)
-        self._write_norms(norm)
+        if norm.isfinite():
+            get_event_storage().put_scalar("gradient_norm", float(norm))
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
     def _gradients(self, parts: Sequence[Any]) -> dict[str, torch.Tensor]:
-        """Add up the gradients of the parts; the losses of the batch."""
+        """Add up the gradients of the parts, and return the losses of the batch."""
         means: dict[str, torch.Tensor] = {}
         images = sum(len(part) for part in parts)
         for number, part in enumerate(parts, start=1):
             share = len(part) / images
-            with self._alone() if number < len(parts) else nullcontext():
+            with self._without_reduction() if number < len(parts) else nullcontext():
                 with self.autocast():
                     losses = self._losses(part)
                     if isinstance(losses, torch.Tensor):
@@ -106,72 +122,126 @@ class TrainingSteps(SimpleTrainer):
         return means
 
     def _losses(self, part: Any) -> Any:
-        """Those of a part.
+        """Return the losses of a part.
 
         Detectron2's proposals raise where they are not finite, in the middle of the model: then all
         processes leave the step, none of which would otherwise know that another goes no further.
         """
-        raised = False
+        losses, problem = None, ""
         try:
             losses = self.model(part)
-        except FloatingPointError:
+        except FloatingPointError as error:
             if not self.guard:
                 raise
-            raised = True
-        if self.guard and self.guard.agree(LOSSES if raised else FINE) != FINE:
-            raise _ModelRaised
+            problem = f"the model says: {error}"
+        if self.guard and self.guard.agree(BAD_LOSSES if problem else FINITE) != FINITE:
+            raise _NonFiniteForward(problem)
         return losses
 
-    def _alone(self) -> AbstractContextManager[Any]:
-        """Gradients stay in this process until those of the last part are there."""
+    def _without_reduction(self) -> AbstractContextManager[Any]:
+        """Keep gradients in this process until those of the last part are there."""
         parallel = isinstance(self.model, DistributedDataParallel)
         return self.model.no_sync() if parallel else nullcontext()
 
-    def _looked_after(
+    def _is_finite(
         self,
-        guard: Guard,
+        guard: NonFiniteGuard,
         losses: Mapping[str, torch.Tensor],
         norm: torch.Tensor,
         parts: Sequence[Any],
     ) -> bool:
-        """Whether the step may go on; where it may not it has been seen to."""
-        state = FINE
-        if not all(bool(loss.isfinite().all()) for loss in losses.values()):
-            state = LOSSES
-        elif not norm.isfinite() and not gradients_finite(self.model):
-            state = GRADIENTS
-        state = guard.agree(state)
-        if state == FINE:
+        """Return whether the step may go on; where it may not, the guard has dealt with it."""
+        state, problem = BAD_LOSSES, describe_losses(losses)
+        # A norm may overflow where no gradient does.
+        if not problem and not norm.isfinite():
+            state, problem = BAD_GRADIENTS, describe_gradients(unwrapped(self.model))
+        own = state if problem else FINITE
+        state = guard.agree(own)
+        if state == FINITE:
             guard.passed()
             return True
         scale = self.grad_scaler.get_scale()
-        if state == GRADIENTS and self.grad_scaler.is_enabled() and scale > 1:
+        if state == BAD_GRADIENTS and self.grad_scaler.is_enabled() and scale > 1:
             return True  # too large a scale: the scaler leaves this step out and lowers it
         if self.grad_scaler.is_enabled():
             self.grad_scaler.update(scale)
-        self._fail(parts)
+        self._fail(own, problem, parts)
         return False
 
-    def _fail(self, parts: Sequence[Any]) -> None:
-        """Have the guard see to the step, in all processes."""
+    def _fail(self, state: int, problem: str, parts: Sequence[Any]) -> None:
         if self.guard:
-            self.guard.failed(self.iter, parts, self.autocast)
-
-    def _write_norms(self, norm: torch.Tensor) -> None:
-        storage = get_event_storage()
-        if norm.isfinite():
-            storage.put_scalar("gradient_norm", float(norm))
-        if (self.iter + 1) % _NORMS_PERIOD == 0:
-            for name, value in gradient_norms_by_part(unwrapped(self.model)).items():
-                storage.put_scalar(f"gradient_norm/{name}", value, smoothing_hint=False)
+            self.guard.failed(self.iter, state, problem, parts)
 
     def state_dict(self) -> dict[str, Any]:
-        """With the steps that were skipped."""
+        """Return the state with the scale of the losses and the number of skipped steps."""
         state: dict[str, Any] = super().state_dict()
+        if self.dtype is not None:
+            state["grad_scaler"] = self.grad_scaler.state_dict()
         return {**state, "guard": self.guard.state_dict()} if self.guard else state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """From a checkpoint of this or of Detectron2's trainer."""
+        """Load a checkpoint of this or of Detectron2's trainer; one without a scale keeps ours."""
         super().load_state_dict(state_dict)
+        if self.dtype is not None and state_dict.get("grad_scaler"):
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         if self.guard and "guard" in state_dict:
             self.guard.load_state_dict(state_dict["guard"])
+
+
+def split_batch(batch: Any, count: int) -> list[Any]:
+    """Split a batch into runs of images whose numbers differ by one at most.
+
+    There are fewer parts than ``count`` where there are fewer images. With one part a batch may be
+    anything that has a length.
+    """
+    if count == 1 or not isinstance(batch, Sequence):
+        return [batch]
+    count = min(count, len(batch))
+    ends = [len(batch) * number // count for number in range(count + 1)]
+    return [batch[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def data_parallel(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Wrap the model as Detectron2 does where there are several processes, also on CPUs.
+
+    Buffers stay those of each process; all of them start with those of rank 0.
+    """
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    wrapped: nn.Module = create_ddp_model(
+        model,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.SOLVER.FIND_UNUSED_PARAMETERS,
+        **({} if on_gpu else {"device_ids": None}),
+    )
+    return wrapped
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model itself, without a wrapper for several processes."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+class CheckUnusedParameters(HookBase):
+    """Names the parameters that got no gradient in the first iteration.
+
+    Processes that average gradients wait for all of them; torch's own message comes an iteration
+    later, and names neither the parameters nor our key.
+    """
+
+    def after_step(self) -> None:
+        """Raise RuntimeError with names; do nothing from the second iteration on."""
+        trainer: Any = self.trainer
+        if trainer.iter != trainer.start_iter:
+            return
+        names = [
+            name
+            for name, parameter in unwrapped(trainer.model).named_parameters()
+            if parameter.requires_grad and parameter.grad is None
+        ]
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            raise RuntimeError(
+                f"no gradient reached {', '.join(names[:_NAMED])}{more}, for which several"
+                " processes wait in vain: set SOLVER.FIND_UNUSED_PARAMETERS True, or take these"
+                " parts out of the model"
+            )

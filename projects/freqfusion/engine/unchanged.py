@@ -13,7 +13,7 @@ from torch import nn
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Give buffers, training flags and other attributes of all modules back as they were.
 
-    That is running statistics of normalisations, but also averages that some losses keep. No
+    That is running statistics of normalizations, but also averages that some losses keep. No
     gradients are computed meanwhile.
     """
     saved = [

@@ -1,4 +1,4 @@
-"""The losses of training, measured on images that are not trained on."""
+"""Measure the losses of training on images that are not trained on."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class ValidationLoss(AfterEvaluation):
 
 
 def validation_losses(model: nn.Module, loader: Iterable[list[dict[str, Any]]]) -> dict[str, float]:
-    """Mean of each loss over the batches of all processes; empty but in the main process.
+    """Return the mean of each loss over the batches of all processes, in the main process.
 
-    Losses are those of a training forward, except that normalisations use their running statistics
+    Losses are those of a training forward, except that normalizations use their running statistics
     and nothing is dropped. The model stays as it is, and so do the storage of training and its
     random numbers where the caller separates them.
     """
     sums: dict[str, float] = {}
     count = 0
     # The heads of Detectron2 put figures of training into whichever storage is open. Iteration 1,
-    # since pictures are drawn in iterations that a period divides.
+    # since images are drawn in iterations that a period divides.
     with unchanged(model), EventStorage(1):
         _prepare(model)
         for batch in loader:
@@ -72,7 +72,7 @@ def validation_losses(model: nn.Module, loader: Iterable[list[dict[str, Any]]]) 
 
 
 def build_validation_loader(cfg: CfgNode) -> Any:
-    """Images of all test sets, one in a batch, with targets as in training but sizes of a test.
+    """Return images of all test sets, one in a batch, with targets, at the sizes of a test.
 
     At most ``TEST.VALIDATION_LOSS.MAX_IMAGES``, spread evenly; each process gets a part of them.
     """
@@ -81,7 +81,7 @@ def build_validation_loader(cfg: CfgNode) -> Any:
 
 
 def build_validation_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], Any]:
-    """The mapper of training, with the changes of a test in place of its augmentations."""
+    """Return the mapper of training, with the changes of a test in place of its augmentations."""
     steps = build_augmentations(cfg, is_train=False)
     mapper = DatasetMapper if cfg.MODEL.KEYPOINT_ON else SegmentationMapper
     result: Callable[[dict[str, Any]], Any] = mapper(
@@ -91,13 +91,13 @@ def build_validation_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], Any]:
 
 
 def spread(items: list[Any], count: int) -> list[Any]:
-    """At most ``count`` of the items, at even distances from the first one on."""
+    """Return at most ``count`` of the items, at even distances from the first one on."""
     count = min(count, len(items))
     return [items[index * len(items) // count] for index in range(count)]
 
 
 def _prepare(model: nn.Module) -> None:
-    """As in training, except for what is random or looks at the other images of a batch."""
+    """Set modules to training, except for what is random or compares the images of a batch."""
     model.train()
     for module in model.modules():
         if any(word in type(module).__name__ for word in _QUIET):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +43,12 @@ def metadata_of(name: str) -> dict[str, Any]:
     """Return a registered data set's metadata; ValueError, with similar names, for another."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
+    from freqfusion.config import did_you_mean
+
     known = DatasetCatalog.list()
     if name not in known:
-        similar = get_close_matches(name, known, n=3, cutoff=0.5)
-        advice = (
-            f"did you mean {' or '.join(similar)}?"
-            if similar
-            else "register it first (see freqfusion.data.registration)"
-        )
-        raise ValueError(f"no data set is registered as {name!r}; {advice}")
+        advice = did_you_mean(name, known) or "; register it (see freqfusion.data.registration)"
+        raise ValueError(f"no data set is registered as {name!r}{advice}")
     return dict(MetadataCatalog.get(name).as_dict())
 
 
@@ -114,7 +110,7 @@ class _Use:
 
 
 def _uses(cfg: Any) -> list[_Use]:
-    from freqfusion.config_check.wrapped import inner_architecture
+    from freqfusion.config import inner_architecture
 
     architecture = inner_architecture(cfg)
     pairs = COUNTS.get(architecture, ())

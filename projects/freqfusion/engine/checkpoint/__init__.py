@@ -1,38 +1,40 @@
 """Checkpoints of a run, from which it goes on exactly, and weights from elsewhere."""
 
-from freqfusion.engine.checkpoint.files import SaveError, replace_file
-from freqfusion.engine.checkpoint.interruption import (
-    ASKING,
-    INTERRUPTED,
-    Asked,
-    Interrupted,
-    LastSaveFailedError,
-    signals_noted,
-)
-from freqfusion.engine.checkpoint.process_state import process_state, restore_process
-from freqfusion.engine.checkpoint.reading import SafeCheckpointer, local_weights
 from freqfusion.engine.checkpoint.run_checkpointer import (
     RunCheckpointer,
+    SaveError,
     has_checkpoint,
-    remove_leftovers,
+    remove_unfinished,
+    save_file,
 )
-from freqfusion.engine.checkpoint.saving import Saving
+from freqfusion.engine.checkpoint.saving import (
+    INTERRUPTED,
+    Interrupted,
+    LastSaveFailedError,
+    Saving,
+    StopRequest,
+    handled_signals,
+    process_state,
+    restore_process,
+    signals_recorded,
+)
+from freqfusion.engine.checkpoint.weights import SafeCheckpointer, local_weights
 
 __all__ = [
-    "ASKING",
     "INTERRUPTED",
-    "Asked",
     "Interrupted",
     "LastSaveFailedError",
     "RunCheckpointer",
     "SafeCheckpointer",
     "SaveError",
     "Saving",
+    "StopRequest",
+    "handled_signals",
     "has_checkpoint",
     "local_weights",
     "process_state",
-    "remove_leftovers",
-    "replace_file",
+    "remove_unfinished",
     "restore_process",
-    "signals_noted",
+    "save_file",
+    "signals_recorded",
 ]

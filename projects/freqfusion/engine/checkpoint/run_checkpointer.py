@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.utils import comm
 
-from freqfusion.engine.checkpoint.files import (
-    CHECKSUM,
-    PARTIAL,
-    checksum_of,
-    expected_checksum,
-    replace_file,
-)
-from freqfusion.engine.checkpoint.reading import NOTE, SafeCheckpointer, leads_out, noted
-from freqfusion.engine.sharding import is_shared
-from freqfusion.files import check_checkpoint, read_checkpoint
+from freqfusion.engine.checkpoint.weights import NOTE, SafeCheckpointer, leads_out, noted
+from freqfusion.files import read_checkpoint, write_whole
 
 logger = logging.getLogger(__name__)
 
 _NAMES = re.compile(r"model_(\d{7,}|final)\.pth")
+_UNFINISHED = re.compile(rf"\.(model_\w+\.(pth|json)|results\.json|{NOTE})\.\d+\.part")
+
+
+class SaveError(OSError):
+    """Raised for a checkpoint that cannot be written; says which, why, and what room there is."""
 
 
 class RunCheckpointer(SafeCheckpointer):
     """A checkpointer whose files survive a process that is killed.
 
-    A checkpoint is written beside its place, flushed and renamed, with a checksum; then
-    ``last_checkpoint`` names it. What goes on from a run takes the newest checkpoint that is whole.
+    A checkpoint is written beside its place, flushed and renamed; then ``last_checkpoint`` names
+    it. What goes on from a run takes the newest checkpoint that is whole.
     """
 
     _chosen: str | None = None
@@ -38,28 +37,23 @@ class RunCheckpointer(SafeCheckpointer):
     def save(self, name: str, **extra: Any) -> None:
         """Write the model, what it was made with and ``extra`` to ``<name>.pth``.
 
-        To be called in all processes, each of which may have a part of it; one of them writes.
-
         Raises:
             SaveError: if there is no room, or for another reason of the system; what was saved
                 before stays.
         """
-        if not self.save_dir or not (self.save_to_disk or is_shared(self.model)):
+        if not self.save_dir or not self.save_to_disk:
             return
         content = {"model": self.model.state_dict()}
         content |= {key: given.state_dict() for key, given in self.checkpointables.items()}
-        if not self.save_to_disk:
-            return
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("Saving checkpoint to %s", path)
         content |= extra
-        replace_file(path, lambda file: torch.save(content, file), with_checksum=True)
+        save_file(path, content)
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Have ``last_checkpoint`` name a file."""
-        name = last_filename_basename.encode()
-        replace_file(Path(self.save_dir) / NOTE, lambda file: file.write(name))
+        write_whole(Path(self.save_dir) / NOTE, last_filename_basename)
 
     def remove_old(self, keep: int) -> None:
         """Remove all but the newest ``keep`` numbered checkpoints; never the last one."""
@@ -71,17 +65,15 @@ class RunCheckpointer(SafeCheckpointer):
             if path.stem.removeprefix("model_").isdigit()
         )
         for path in numbered[:-keep]:
-            if path == last:
-                continue
-            path.unlink(missing_ok=True)
-            path.with_name(path.name + CHECKSUM).unlink(missing_ok=True)
+            if path != last:
+                path.unlink(missing_ok=True)
 
     def has_checkpoint(self) -> bool:
-        """Whether there is one to go on from."""
+        """Return whether there is one to go on from."""
         return bool(self.get_checkpoint_file())
 
     def get_checkpoint_file(self) -> str:
-        """The newest checkpoint that is whole, the same in all processes; "" for a folder without.
+        """Return the newest checkpoint that is whole, the same in all processes; "" without any.
 
         It is chosen once. The one that ``last_checkpoint`` names goes first.
 
@@ -121,7 +113,7 @@ class RunCheckpointer(SafeCheckpointer):
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Those to go on from: the one that ``last_checkpoint`` names, then the newest first.
+    """Return those to go on from: the one that ``last_checkpoint`` names, then the newest first.
 
     Raises:
         ValueError: if it names no file of the folder, and there is no other checkpoint.
@@ -146,30 +138,68 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def has_checkpoint(folder: str) -> bool:
-    """Whether a folder has checkpoints of a run, whole or not."""
+    """Return whether a folder has checkpoints of a run, whole or not."""
     return bool(checkpoints(Path(folder)))
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a checkpoint, as the end of a sentence; "" where nothing is."""
-    expected = expected_checksum(path)
+    """Return what is wrong with a checkpoint, as the end of a sentence; "" where nothing is."""
     try:
-        if expected is None:
-            read_checkpoint(path)
-        elif checksum_of(path) != expected:
-            return f"does not have the checksum in {path.name}{CHECKSUM}: it was changed or cut off"
-        else:
-            check_checkpoint(path)
+        read_checkpoint(path)
     except (OSError, ValueError) as error:
         return str(error).removeprefix(f"{path} ")
     return ""
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove what a process left that was killed while it was saving."""
-    for path in folder.glob(f"*{PARTIAL}"):
-        if path.is_file() and re.fullmatch(
-            rf"(model_\w+\.(pth|json)({re.escape(CHECKSUM)})?|{NOTE})", path.stem
-        ):
+    for path in folder.glob(".*.part"):
+        if path.is_file() and _UNFINISHED.fullmatch(path.name):
             logger.info("Removing %s, which was not finished", path)
             path.unlink(missing_ok=True)
+
+
+def save_file(path: Path, content: Any) -> None:
+    """Write a file of ``torch.save``, whole and on the disk or not at all.
+
+    Raises:
+        SaveError: if it cannot be written; the earlier file is as it was.
+    """
+
+    def write(unfinished: Path) -> None:
+        with open(unfinished, "wb") as file:
+            writer: Any = _Writer(file)
+            try:
+                torch.save(content, writer)
+            except Exception:
+                if writer.error is not None:
+                    raise writer.error from None
+                raise
+            file.flush()
+            os.fsync(file.fileno())
+
+    try:
+        write_whole(path, write)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise SaveError(
+            f"{path} could not be written: {error} ({free:.0f} MiB are free there)"
+        ) from error
+
+
+class _Writer:
+    """A file that keeps the system's error, which torch turns into one without the reason."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return int(self._file.write(data))
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()

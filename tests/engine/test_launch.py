@@ -1,0 +1,224 @@
+"""Several processes: how many a command line means, and that they train what one trains."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from same_numbers import check_same, check_same_steps
+from torch.multiprocessing import ProcessRaisedException
+from torchrun_program import train_evaluate_and_go_on
+from toy_configs import change
+from worker_runs import LABELLED, ONE_IMAGE, enter, fail, record_runs, register
+
+from freqfusion.engine.command_line import argument_parser
+from freqfusion.engine.launch import start_processes
+from freqfusion.engine.output_folder import locked_folder
+from freqfusion.engine.setup import count_processes
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "configs/synthetic/semantic-segmentation/sfm_semantic_fpn_r18.yaml"
+# Nothing random, and no statistics over a batch. Images of one size without ignored pixels, so that
+# means over the labelled pixels of a batch are means over its images.
+EXACT = {
+    "MODEL__RESNETS__NORM": "GN",
+    "INPUT__MIN_SIZE_TRAIN": (64,),
+    "INPUT__RANDOM_FLIP": "none",
+    "SOLVER__BASE_LR": 0.01,
+    "SOLVER__WARMUP_ITERS": 0,
+}
+# Every anchor and every proposal is used; of one image, since losses are means over objects.
+PANOPTIC = EXACT | {
+    "MODEL__META_ARCHITECTURE": "PanopticFPN",
+    "MODEL__SEM_SEG_HEAD__NUM_CLASSES": 7,
+    "DATASETS__TRAIN": (ONE_IMAGE,),
+    "DATASETS__TEST": ("synthetic_panoptic_val_separated",),
+    "MODEL__RPN__BATCH_SIZE_PER_IMAGE": 2000,
+    "MODEL__RPN__POSITIVE_FRACTION": 1.0,
+    "MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 100,
+    "MODEL__ROI_HEADS__POSITIVE_FRACTION": 1.0,
+}
+SFM = EXACT | {
+    "MODEL__META_ARCHITECTURE": "SFMSegmentor",
+    "MODEL__BACKBONE__NAME": "build_sfm_freqfusion_fpn_backbone",
+    "MODEL__SFM__ENABLED": True,
+    "MODEL__SFM__PSP_RATIO": 4,
+    "DATASETS__TRAIN": (LABELLED,),
+}
+QUICK = {"DATASETS__TEST": ()}
+# The statistics of a batch over both processes: those of one process that has all of it.
+SYNCHRONISED = (
+    EXACT | QUICK | {"MODEL__RESNETS__NORM": "naiveSyncBN", "DATASETS__TRAIN": (LABELLED,)}
+)
+
+
+@pytest.fixture
+def cases(semantic_cfg):
+    """Configurations by name."""
+    semantic = semantic_cfg
+    return {
+        "sfm": change(semantic.clone(), SFM),
+        "synchronised": change(semantic.clone(), SYNCHRONISED),
+        # Where the attention learns from nothing, processes must not wait for its gradients.
+        "unsupervised": change(
+            semantic.clone(),
+            SFM | QUICK | {"MODEL__SFM__EDGE_LOSS_WEIGHT": 0.0, "MODEL__SFM__DETACH_GRID": True},
+        ),
+    }
+
+
+def recorded(cases, folder, count):
+    folder.mkdir()
+    runs = []
+    for name, cfg in cases.items():
+        cfg = cfg.clone()
+        cfg.OUTPUT_DIR = str(folder / name)
+        runs.append((cfg, str(folder / f"{name}.pt")))
+    assert start_processes(record_runs, runs, count=count, device="cpu") == 0
+    return {name: torch.load(folder / f"{name}.pt", weights_only=False) for name in cases}
+
+
+def test_two_processes_train_and_evaluate_as_one(cases, tmp_path):
+    """The same losses, gradients, weights and scores; each of three images is evaluated once.
+
+    Processes end without finalizing Python, where a thread of gloo that releases its last tensor
+    aborts the process, but run its exit handlers.
+    """
+    register()
+    two = recorded(cases, tmp_path / "two", 2)
+    alike = {name: cases[name] for name in ("sfm", "synchronised")}
+    parts = change(cases["sfm"].clone(), QUICK | {"SOLVER__ACCUMULATE_STEPS": 2})
+    one = recorded(alike | {"parts": parts}, tmp_path / "one", 1)
+    check_same(one["sfm"], two["sfm"])
+    [images] = one["sfm"]["images"]
+    assert two["sfm"]["images"] == [images[:2], images[2:]]
+    # Its running variances are those of a batch without Bessel's correction, and it counts none.
+    check_same_steps(one["synchronised"], two["synchronised"], what=["gradients"])
+    check_same_steps(one["sfm"], one["parts"])
+    names = two["unsupervised"]["gradients"]
+    assert names
+    assert {file.name for file in (tmp_path / "two").glob("rank*")} == {"rank0", "rank1"}
+    assert not any(".sfm." in name for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["all of them", "one of them"])
+def test_sentence_comes_once_and_ends_all(how, capfd):
+    assert start_processes(fail, how, count=2, device="cpu") == 2
+    assert capfd.readouterr().err.count(f"{how} cannot work so") == 1
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_run_stay_out_of_the_folder_of_another(tmp_path, capfd):
+    with locked_folder(str(tmp_path)):
+        assert start_processes(enter, str(tmp_path), count=2, device="cpu") == 2
+    assert capfd.readouterr().err.count(f"is in use by process {os.getpid()} on") == 1
+    assert start_processes(enter, str(tmp_path), count=2, device="cpu") == 0
+
+
+@pytest.mark.slow
+def test_defect_keeps_its_trace():
+    with pytest.raises(ProcessRaisedException, match="TypeError: a defect"):
+        start_processes(fail, "a defect", count=2, device="cpu")
+
+
+def test_one_process_is_this_one():
+    seen = []
+    assert start_processes(seen.append, "x", count=1, device="cpu") == 0
+    assert seen == ["x"]
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_torchrun_trains_evaluates_and_goes_on_as_one_process(count, small_cfg, tmp_path):
+    """The same total batch: loss, gradients and weights of a step within 1e-4, and the scores."""
+    register()
+    cfg = change(small_cfg, PANOPTIC | {"SOLVER__IMS_PER_BATCH": 4})
+    given = []
+    for name in ("one", "several"):
+        cfg.OUTPUT_DIR = str(tmp_path / name)
+        given.append((cfg.clone(), str(tmp_path / f"{name}.pt")))
+    train_evaluate_and_go_on(given[0])
+    torch.save(given[1], tmp_path / "given.pt")
+    folders = [str(ROOT / name) for name in ("projects", "tests")]
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count),
+         "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
+         str(ROOT / "tests/torchrun_program.py"), str(tmp_path / "given.pt")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"},
+        check=True,
+    )  # fmt: skip
+    one, several = (torch.load(path, weights_only=False) for _, path in given)
+    assert several["world_size"] == count
+    check_same(one, several)
+    [images] = one["images"]
+    assert [name for share in several["images"] for name in share] == images
+    for task, scores in one["evaluated"].items():
+        assert several["evaluated"][task] == pytest.approx(scores, abs=1e-6, nan_ok=True)
+    assert several["resumed"]["start"] == 2
+    assert several["resumed"]["loss"] == pytest.approx(one["resumed"]["loss"], rel=1e-4)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("words", [(), ("SEDE", "1"), ("SOLVER.OPTIMIZER", "LION")])
+def test_torchrun_reports_once(words, tmp_path, datasets):
+    """One error is found early, one late. torchrun itself ends with 1 and a trace of its own."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "train_net.py"]
+    keys = ("OUTPUT_DIR", tmp_path / "run", "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2)
+    keys += ("INPUT.MIN_SIZE_TRAIN", "(64,)", "DATALOADER.NUM_WORKERS", 0, *words)
+    path = os.pathsep.join([str(ROOT / "projects"), os.environ.get("PYTHONPATH", "")])
+    ended = subprocess.run(
+        [*command, "--config-file", CONFIG, *map(str, keys)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert ended.stderr.count("train_net.py: ") == bool(words), ended.stderr
+    assert ended.returncode == bool(words)
+    if not words:
+        assert json.loads((tmp_path / "run/results.json").read_text())["iteration"] == 2
+
+
+def options(*words):
+    return argument_parser().parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "device", "count"),
+    [
+        ((), "cpu", 1),
+        (("--num-gpus", "0"), "cpu", 1),
+        (("--num-processes", "3"), "cpu", 3),
+        (("--num-gpus", "0"), "cuda", 1),
+        (("--num-gpus", "4"), "cuda", 4),
+        (("--num-gpus", "2", "--num-machines", "2", "--dist-url", "tcp://a:1"), "cuda", 2),
+    ],
+)
+def test_count(words, device, count, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert count_processes(options(*words), device) == count
+
+
+@pytest.mark.parametrize(
+    ("words", "device", "started", "sentence"),
+    [
+        (("--num-gpus", "2"), "cpu", None, "take --num-processes 2 for processes on the CPU"),
+        (("--num-processes", "0"), "cpu", None, "--num-processes must be at least 1; got 0"),
+        (("--num-processes", "2"), "cuda", None, "for GPUs write --num-gpus"),
+        (("--num-gpus", "5"), "cuda:0", None, "is more than this machine has, which is 4"),
+        (("--num-machines", "2"), "cpu", None, "needs --dist-url tcp://<machine 0>:<port>"),
+        (("--num-processes", "2"), "cpu", 2, "but torchrun has started 2 of them: leave out one"),
+        ((), "cuda", 8, "torchrun started 8 processes on a machine with 4 GPUs: start one for"),
+    ],
+)
+def test_what_does_not_fit_is_a_sentence(words, device, started, sentence, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        count_processes(options(*words), device, started)
