@@ -20,7 +20,7 @@ from PIL import Image
 
 from freqfusion.data.reading import UNREADABLE
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
-from freqfusion.data.synthetic.writing import check_workers, run_in_order
+from freqfusion.data.workers import check_workers, run_in_order
 from freqfusion.files import write_whole
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 from freqfusion.metrics.id_codec import id_to_rgb, rgb_to_id

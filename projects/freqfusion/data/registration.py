@@ -32,8 +32,8 @@ from freqfusion.data.declared import (
     read_declaration,
     separated_metadata_of,
 )
-from freqfusion.data.synthetic import SPLITS as SCENE_SPLITS
-from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
+from freqfusion.data.synthetic.categories import SPLITS as SCENE_SPLITS
+from freqfusion.data.synthetic.categories import panoptic_metadata, separated_metadata
 
 SPLITS = ("train", "val")
 # The 11 classes of CamVid as the SegNet tutorial has them, in the order of their labels.

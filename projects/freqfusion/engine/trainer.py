@@ -30,7 +30,6 @@ from freqfusion.engine.checkpoint import (
     restore_process,
     signals_recorded,
 )
-from freqfusion.engine.ema import WeightAverage
 from freqfusion.engine.health import NonFiniteGuard
 from freqfusion.engine.hooks import (
     AfterEvaluation,
@@ -38,6 +37,8 @@ from freqfusion.engine.hooks import (
     Evaluation,
     RepeatablePreciseBN,
     SamplePredictions,
+    WeightAverage,
+    build_writers,
     finished_iterations,
     log_skipped,
 )
@@ -50,7 +51,6 @@ from freqfusion.engine.training_step import (
     unwrapped,
 )
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
-from freqfusion.engine.writers import build_writers
 from freqfusion.evaluation import build_evaluator
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, build_resnet_b
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
-from freqfusion.modeling.fpn import FreqFusionFPN
-from freqfusion.modeling.fusion import fusion_factory
+from freqfusion.modeling.fpn import FreqFusionFPN, fusion_factory
 from freqfusion.modeling.timm_backbone import build_timm_backbone
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from freqfusion.layers import Concatenation, FreqFusionConcat, InterpolationUpsampling
 from freqfusion.layers.checks import check_positive
-from freqfusion.modeling.fusion import freqfusion_arguments, fusion_factory
+from freqfusion.modeling.fpn import freqfusion_arguments, fusion_factory
 
 
 class PixelHead(nn.Module):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from freqfusion.modeling.mask2former import Mask2Former
-from freqfusion.modeling.mask2former.predictions import at_least_float32
+from freqfusion.modeling.mask2former.structures import at_least_float32
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from freqfusion.data.reading import ImageFile
 from freqfusion.data.synthetic.cityscapes import INSTANCE_BASE, label_ids
+from freqfusion.data.validation.classes import KINDS
 from freqfusion.data.validation.ground_truth import (
     LabelGroundTruth,
     LabelRange,
@@ -40,13 +41,6 @@ from freqfusion.metrics.cityscapes_labels import (
 )
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
-# The files of each image that loader and evaluators of each evaluator_type read.
-KINDS = {
-    "cityscapes_instance": ("instanceIds",),
-    "cityscapes_sem_seg": ("labelTrainIds", "labelIds", "instanceIds", "polygons"),
-    "cityscapes_panoptic_seg": ("labelTrainIds", "labelIds", "instanceIds"),
-    "cityscapes_panoptic_separated": ("instanceIds",),
-}
 _MODES = {
     "labelIds": (("L", "P"), "one label a pixel"),
     "labelTrainIds": (("L", "P"), "one label a pixel"),

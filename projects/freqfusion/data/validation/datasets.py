@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from freqfusion.data.reading import ImageFile
-from freqfusion.data.synthetic.writing import check_workers, run_in_order
 from freqfusion.data.validation.cityscapes_files import (
-    KINDS,
     cityscapes_panoptic_source,
     cityscapes_source,
     cityscapes_stuff_source,
 )
 from freqfusion.data.validation.classes import (
+    KINDS,
     check_classes,
     metadata_of,
     missing_files,
@@ -34,6 +33,7 @@ from freqfusion.data.validation.sources import (
     panoptic_source,
     semantic_source,
 )
+from freqfusion.data.workers import check_workers, run_in_order
 
 _DUPLICATE = "the same image twice"
 Roles = Mapping[str, frozenset[str]]

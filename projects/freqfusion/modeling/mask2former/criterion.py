@@ -13,25 +13,23 @@ import torch.distributed
 from torch import Tensor, nn
 
 from freqfusion.modeling.mask2former.mask_losses import (
+    PointSource,
+    choose_uncertain_points,
     classification_loss,
     dice_loss,
     mask_cross_entropy,
-)
-from freqfusion.modeling.mask2former.matcher import HungarianMatcher, Matches
-from freqfusion.modeling.mask2former.point_sampling import (
-    PointSource,
-    choose_uncertain_points,
     sample_points,
     uniform_points,
 )
-from freqfusion.modeling.mask2former.predictions import (
+from freqfusion.modeling.mask2former.matcher import HungarianMatcher, Matches
+from freqfusion.modeling.mask2former.structures import (
     DecoderOutput,
     MaskPredictions,
     MaskTargets,
     at_least_float32,
     check_targets,
+    without_autocast,
 )
-from freqfusion.modeling.precision import without_autocast
 
 LossPart = Literal["labels", "masks"]
 

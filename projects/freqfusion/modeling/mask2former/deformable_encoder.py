@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from freqfusion.layers.checks import check_positive
 from freqfusion.layers.deformable_attention import MultiScaleDeformableAttention
-from freqfusion.modeling.mask2former.position_encoding import SinePositionEncoding
+from freqfusion.modeling.mask2former.attention_layers import SinePositionEncoding
 
 Size = tuple[int, int]
 

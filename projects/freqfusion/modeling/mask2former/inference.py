@@ -15,8 +15,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 
 from freqfusion.layers.checks import check_choice, check_positive
-from freqfusion.modeling.mask2former.predictions import at_least_float32
-from freqfusion.modeling.precision import without_autocast
+from freqfusion.modeling.mask2former.structures import at_least_float32, without_autocast
 
 InstanceBoxes = Literal["zeros", "masks"]
 

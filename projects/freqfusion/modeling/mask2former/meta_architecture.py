@@ -33,8 +33,7 @@ from freqfusion.modeling.mask2former.inference import (
     semantic_inference,
 )
 from freqfusion.modeling.mask2former.matcher import HungarianMatcher
-from freqfusion.modeling.mask2former.predictions import DecoderOutput
-from freqfusion.modeling.mask2former.targets import mask_targets
+from freqfusion.modeling.mask2former.structures import DecoderOutput, mask_targets
 from freqfusion.modeling.mask2former.transformer_decoder import MaskedAttentionDecoder
 
 

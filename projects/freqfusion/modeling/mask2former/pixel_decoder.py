@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_positive
 from freqfusion.layers.sfm import NonUniformUpsample
-from freqfusion.modeling.fusion import FusionFactory, fusion_factory
+from freqfusion.modeling.fpn import FusionFactory, fusion_factory
 from freqfusion.modeling.mask2former.deformable_encoder import DeformableEncoder
 
 # What the transformer decoder takes, and the groups of every group normalisation.

@@ -18,9 +18,9 @@ from freqfusion.modeling.mask2former.attention_layers import (
     FeedForwardLayer,
     MultiLayerPerceptron,
     SelfAttentionLayer,
+    SinePositionEncoding,
 )
-from freqfusion.modeling.mask2former.position_encoding import SinePositionEncoding
-from freqfusion.modeling.mask2former.predictions import DecoderOutput, MaskPredictions
+from freqfusion.modeling.mask2former.structures import DecoderOutput, MaskPredictions
 
 _MASK_EMBED_LAYERS = 3
 
