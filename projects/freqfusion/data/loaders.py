@@ -114,7 +114,7 @@ class TrainingLoader:
         """Yield batches from the one on that ``load_state_dict`` has set."""
         loader = DataLoader(
             _Turns(self._samples, self.seed),
-            batch_sampler=_Shares(self._places),
+            batch_sampler=_Shares(self._turns),
             num_workers=self._num_workers,
             collate_fn=_as_it_is,
             worker_init_fn=_outlive_signals,
@@ -125,7 +125,7 @@ class TrainingLoader:
             self.taken += 1
             yield batch
 
-    def _places(self) -> Iterator[list[ImageTurn]]:
+    def _turns(self) -> Iterator[list[ImageTurn]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
         stream = batches(self._indices(self.seed), self._size, self._groups)
         for batch in itertools.islice(stream, self.taken, None):
@@ -137,7 +137,7 @@ class TrainingLoader:
         return {"seed": self.seed, "taken": self.taken} | own
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on behind the batches that were taken; before the first one is asked for."""
+        """Go on behind the batches that were taken; before the first one is requested."""
         own = self.state_dict()
         for key, name in (("images", "images to train on"), ("batch_size", "images in a batch")):
             if state[key] != own[key]:
@@ -189,24 +189,24 @@ def wide_or_high(dicts: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 class _Turns(Dataset[Any]):
-    """From the place of an image to what is trained on, with random numbers of its own."""
+    """Map a turn to its image, prepared with random numbers of its own."""
 
     def __init__(self, samples: Any, seed: int) -> None:
         self._samples, self._seed = samples, seed
 
-    def __getitem__(self, place: ImageTurn) -> Any:
-        with separate_randomness(seed_from(self._seed, place.turn)):
-            return self._samples[place.image]
+    def __getitem__(self, turn: ImageTurn) -> Any:
+        with separate_randomness(seed_from(self._seed, turn.turn)):
+            return self._samples[turn.image]
 
 
 class _Shares:
     """What torch calls a batch sampler."""
 
-    def __init__(self, places: Callable[[], Iterator[list[ImageTurn]]]) -> None:
-        self._places = places
+    def __init__(self, turns: Callable[[], Iterator[list[ImageTurn]]]) -> None:
+        self._turns = turns
 
     def __iter__(self) -> Iterator[list[ImageTurn]]:
-        return self._places()
+        return self._turns()
 
 
 def _as_it_is(batch: list[Any]) -> list[Any]:

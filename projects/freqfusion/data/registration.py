@@ -157,8 +157,8 @@ def register_camvid(folder: Path) -> None:
         }
         for split in ("train", "val", "test")
     }
-    for split, places in paths.items():
-        add_semantic(f"camvid_{split}", places, metadata, 255)
+    for split, split_paths in paths.items():
+        add_semantic(f"camvid_{split}", split_paths, metadata, 255)
     _add(
         "camvid_trainval",
         lambda: DatasetCatalog.get("camvid_train") + DatasetCatalog.get("camvid_val"),

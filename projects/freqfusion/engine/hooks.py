@@ -66,7 +66,7 @@ class RepeatablePreciseBN(PreciseBN):
 class AfterEvaluation(HookBase):
     """Runs when Detectron2's ``EvalHook`` of the same period does, in every process.
 
-    Register it behind that one, or before it for an action that prepares the evaluation.
+    Register it after that one, or before it for an action that prepares the evaluation.
 
     Args:
         period: Of the evaluation; 0 for the end of the training only.
@@ -98,11 +98,11 @@ class AfterEvaluation(HookBase):
             self.run()
 
 
-def log_skipped(tally: SkippedImages) -> None:
+def log_skipped(skipped_images: SkippedImages) -> None:
     """Log which images were left out of a training, in all processes together."""
-    skipped = tally.gathered()
+    skipped = skipped_images.gathered()
     if skipped and comm.is_main_process():
-        logger.warning("%s", skipped_summary(tally.name, skipped))
+        logger.warning("%s", skipped_summary(skipped_images.name, skipped))
 
 
 def finished_iterations(trainer: Any) -> int:
@@ -206,7 +206,7 @@ class SamplePredictions(AfterEvaluation):
             self._images = []
 
     def _draw(self, metadata: Any, mapper: Callable[[dict[str, Any]], Any]) -> None:
-        from freqfusion.evaluation.pictures import draw_output
+        from freqfusion.evaluation.overlays import draw_output
 
         images: Iterable[dict[str, Any]] = self._images or []
         for number, dataset_dict in enumerate(images):

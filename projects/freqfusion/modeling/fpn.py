@@ -25,7 +25,7 @@ _NOT_ARGUMENTS = ("ENABLED", "FUSE_TYPE", "FUSED_TOP_LEVEL", "COMPRESS_RATIO")
 
 
 def fusion_factory(cfg: CfgNode) -> FusionFactory:
-    """How ``MODEL.FREQFUSION`` joins a coarse map with a fine one."""
+    """Return the builder of the fusion that ``MODEL.FREQFUSION`` names."""
     node = cfg.MODEL.FREQFUSION
     kind = node.FUSE_TYPE
 
@@ -62,7 +62,7 @@ def fusion_factory(cfg: CfgNode) -> FusionFactory:
 
 
 def freqfusion_arguments(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments of ``FreqFusion`` beside the channels of its two maps."""
+    """Return the arguments of ``FreqFusion`` beside the channels of its two maps."""
     node = cfg.MODEL.FREQFUSION
     return {name.lower(): value for name, value in node.items() if name not in _NOT_ARGUMENTS}
 
@@ -80,7 +80,7 @@ class FreqFusionFPN(FPN):
             before.
         out_channels: Width of the pyramid.
         make_fusion: Builds the module of one hop from the widths of its two maps.
-        norm: Normalisation of the convolutions, as in Detectron2.
+        norm: Normalization of the convolutions, as in Detectron2.
         top_block: Makes further levels from the last one, as in Detectron2.
         fuse_type: ``"sum"`` or ``"avg"`` of the two maps that a hop joins.
         square_pad: As in Detectron2.
@@ -102,7 +102,7 @@ class FreqFusionFPN(FPN):
         fused_top_level: bool = False,
     ):
         if fused_top_level and top_block is not None:
-            raise ValueError("a fused top level takes the place of a top block: give one of them")
+            raise ValueError("a fused top level replaces a top block: give one of them")
         super().__init__(
             bottom_up, in_features, out_channels, norm, top_block, fuse_type, square_pad
         )
@@ -134,7 +134,7 @@ class FreqFusionFPN(FPN):
         self._out_feature_channels[name] = out_channels
 
     def forward(self, x: Any) -> dict[str, Tensor]:
-        """Images to the maps ``p2``, ``p3``, ..., fine to coarse."""
+        """Return the maps ``p2``, ``p3``, ..., fine to coarse."""
         bottom_up = self.bottom_up(x)
         sources = [bottom_up[name] for name in self.in_features]
         if len(self.stages) > len(sources):

@@ -205,9 +205,9 @@ def _images(metadata: Mapping[str, Any], issues: list[DatasetIssue]) -> Iterator
     """Yield path and name of the images of all cities; a file of another name is an error."""
     folder = metadata.get("image_dir") or metadata["image_root"]
     for city in sorted(os.listdir(folder)):
-        place = os.path.join(folder, city)
-        for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
-            path = join(place, name)
+        city_folder = os.path.join(folder, city)
+        for name in sorted(os.listdir(city_folder)) if os.path.isdir(city_folder) else ():
+            path = join(city_folder, name)
             if name.endswith(IMAGE_SUFFIX):
                 yield path, name.removesuffix(IMAGE_SUFFIX)
             else:

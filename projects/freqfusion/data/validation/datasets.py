@@ -117,7 +117,7 @@ def copy_issues(groups: Iterable[Iterable[ImageCopy]], roles: Roles) -> list[Dat
 
     ``roles`` says which data sets are for training and which for evaluation. An image of both is
     an error. Without roles, an image of two data sets is an error, unless it is the same file:
-    two descriptions of the same images may be asked about at once. Two files of one data set are
+    two descriptions of the same images may be checked at once. Two files of one data set are
     a note.
     """
     issues = []

@@ -60,7 +60,7 @@ def sine_position_encoding(
 
 
 def _encode_axis(length: int, channels: int, device: torch.device | str | None) -> Tensor:
-    """Encoding (channels, length) of the positions along one side."""
+    """Return the encoding (channels, length) of the positions along one side."""
     positions = torch.arange(1, length + 1, device=device, dtype=torch.float32)
     positions = positions / (length + _EPSILON) * (2 * math.pi)
     pairs = torch.arange(channels, device=device, dtype=torch.float32).div(2).floor()
@@ -119,7 +119,7 @@ class MultiHeadAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier for the weights, zero for the biases."""
+        """Draw the weights by Xavier's rule, and set the biases to zero."""
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.in_proj_bias)
@@ -160,7 +160,7 @@ class SelfAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, queries: Tensor, query_positions: Tensor) -> Tensor:
-        """New queries (B, Q, C); the positions are added where queries are compared."""
+        """Return new queries (B, Q, C); the positions are added where queries are compared."""
         content = self.norm(queries) if self.pre_norm else queries
         placed = content + query_positions
         queries = queries + self.self_attn(placed, placed, content)
@@ -184,7 +184,7 @@ class CrossAttentionLayer(nn.Module):
         pixel_positions: Tensor,
         allowed: Tensor | None = None,
     ) -> Tensor:
-        """New queries (B, Q, C) from pixels (B, S, C); ``allowed`` is (B, Q, S)."""
+        """Return new queries (B, Q, C) from pixels (B, S, C); ``allowed`` is (B, Q, S)."""
         content = self.norm(queries) if self.pre_norm else queries
         queries = queries + self.multihead_attn(
             content + query_positions, pixels + pixel_positions, pixels, allowed
@@ -206,7 +206,7 @@ class FeedForwardLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, queries: Tensor) -> Tensor:
-        """New queries (B, Q, C)."""
+        """Return new queries (B, Q, C)."""
         content = self.norm(queries) if self.pre_norm else queries
         queries = queries + self.linear2(F.relu(self.linear1(content)))
         return queries if self.pre_norm else self.norm(queries)
@@ -222,7 +222,7 @@ class MultiLayerPerceptron(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (..., out_channels) from tokens (..., channels)."""
+        """Return tokens (..., out_channels) from tokens (..., channels)."""
         *hidden, last = self.layers
         for layer in hidden:
             tokens = F.relu(layer(tokens))

@@ -20,12 +20,12 @@ PointSource = Callable[[int, int, torch.device], Tensor]
 
 
 def uniform_points(sets: int, points: int, device: torch.device) -> Tensor:
-    """Independent random points (sets, points, 2), uniform in the unit square."""
+    """Return independent random points (sets, points, 2), uniform in the unit square."""
     return torch.rand(sets, points, 2, device=device)
 
 
 def seeded_points(generator: torch.Generator) -> PointSource:
-    """Points like :func:`uniform_points` from a generator of one's own."""
+    """Return a source of points like :func:`uniform_points` from a generator of one's own."""
 
     def draw(sets: int, points: int, device: torch.device) -> Tensor:
         drawn = torch.rand(sets, points, 2, generator=generator, device=generator.device)
@@ -72,7 +72,7 @@ def choose_uncertain_points(
     importance_sample_ratio: float,
     draw_points: PointSource = uniform_points,
 ) -> Tensor:
-    """Points where masks are uncertain, and some more from anywhere.
+    """Return points where masks are uncertain, and some more from anywhere.
 
     From ``oversample_ratio`` times as many random points as are wanted, take those with the
     smallest ``|logit|``, for a part ``importance_sample_ratio`` of the points; the rest is uniform.
@@ -99,12 +99,12 @@ def choose_uncertain_points(
 
 
 def mask_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross entropy (M,) over the points of each mask; both are (M, P)."""
+    """Return the mean binary cross entropy (M,) over the points of each mask; both are (M, P)."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """One minus the dice coefficient (M,), smoothed by one point; both are (M, P).
+    """Return one minus the dice coefficient (M,), smoothed by one point; both are (M, P).
 
     ``1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)`` with the probabilities p (Milletari et al.,
     V-Net, 3DV 2016).
@@ -115,7 +115,7 @@ def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def pairwise_mask_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """:func:`mask_cross_entropy` (Q, T) of every mask (Q, P) with every object (T, P).
+    """Return :func:`mask_cross_entropy` (Q, T) of every mask (Q, P) with every object (T, P).
 
     The cross entropy of a point is ``softplus(x) - x t``, so one matrix product does.
     """
@@ -124,14 +124,14 @@ def pairwise_mask_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def pairwise_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """:func:`dice_loss` (Q, T) of every mask (Q, P) with every object (T, P)."""
+    """Return :func:`dice_loss` (Q, T) of every mask (Q, P) with every object (T, P)."""
     masks = logits.sigmoid()
     overlap = 2 * (masks @ targets.T)
     return 1 - (overlap + 1) / (masks.sum(dim=1)[:, None] + targets.sum(dim=1)[None] + 1)
 
 
 def classification_loss(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Weighted mean cross entropy of the queries.
+    """Return the weighted mean cross entropy of the queries.
 
     Args:
         logits: (B, Q, K + 1).

@@ -94,7 +94,7 @@ class HungarianMatcher(nn.Module):
         *,
         draw_points: PointSource = uniform_points,
     ) -> Tensor:
-        """Cost (Q, T) of every pair in one image.
+        """Return the cost (Q, T) of every pair in one image.
 
         Args:
             logits: (Q, K + 1), class logits.

@@ -48,7 +48,7 @@ class MaskTargets(TypedDict):
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The same values in float32 where they are in half precision or whole numbers."""
+    """Return the values in float32 where they are in half precision or whole numbers."""
     if tensor.dtype in (torch.float32, torch.float64):
         return tensor
     return tensor.float()
@@ -102,17 +102,17 @@ def mask_targets(
     *,
     ignore_value: int,
 ) -> list[MaskTargets]:
-    """Targets of a batch, padded to ``size`` (height, width).
+    """Return the targets of a batch, padded to ``size`` (height, width).
 
     Each image has one of the mapper's targets, and the first of these is taken: ``pan_seg`` with
     ``segments_info`` (crowds are left out), ``instances`` with masks, ``sem_seg`` (each class that
-    occurs is one segment; ``ignore_value`` is none).
+    occurs is one segment, apart from ``ignore_value``).
     """
     return [_padded(image_targets(image, ignore_value), size, device) for image in images]
 
 
 def image_targets(image: Mapping[str, Any], ignore_value: int) -> MaskTargets:
-    """Labels (T,) and boolean masks (T, H, W) of one image, before padding."""
+    """Return labels (T,) and boolean masks (T, H, W) of one image, before padding."""
     if "pan_seg" in image:
         return _of_panoptic(image["pan_seg"], image["segments_info"])
     if "instances" in image:
@@ -163,7 +163,7 @@ def _padded(targets: MaskTargets, size: tuple[int, int], device: torch.device) -
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Within the block tensors keep their types; nothing to do on "meta", which has no autocast."""
+    """Switch autocast off within the block; do nothing on "meta", which has no autocast."""
     if device.type == "meta":
         return nullcontext()
     switched_off: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)

@@ -30,7 +30,7 @@ class SFMSegmentor(nn.Module):
     model. So it *is* that model: its state dict has the same keys without a prefix, and whatever
     asks for ``model.backbone`` or for a ``GeneralizedRCNN`` finds it. Inference is the model's own;
     in training ``loss_attention`` comes to its losses. The backbone runs once, and what its
-    attention said is handed over for that call only.
+    attention predicts is recorded for that call only.
 
     Args:
         cfg: Read by the model itself; here ``EDGE_LOSS_WEIGHT`` and ``EDGE_LOSS`` of ``MODEL.SFM``
@@ -86,7 +86,7 @@ class SFMSegmentor(nn.Module):
     def attention_loss(
         self, batched_inputs: Sequence[Mapping[str, Any]], seen: Modulations
     ) -> Tensor:
-        """Mean over the stages of how far their attention is from the edges of the labels.
+        """Return the mean over stages of how far their attention is from the edges of the labels.
 
         Each attention map lies in the space that the stages before it lead to, so the edges are
         brought there.
@@ -112,7 +112,7 @@ class SFMSegmentor(nn.Module):
         return torch.stack(losses).mean()
 
     def _covered(self, seen: Modulations) -> tuple[int, int]:
-        """Height and width of the padded image that the finest attention map covers."""
+        """Return height and width of the padded image that the finest attention map covers."""
         strides = {
             point.feature: point.stride
             for part in self.modules()
@@ -126,7 +126,7 @@ class SFMSegmentor(nn.Module):
 
 @cache
 def supervised(architecture: str) -> type[SFMSegmentor]:
-    """The class of models of a registered ``architecture`` with supervision of their attention."""
+    """Return the class of models of a registered ``architecture`` with supervised attention."""
     known = [name for name, _ in META_ARCH_REGISTRY if name != SFMSegmentor.__name__]
     if architecture not in known:
         raise ValueError(
@@ -152,7 +152,7 @@ def label_edges(
     *,
     ignore_value: int,
 ) -> Tensor:
-    """Edges (B, 1, height, width) of a batch of images, padded to ``size`` (height, width).
+    """Return edges (B, 1, height, width) of a batch of images, padded to ``size`` (height, width).
 
     An edge of any of the mapper's targets is one: of ``sem_seg``, of the segments of ``pan_seg``
     (crowds and what has no segment are ignored), of the masks of ``instances``. Neither ignored nor
@@ -168,7 +168,7 @@ def ignored_pixels(
     *,
     ignore_value: int,
 ) -> Tensor:
-    """Where :func:`label_edges` knows nothing: 1 where all targets ignore a pixel or it is padding.
+    """Return 1 where :func:`label_edges` knows nothing: all targets ignore the pixel, or padding.
 
     (B, 1, height, width), float32; 0 elsewhere.
     """
@@ -202,7 +202,7 @@ def _edges(
 
 
 def label_maps(image: Mapping[str, Any], ignore_value: int) -> Iterator[Tensor]:
-    """A map (H, W) of ids for each target of an image, -1 where a pixel is ignored."""
+    """Yield a map (H, W) of ids for each target of an image, -1 where a pixel is ignored."""
     if "sem_seg" in image:
         labels = image["sem_seg"]
         yield labels.masked_fill(labels == ignore_value, _IGNORED)
@@ -216,7 +216,7 @@ def label_maps(image: Mapping[str, Any], ignore_value: int) -> Iterator[Tensor]:
 
 
 def _painted(masks: Tensor) -> Tensor:
-    """Masks (N, H, W) over each other, the smallest on top: 0 for none, else 1 to N."""
+    """Paint masks (N, H, W) over each other, the smallest on top: 0 for none, else 1 to N."""
     canvas = torch.zeros(masks.shape[-2:], dtype=torch.long, device=masks.device)
     order = masks.flatten(1).sum(dim=1).argsort(descending=True, stable=True)
     for number, index in enumerate(order.tolist(), start=1):
