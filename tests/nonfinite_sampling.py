@@ -24,7 +24,7 @@ from freqfusion.layers import (
 )
 from freqfusion.layers.deformable_convolution import DeformableConvolutionV3
 from freqfusion.layers.sfm import SemanticHighFreqAttention, modulate, warp_edge_target
-from freqfusion.modeling.mask2former.point_sampling import sample_points
+from freqfusion.modeling.mask2former.mask_losses import sample_points
 
 VALUES = (math.nan, math.inf, -math.inf, 1e30)
 SIZE = (6, 8)

@@ -96,7 +96,7 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     node.FUSED_TOP_LEVEL = False
 
     # FreqFusionSemSegHead predicts the kernels of each step from maps of this fraction of the
-    # channels that the step joins; it takes the place of COMPRESSED_CHANNELS there.
+    # channels that the step joins; it replaces COMPRESSED_CHANNELS there.
     node.COMPRESS_RATIO = 8
 
     # The arguments of freqfusion.layers.FreqFusion, under their names. "carafe" also reads
@@ -347,7 +347,7 @@ def _add_data_keys(cfg: CfgNode) -> None:
     node.SIZE = (1024, 1024)
     node.MIN_SCALE = 0.1
     node.MAX_SCALE = 2.0
-    # Changes of colour, each in half of the images: largest shift of 0..255, largest relative
+    # Changes of color, each in half of the images: largest shift of 0..255, largest relative
     # changes, largest turn in degrees.
     cfg.INPUT.COLOR_JITTER = node = CfgNode()
     node.ENABLED = False

@@ -380,9 +380,9 @@ def _check_names(content: Mapping[Any, Any]) -> None:
 def _reason(error: BaseException) -> str:
     """Return what an error of a reader tells, without the advice that torch puts before it."""
     words = str(error).rpartition("WeightsUnpickler error:")[2].split()
-    told = " ".join(words) or type(error).__name__
-    refused = re.search(r"GLOBAL (\S+) ", told)
-    return _refusal(refused[1]) if refused else f"is damaged: {told:.200}"
+    text = " ".join(words) or type(error).__name__
+    refused = re.search(r"GLOBAL (\S+) ", text)
+    return _refusal(refused[1]) if refused else f"is damaged: {text:.200}"
 
 
 def _refusal(name: str) -> str:

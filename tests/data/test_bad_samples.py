@@ -112,7 +112,7 @@ def an_epoch(cfg, images=3):
     """As many samples as there are images, in the order of the sampler, and what was counted."""
     loader = loaders.train_loader(cfg)
     batches = iter(loader)
-    return [next(batches)[0] for _ in range(images)], loader.tally
+    return [next(batches)[0] for _ in range(images)], loader.skipped_images
 
 
 def by_file(samples):
@@ -152,17 +152,17 @@ def test_training(root, case, caplog, objects):
         assert case.says in sentence
         assert FIRST in sentence
         assert "\n" not in sentence
-        samples, tally = an_epoch(skip)
+        samples, skipped_images = an_epoch(skip)
         assert first not in by_file(samples)
         assert len(samples) == 3
-        assert list(tally.skipped) == [first]
-        assert case.says in str(tally.skipped[first])
+        assert list(skipped_images.skipped) == [first]
+        assert case.says in str(skipped_images.skipped[first])
         assert sum(FIRST in m and "left out" in m for m in caplog.messages) == 1
         return
     with caplog.at_level(logging.INFO):
-        samples, tally = an_epoch(refuse, images=3 - (case.name in LEFT_OUT))
-    assert not tally.skipped
-    notes = [note for note in tally.notes if FIRST in note]
+        samples, skipped_images = an_epoch(refuse, images=3 - (case.name in LEFT_OUT))
+    assert not skipped_images.skipped
+    notes = [note for note in skipped_images.notes if FIRST in note]
     assert bool(notes) == (case.kind == "noted")
     assert all(case.says in note for note in notes)
     if case.name in LEFT_OUT:
@@ -191,8 +191,8 @@ def test_evaluation(root, case):
     images = [image["file_name"] for batch in loader for image in batch]
     first = str(image_path(root))
     assert images == [str(root / f"train/{n:012}.jpg") for n in (2, 3)]
-    assert list(loader.tally.gathered()) == [first]
-    assert case.says in str(loader.tally.skipped[first])
+    assert list(loader.skipped_images.gathered()) == [first]
+    assert case.says in str(loader.skipped_images.skipped[first])
 
 
 class TestSoundImages:
@@ -239,10 +239,10 @@ class TestWorkers:
         register(root, "instances")
         cfg = configuration("instances", **SKIP, DATALOADER__NUM_WORKERS=2)
         cfg.DATALOADER.ASPECT_RATIO_GROUPING = grouped
-        samples, tally = an_epoch(cfg, images=12)
+        samples, skipped_images = an_epoch(cfg, images=12)
         assert len(samples) == 12
-        assert list(tally.skipped) == [str(image_path(root))]
-        assert 3 <= tally.replaced <= 5  # a third of 12, as epochs fall
+        assert list(skipped_images.skipped) == [str(image_path(root))]
+        assert 3 <= skipped_images.replaced <= 5  # a third of 12, as epochs fall
         assert sum("left out" in message for message in caplog.messages) == 1
 
 
@@ -296,7 +296,7 @@ class TestLimit:
         found = batches("x.x.")
         kept = [sample["file_name"] for batch in found for sample in batch]
         assert kept == (["1.png", "1.png", "3.png", "3.png"] if replace else ["1.png", "3.png"])
-        assert list(found.tally.skipped) == ["0.png", "2.png"]
+        assert list(found.skipped_images.skipped) == ["0.png", "2.png"]
         with pytest.raises(
             BadSampleError,
             match=r"3 of the 6 images cannot be used, but DATALOADER.MAX_BAD_SAMPLES 2 allows 2;"
@@ -309,7 +309,7 @@ def test_processes_are_added_up(monkeypatch):
     """Two of them, which left out two files and one, together more than allowed."""
     other = {name: BadSample(name, "is bad") for name in ("a.png", "c.png")}
 
-    def tally(most):
+    def skipped_images(most):
         result = SkippedImages("some images", 10, Policy("skip", most))
         result.skip(BadSample("b.png", "is bad"))
         monkeypatch.setattr(
@@ -317,9 +317,9 @@ def test_processes_are_added_up(monkeypatch):
         )
         return result
 
-    assert list(tally(3.0).gathered()) == ["a.png", "b.png", "c.png"]
+    assert list(skipped_images(3.0).gathered()) == ["a.png", "b.png", "c.png"]
     with pytest.raises(BadSampleError, match="3 of the 10 images"):
-        tally(2.0).gathered()
+        skipped_images(2.0).gathered()
 
 
 def test_summary():

@@ -22,11 +22,12 @@ from freqfusion.data.synthetic import (
 from freqfusion.data.synthetic.categories import (
     LABEL_OF_ID,
     SEPARATED_LABEL_OF_ID,
+    SPLITS,
     STANDS_FOR,
     cityscapes_label,
 )
 from freqfusion.data.synthetic.cityscapes import CITIES, instance_values
-from freqfusion.data.synthetic.writing import SPLITS, SceneJob, check_scenes
+from freqfusion.data.synthetic.writing import SceneJob, check_scenes
 from freqfusion.metrics import CITYSCAPES_LABELS, rgb_to_id
 
 SIZE = (56, 80)

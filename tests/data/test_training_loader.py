@@ -14,8 +14,7 @@ from detectron2.data.samplers import (
 from PIL import Image
 
 from freqfusion.data.bad_samples import CheckedSamples, Policy
-from freqfusion.data.randomness import capture, restore
-from freqfusion.data.training_loader import (
+from freqfusion.data.loaders import (
     ImageTurn,
     TrainingLoader,
     batches,
@@ -23,6 +22,7 @@ from freqfusion.data.training_loader import (
     share,
     wide_or_high,
 )
+from freqfusion.data.randomness import capture, restore
 
 DICTS = [{"image": number, "width": 3 if number % 3 else 1, "height": 2} for number in range(10)]
 

@@ -110,9 +110,9 @@ def test_objects_of_an_image_left_out_are_not_missed(spoiled):
     """Found without a fault, those of the other images score 100."""
     name = "synthetic_instances_val"
     dicts = DatasetCatalog.get(name)
-    tally = SkippedImages(name, 3, Policy("skip", 1.0))
+    skipped_images = SkippedImages(name, 3, Policy("skip", 1.0))
     inner = InstanceEvaluator(name, ("bbox",))
-    evaluator = SkippingEvaluator(DatasetEvaluators([inner]), tally)
+    evaluator = SkippingEvaluator(DatasetEvaluators([inner]), skipped_images)
 
     def score():
         evaluator.reset()
@@ -121,7 +121,7 @@ def test_objects_of_an_image_left_out_are_not_missed(spoiled):
         return evaluator.evaluate()["bbox"]["AP"]
 
     assert score() < 95
-    tally.skip(BadSample(dicts[0]["file_name"], "is bad", dicts[0]["image_id"]))
+    skipped_images.skip(BadSample(dicts[0]["file_name"], "is bad", dicts[0]["image_id"]))
     assert score() == pytest.approx(100)
 
 

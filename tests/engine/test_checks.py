@@ -288,7 +288,7 @@ def test_sound_configuration_passes_and_is_left_as_it_is(small_cfg):
             "DATASETS.TRAIN names synthetic_panoptic_train_seperated, which is not registered; did"
             " you mean synthetic_panoptic_train_separated?",
         ),
-        ({"DATASETS__TEST": ("zzz",)}, "DATASETS.DECLARED takes YAML files of your own"),
+        ({"DATASETS__TEST": ("zzz",)}, "DATASETS.DECLARED accepts YAML files of your own"),
         ({"DATASETS__TRAIN": ()}, "DATASETS.TRAIN names no data set to train on"),
         ({"MODEL__MASK_ON": False}, "PanopticFPN joins masks with the semantic labels"),
         ({"MODEL__DEVICE": "cuda:0"}, "but there is no GPU: set MODEL.DEVICE cpu"),

@@ -9,7 +9,7 @@ from torch import nn
 from toy_configs import change, resnet18_cfg
 
 from freqfusion.engine import Trainer
-from freqfusion.engine.ema import WeightAverage
+from freqfusion.engine.hooks import WeightAverage
 from freqfusion.engine.solver import with_scaled_rate
 
 

@@ -11,8 +11,7 @@ from detectron2.engine.hooks import EvalHook
 from torch import nn
 
 from freqfusion.data.randomness import separate_randomness
-from freqfusion.engine.hooks import AfterEvaluation, BestCheckpoint, finished_iterations
-from freqfusion.engine.unchanged import unchanged
+from freqfusion.engine.hooks import AfterEvaluation, BestCheckpoint, finished_iterations, unchanged
 
 NAN = float("nan")
 

@@ -169,7 +169,7 @@ def test_options_behind_a_file(tmp_path):
     """Detectron2's way to have names guessed."""
     torch.save({"module": torch.ones(6)}, tmp_path / "x.pth")
     checkpointer = SafeCheckpointer(Small())
-    with pytest.raises(ValueError, match="colour is not known behind a question mark"):
+    with pytest.raises(ValueError, match="colour is not known after a question mark"):
         checkpointer.load(str(tmp_path / "x.pth?colour=red"))
     checkpointer.load(str(tmp_path / "x.pth?matching_heuristics=True"))
 

@@ -9,8 +9,8 @@ import pytest
 from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils.events import EventStorage, TensorboardXWriter
 
+from freqfusion.engine.hooks import build_writers
 from freqfusion.engine.trainer import cut_curves, has_scores
-from freqfusion.engine.writers import build_writers
 
 
 def write(writers):

@@ -17,7 +17,7 @@ from freqfusion.evaluation import (
     CityscapesSemanticEvaluator,
     PanopticEvaluator,
 )
-from freqfusion.evaluation.cityscapes import instance_scores, semantic_scores, truth_path
+from freqfusion.evaluation.cityscapes import gt_path, instance_scores, semantic_scores
 from freqfusion.metrics import BoundaryIoU, CityscapesInstances, CityscapesSemantic
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS, TRAIN_ID_OF_ID
 
@@ -147,11 +147,11 @@ def test_models_without_masks_have_no_mask_scores(caplog):
 def test_where_the_truth_is():
     expected = "/data/gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png"
     image = "/elsewhere/lindau/lindau_000001_000019_leftImg8bit.png"
-    assert truth_path("/data/gtFine/val/", image, "labelIds") == expected
+    assert gt_path("/data/gtFine/val/", image, "labelIds") == expected
     with pytest.raises(ValueError, match=r"a/1\.jpg is not named as images of Cityscapes are"):
-        truth_path("/data", "a/1.jpg", "labelIds")
+        gt_path("/data", "a/1.jpg", "labelIds")
     with pytest.raises(ValueError, match="is not named as"):
-        truth_path("/data", "a_leftImg8bit.png", "labelIds")
+        gt_path("/data", "a_leftImg8bit.png", "labelIds")
 
 
 def test_errors_of_images_name_them():

@@ -170,10 +170,10 @@ def spoil(given, how):
     ("how", "word"),
     [
         ("gone", "cannot be read"),
-        ("another", "is not the picture"),
-        ("other size", "is not the picture"),
-        ("cropped", "is not the picture"),
-        ("channels", "in RGB is not the picture"),
+        ("another", "is not the image"),
+        ("other size", "is not the image"),
+        ("cropped", "is not the image"),
+        ("channels", "in RGB is not the image"),
     ],
 )
 def test_a_file_that_is_not_the_image_is_not_shown(mapped, how, word, caplog):

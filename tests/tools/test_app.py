@@ -199,7 +199,7 @@ def test_size_is_checked_before_pixels(monkeypatch, tmp_path):
 
 def test_confidence_by_hand():
     """Logits 0 and log 3 are 1/4 and 3/4; scores 0.2 and 0.2 are one half each."""
-    from freqfusion.evaluation.pictures import Content
+    from freqfusion.evaluation.overlays import Content
 
     scores = torch.tensor([[[0.0, 5.0]], [[3.0, 5.0]]])
     logits = torch.tensor([[[0.0, 0.2]], [[np.log(3), 0.2]]])

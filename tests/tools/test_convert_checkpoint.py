@@ -34,7 +34,7 @@ def published_neck(case):
     from detectron2.modeling import Backbone
 
     from freqfusion.modeling import FreqFusionFPN
-    from freqfusion.modeling.fusion import fusion_factory
+    from freqfusion.modeling.fpn import fusion_factory
 
     channels = case.ctor["in_channels"]
 

@@ -1,6 +1,6 @@
 """Images that cannot be used, met while a model is trained or evaluated: refused, or left out.
 
-A worker reports what it left out to the process that trains with the sample that took its place,
+A worker reports what it left out to the process that trains with the sample that replaced it,
 where it is counted: no file and no lock is needed, and nothing counts that was only
 loaded ahead.
 """
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from freqfusion.data.reading import in_words
 from freqfusion.data.validation.annotations import check_entry
+from freqfusion.data.validation.issues import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +135,8 @@ class SkippedImages:
 def skipped_summary(what: str, skipped: Mapping[str, BadSample]) -> str:
     """Return a line for the log: how many images were left out, and which."""
     names = list(skipped)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     images = "1 image was" if len(names) == 1 else f"{len(names)} images were"
-    return f"{what}: {images} left out: {', '.join(names[:_SHOWN])}{more}"
+    return f"{what}: {images} left out: {shorten(names, _SHOWN)}"
 
 
 NOTES = "notes_on_the_sample"
@@ -158,9 +158,9 @@ class CheckedSamples(Dataset[Any]):
 
     Args:
         entries: Dicts of a data set.
-        mapper: From a dict to what a model takes.
+        mapper: Makes of a dict what a model accepts.
         policy: Refuse or skip.
-        replace: The next good image takes the place of a bad one (training), which depends on
+        replace: The next good image replaces a bad one (training), which depends on
             nothing but its index; otherwise the item is the ``BadSample`` itself.
         check_gt: Looks at the ground truth that an evaluator will read; ValueError where it is
             wrong.
@@ -220,13 +220,13 @@ _ADVICE = (
 
 
 class CountedBatches:
-    """Batches of ``CheckedSamples``, without what tells of bad ones: that is counted in ``tally``.
+    """Batches of ``CheckedSamples``; images that were left out are counted in ``skipped_images``.
 
     A batch of which nothing is left does not come.
     """
 
-    def __init__(self, batches: Any, tally: SkippedImages) -> None:
-        self.batches, self.tally = batches, tally
+    def __init__(self, batches: Any, skipped_images: SkippedImages) -> None:
+        self.batches, self.skipped_images = batches, skipped_images
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -255,17 +255,17 @@ class CountedBatches:
 
     def _count(self, sample: Any) -> bool:
         if isinstance(sample, BadSample):
-            self.tally.skip(sample)
+            self.skipped_images.skip(sample)
             return False
         for bad in sample.pop(_SKIPPED, ()):
-            self.tally.skip(bad)
+            self.skipped_images.skip(bad)
         for text in sample.pop(NOTES, ()):
-            self.tally.note(text)
+            self.skipped_images.note(text)
         return True
 
 
-def tally_of(loader: Any) -> SkippedImages:
+def skipped_images_of(loader: Any) -> SkippedImages:
     """Return what counts a loader's bad images; for a loader of a subclass, an empty counter."""
     if isinstance(loader, CountedBatches):
-        return loader.tally
+        return loader.skipped_images
     return SkippedImages("training", 0, Policy())

@@ -19,9 +19,9 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from freqfusion.data.synthetic.writing import default_workers
 from freqfusion.data.validation.annotations import describe
 from freqfusion.data.validation.issues import repeated, shorten
+from freqfusion.data.workers import default_workers
 
 logger = logging.getLogger(__name__)
 

@@ -265,7 +265,7 @@ class SegmentationMapper:
         labels = read_labels(path, _size_of(dataset_dict), allowed or None)
         if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
             raise ValueError(
-                f"{path} has labels {labels.min()}..{labels.max()}; training takes 0..255"
+                f"{path} has labels {labels.min()}..{labels.max()}; training accepts 0..255"
             )
         return labels.astype(np.uint8)  # bytes, as the transforms expect
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from freqfusion.data.reading import UNREADABLE
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
-from freqfusion.data.synthetic.writing import check_workers, run_in_order
+from freqfusion.data.workers import check_workers, run_in_order
 from freqfusion.files import write_whole
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 from freqfusion.metrics.id_codec import id_to_rgb, rgb_to_id
@@ -110,7 +110,7 @@ def prepare_camvid(
     This is CamVid as the SegNet tutorial distributes it: images of 480x360 pixels in ``train``,
     ``val`` and ``test``.
     """
-    _require_folder(Path(folder), "copy the folder CamVid of the SegNet tutorial to this place")
+    _require_folder(Path(folder), "copy the folder CamVid of the SegNet tutorial there")
     labels = {n: n for n in range(11)} | {11: VOID_LABEL}
     options = PreparationOptions(workers, overwrite, progress)
     return _relabel_splits(Path(folder), CAMVID_LABELS, labels, options)
@@ -276,7 +276,7 @@ def _write_stuff_map(job: _Job) -> None:
         save_png(job.target, stuff_map(ids, job.table))
     except ValueError as error:
         raise ValueError(
-            f"{job.source} {error}; freqfusion.tools.check_dataset lists all such places"
+            f"{job.source} {error}; freqfusion.tools.check_dataset lists all such files"
         ) from error
 
 
@@ -319,16 +319,19 @@ def _coco_labels() -> dict[int, int]:
 
 
 def _relabel_splits(
-    folder: Path, places: Mapping[str, str], labels: Mapping[int, int], options: PreparationOptions
+    folder: Path,
+    label_folders: Mapping[str, str],
+    labels: Mapping[int, int],
+    options: PreparationOptions,
 ) -> list[Derived]:
     """Write the new labels of every split that is there; other labels are an error."""
-    splits = [split for split in places if (folder / places[split]).is_dir()]
+    splits = [split for split in label_folders if (folder / label_folders[split]).is_dir()]
     if not splits:
-        raise ValueError(f"{folder} has none of the folders {', '.join(places.values())}")
+        raise ValueError(f"{folder} has none of the folders {', '.join(label_folders.values())}")
     table = _lookup_table(labels, default=FORBIDDEN)
     steps = []
     for split in splits:
-        sources = sorted((folder / places[split]).glob("*.png"))
+        sources = sorted((folder / label_folders[split]).glob("*.png"))
         output = folder / "annotations_detectron2" / split
         targets = [output / source.name for source in sources]
         steps.append(_write_labels(sources, targets, table, folder=output, options=options))

@@ -32,8 +32,8 @@ from freqfusion.data.declared import (
     read_declaration,
     separated_metadata_of,
 )
-from freqfusion.data.synthetic import SPLITS as SCENE_SPLITS
-from freqfusion.data.synthetic import panoptic_metadata, separated_metadata
+from freqfusion.data.synthetic.categories import SPLITS as SCENE_SPLITS
+from freqfusion.data.synthetic.categories import panoptic_metadata, separated_metadata
 
 SPLITS = ("train", "val")
 # The 11 classes of CamVid as the SegNet tutorial has them, in the order of their labels.
@@ -157,8 +157,8 @@ def register_camvid(folder: Path) -> None:
         }
         for split in ("train", "val", "test")
     }
-    for split, places in paths.items():
-        add_semantic(f"camvid_{split}", places, metadata, 255)
+    for split, split_paths in paths.items():
+        add_semantic(f"camvid_{split}", split_paths, metadata, 255)
     _add(
         "camvid_trainval",
         lambda: DatasetCatalog.get("camvid_train") + DatasetCatalog.get("camvid_val"),

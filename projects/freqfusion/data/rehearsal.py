@@ -63,12 +63,12 @@ def write_rehearsal(
     coco = write_coco(folder / "coco", **scenes)
     for split, name in _ADE20K_SPLITS.items():
         ade20k = folder / "ADEChallengeData2016"
-        places = ade20k / "images" / name, ade20k / "annotations" / name
-        _write_semantic(coco, split, *places, lambda labels: labels + np.uint8(1))
+        folders = ade20k / "images" / name, ade20k / "annotations" / name
+        _write_semantic(coco, split, *folders, lambda labels: labels + np.uint8(1))
     prepare_ade20k(folder / "ADEChallengeData2016", progress=False)
     for split in ("train", "val"):
-        places = folder / "camvid" / split, folder / "camvid" / f"{split}annot"
-        _write_semantic(coco, split, *places, lambda labels: np.minimum(labels, _CAMVID_VOID))
+        folders = folder / "camvid" / split, folder / "camvid" / f"{split}annot"
+        _write_semantic(coco, split, *folders, lambda labels: np.minimum(labels, _CAMVID_VOID))
     prepare_camvid(folder / "camvid", progress=False)
     _rename_to_coco(coco)
     prepare_coco(coco, progress=False)

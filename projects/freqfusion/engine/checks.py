@@ -109,7 +109,7 @@ def preflight(
     Args:
         cfg: The configuration, with the device that it will run on.
         world_size: Number of processes of the run.
-        resume: The last checkpoint of the output folder takes the place of ``MODEL.WEIGHTS``.
+        resume: The last checkpoint of the output folder replaces ``MODEL.WEIGHTS``.
         eval_only: Nothing is trained, so ``DATASETS.TRAIN`` is not needed.
     """
     problems = check_config(cfg, 1 if eval_only else world_size)
@@ -407,7 +407,7 @@ def _check_machine(cfg: CfgNode, world_size: int, eval_only: bool) -> Iterator[s
     if world_size > 1 and device.startswith("cuda:"):
         yield (
             f"MODEL.DEVICE {device} is one GPU for all {world_size} processes: set MODEL.DEVICE"
-            " cuda, and each takes its own"
+            " cuda, and each process uses its own"
         )
     normalized = [section for section in cfg.MODEL.values() if isinstance(section, CfgNode)]
     names = {section.get("NORM") for section in normalized} & {"SyncBN", "nnSyncBN"}
@@ -442,7 +442,7 @@ def _check_datasets(cfg: CfgNode, eval_only: bool) -> Iterator[str]:
     known = DatasetCatalog.list()
     for kind, name in named:
         if name not in known:
-            hint = did_you_mean(name, known) or "; DATASETS.DECLARED takes YAML files of your own"
+            hint = did_you_mean(name, known) or "; DATASETS.DECLARED accepts YAML files of your own"
             yield f"DATASETS.{kind} names {name}, which is not registered{hint}"
     names: Sequence[str] = list(dict.fromkeys(name for _, name in named if name in known))
     for finding in [*check_files_exist(names), *check_classes(cfg, names)]:

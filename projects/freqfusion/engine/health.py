@@ -12,6 +12,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from freqfusion.data.validation.issues import shorten
+
 logger = logging.getLogger(__name__)
 
 POLICIES = ("stop", "skip")
@@ -121,5 +123,4 @@ def _images(parts: Sequence[Any]) -> str:
         for image in (part if isinstance(part, Sequence) else ())
         if isinstance(image, dict) and "file_name" in image
     ]
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"images: {', '.join(names[:_NAMED]) or 'unknown'}{more}"
+    return f"images: {shorten(names, _NAMED) or 'unknown'}"

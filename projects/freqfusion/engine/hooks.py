@@ -1,27 +1,30 @@
-"""Hooks that run with each evaluation."""
+"""Hooks and writers of a training: evaluations, best checkpoint, averaged weights, overlays."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, default_writers
 from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from freqfusion.data.bad_samples import CountedBatches, SkippedImages, skipped_summary
 from freqfusion.data.mapper import build_mapper
 from freqfusion.data.randomness import separate_randomness
 from freqfusion.data.reading import read_image
 from freqfusion.engine.checkpoint import save_file
-from freqfusion.engine.unchanged import unchanged
 from freqfusion.files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -63,7 +66,7 @@ class RepeatablePreciseBN(PreciseBN):
 class AfterEvaluation(HookBase):
     """Runs when Detectron2's ``EvalHook`` of the same period does, in every process.
 
-    Register it behind that one, or before it for an action that prepares the evaluation.
+    Register it after that one, or before it for an action that prepares the evaluation.
 
     Args:
         period: Of the evaluation; 0 for the end of the training only.
@@ -95,11 +98,11 @@ class AfterEvaluation(HookBase):
             self.run()
 
 
-def log_skipped(tally: SkippedImages) -> None:
+def log_skipped(skipped_images: SkippedImages) -> None:
     """Log which images were left out of a training, in all processes together."""
-    skipped = tally.gathered()
+    skipped = skipped_images.gathered()
     if skipped and comm.is_main_process():
-        logger.warning("%s", skipped_summary(tally.name, skipped))
+        logger.warning("%s", skipped_summary(skipped_images.name, skipped))
 
 
 def finished_iterations(trainer: Any) -> int:
@@ -203,7 +206,7 @@ class SamplePredictions(AfterEvaluation):
             self._images = []
 
     def _draw(self, metadata: Any, mapper: Callable[[dict[str, Any]], Any]) -> None:
-        from freqfusion.evaluation.pictures import draw_output
+        from freqfusion.evaluation.overlays import draw_output
 
         images: Iterable[dict[str, Any]] = self._images or []
         for number, dataset_dict in enumerate(images):
@@ -214,3 +217,137 @@ class SamplePredictions(AfterEvaluation):
                 self.trainer.storage.put_image(
                     f"predictions/{number}/{task}", overlay.transpose(2, 0, 1)
                 )
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Give buffers, training flags and other attributes of all modules back as they were.
+
+    That is running statistics of normalizations, but also averages that some losses keep. No
+    gradients are computed meanwhile.
+    """
+    saved = [
+        (
+            module,
+            dict(vars(module)),
+            {name: buffer.clone() for name, buffer in module.named_buffers(recurse=False)},
+        )
+        for module in model.modules()
+    ]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, attributes, buffers in saved:
+            for name in set(vars(module)) - set(attributes):
+                del vars(module)[name]
+            vars(module).update(attributes)
+            for name, buffer in buffers.items():
+                getattr(module, name).copy_(buffer)
+
+
+class WeightAverage(HookBase):
+    """Average the weights after each step; buffers, such as running statistics, are the newest.
+
+    The average of step n keeps ``min(decay, (1 + n) / (10 + n))`` of what it was, so that the first
+    weights are soon forgotten. It is part of checkpoints, and ends as ``model_ema.pth``, which can
+    be given as ``MODEL.WEIGHTS``. All processes have the same.
+
+    Args:
+        model: Whose weights are averaged; not wrapped for several processes.
+        decay: Above 0, below 1.
+        folder: Output folder of the run.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, folder: str) -> None:
+        self._model, self._folder = model, folder
+        self._average = AveragedModel(model, multi_avg_fn=_averaging(decay))
+        self._weights: list[torch.Tensor] = []
+
+    def after_step(self) -> None:
+        """Average the weights of this step."""
+        self._average.update_parameters(self._model)
+
+    def swap(self) -> None:
+        """Put the average into the model; the second time, the model's own weights."""
+        with torch.no_grad():
+            if self._weights:
+                values, self._weights = self._weights, []
+            else:
+                self._weights = [p.detach().clone() for p in self._model.parameters()]
+                values = list(self._average.module.parameters())
+            for parameter, value in zip(self._model.parameters(), values, strict=True):
+                parameter.copy_(value)
+
+    def after_train(self) -> None:
+        """Write ``model_ema.pth`` at the end of a training that came to its end."""
+        if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
+            return
+        content = {
+            "model": self._average.module.state_dict(),
+            "iteration": finished_iterations(self.trainer) - 1,
+        }
+        save_file(Path(self._folder) / "model_ema.pth", content)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average, and of how many steps it is."""
+        return dict(self._average.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the average of a checkpoint."""
+        self._average.load_state_dict(state)
+
+
+def _averaging(decay: float) -> Any:
+    @torch.no_grad()
+    def average(means: Sequence[torch.Tensor], new: Sequence[torch.Tensor], count: Any) -> None:
+        """``count`` is the number of averages before this one."""
+        steps = int(count)
+        keep = min(decay, (1 + steps) / (10 + steps))
+        for mean, value in zip(means, new, strict=True):
+            mean.lerp_(value.to(mean.dtype), 1 - keep)
+
+    return average
+
+
+logger = logging.getLogger(__name__)
+
+
+class FailSafeWriter(EventWriter):
+    """Runs another writer, and switches it off with a warning the first time that it fails."""
+
+    def __init__(self, writer: EventWriter) -> None:
+        self.writer, self._is_on = writer, True
+
+    def write(self) -> None:
+        """Write; without the writer forget images and histograms, which would pile up."""
+        self._try(self.writer.write)
+        if not self._is_on:
+            storage = get_event_storage()
+            storage.clear_images()
+            storage.clear_histograms()
+
+    def close(self) -> None:
+        """Close what the writer has opened."""
+        self._try(self.writer.close)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if not self._is_on:
+            return
+        try:
+            act()
+        except Exception as error:
+            self._is_on = False
+            hint = ": pip install tensorboard" if isinstance(error, ImportError) else ""
+            logger.warning(
+                "%s is switched off for this run, since it failed (%s: %s)%s",
+                *(type(self.writer).__name__, type(error).__name__, error, hint),
+            )
+
+
+def build_writers(folder: str, max_iter: int) -> list[EventWriter]:
+    """Return the writers of the log, of ``metrics.json`` and of TensorBoard files."""
+    return [
+        FailSafeWriter(writer) if isinstance(writer, TensorboardXWriter) else writer
+        for writer in default_writers(folder, max_iter)
+    ]

@@ -23,7 +23,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 from torch.multiprocessing.spawn import start_processes as spawn
 
-from freqfusion.data.synthetic.writing import default_workers
+from freqfusion.data.workers import default_workers
 from freqfusion.engine.checkpoint import INTERRUPTED, handled_signals
 
 _RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")

@@ -1,4 +1,4 @@
-"""Keep a run from writing over another one without being told to."""
+"""Keep a run from writing over another one without a request."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TextIO
 
 from detectron2.utils import comm
 
+from freqfusion.data.validation.issues import shorten
 from freqfusion.engine.checkpoint import has_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -65,9 +66,8 @@ def check_output_folder(folder: str, arguments: argparse.Namespace) -> None:
     there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     there = [name for name in there if name != LOCK]
     if there and not any(given):
-        more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
         raise ValueError(
-            f"OUTPUT_DIR {folder} is not empty ({', '.join(there[:_NAMED])}{more}): go on with the"
+            f"OUTPUT_DIR {folder} is not empty ({shorten(there, _NAMED)}): go on with the"
             " run there by --resume, delete it by --overwrite, or name another folder"
         )
 

@@ -50,7 +50,7 @@ def evaluate_model(
     skipped: dict[str, dict[str, BadSample]] = {}
     for name, prepare in evaluations.items():
         loader, evaluator = prepare()
-        skipping = SkippingEvaluator(evaluator, loader.tally)
+        skipping = SkippingEvaluator(evaluator, loader.skipped_images)
         scores[name] = inference_on_dataset(model, loader, skipping)
         skipped[name] = skipping.skipped
         if comm.is_main_process():

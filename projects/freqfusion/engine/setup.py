@@ -32,7 +32,7 @@ def setup(
     and ``preflight``, which is left out where the configuration is ``checked`` already. ``hold``
     keeps other runs out of the output folder until it is closed.
     """
-    asked, cfg = read(arguments)
+    requested, cfg = read(arguments)
     if not checked:
         _preflight(cfg, arguments, comm.get_world_size())
         check_output_folder(cfg.OUTPUT_DIR, arguments)
@@ -46,8 +46,8 @@ def setup(
     # Detectron2 sets up its own loggers only.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="freqfusion")
     default_setup(cfg, arguments)
-    if cfg.MODEL.DEVICE != asked.MODEL.DEVICE:
-        lost = asked.SOLVER.AMP.ENABLED and not cfg.SOLVER.AMP.ENABLED
+    if cfg.MODEL.DEVICE != requested.MODEL.DEVICE:
+        lost = requested.SOLVER.AMP.ENABLED and not cfg.SOLVER.AMP.ENABLED
         without = ", in full precision" if lost else ""
         logger.warning("There is no GPU: running on the CPU%s", without)
     for warning in config_warnings(cfg):
@@ -122,11 +122,11 @@ def check_device(name: str) -> None:
 def read(arguments: argparse.Namespace) -> tuple[CfgNode, CfgNode]:
     """Return the configuration as it is written and as it fits the machine; register data sets."""
     unsafe = getattr(arguments, "allow_unsafe_config", False)
-    asked = load_config(arguments.config_file, arguments.opts, unsafe=unsafe)
-    register_datasets(asked.DATASETS.DECLARED)
-    cfg = asked.clone()
+    requested = load_config(arguments.config_file, arguments.opts, unsafe=unsafe)
+    register_datasets(requested.DATASETS.DECLARED)
+    cfg = requested.clone()
     fit_device(cfg)
-    return asked, cfg
+    return requested, cfg
 
 
 def _preflight(cfg: CfgNode, arguments: argparse.Namespace, world_size: int) -> None:

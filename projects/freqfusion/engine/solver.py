@@ -65,7 +65,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> Any:
 
 
 def with_scaled_rate(cfg: CfgNode) -> CfgNode:
-    """Return a configuration whose learning rate is in proportion to the batch, if asked for.
+    """Return a configuration whose learning rate is in proportion to the batch, if requested.
 
     ``BASE_LR`` and ``BASE_LR_END``, meant for ``SOLVER.REFERENCE_BATCH`` images, are multiplied by
     ``IMS_PER_BATCH / REFERENCE_BATCH``; the number of iterations stays. Applied twice it changes

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
 from torch import nn
 
-from freqfusion.data.bad_samples import CountedBatches, tally_of
+from freqfusion.data.bad_samples import CountedBatches, skipped_images_of
 from freqfusion.data.loaders import evaluation_loader, train_loader
 from freqfusion.data.randomness import separate_randomness
 from freqfusion.engine.checkpoint import (
@@ -30,7 +30,6 @@ from freqfusion.engine.checkpoint import (
     restore_process,
     signals_recorded,
 )
-from freqfusion.engine.ema import WeightAverage
 from freqfusion.engine.health import NonFiniteGuard
 from freqfusion.engine.hooks import (
     AfterEvaluation,
@@ -38,6 +37,8 @@ from freqfusion.engine.hooks import (
     Evaluation,
     RepeatablePreciseBN,
     SamplePredictions,
+    WeightAverage,
+    build_writers,
     finished_iterations,
     log_skipped,
 )
@@ -50,7 +51,6 @@ from freqfusion.engine.training_step import (
     unwrapped,
 )
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
-from freqfusion.engine.writers import build_writers
 from freqfusion.evaluation import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
-        self.tally = tally_of(loader)
+        self.skipped_images = skipped_images_of(loader)
         model = data_parallel(cfg, model)
         self._trainer: Any = self._build_steps(cfg, model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -126,7 +126,7 @@ class Trainer(DefaultTrainer):
     ) -> Scores:
         """Return scores on every data set of ``DATASETS.TEST``, and what was left out of them.
 
-        ``evaluators``, one for each, take the place of those that the metadata asks for.
+        ``evaluators``, one for each, replace those that the metadata names.
         """
         if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
@@ -161,7 +161,7 @@ class Trainer(DefaultTrainer):
         hooks: list[HookBase | None] = super().build_hooks()
         index = next(at for at, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         ours: list[HookBase] = [
-            AfterEvaluation(0, partial(log_skipped, self.tally)),
+            AfterEvaluation(0, partial(log_skipped, self.skipped_images)),
             Evaluation(self.cfg.TEST.EVAL_PERIOD, self._evaluate),
             *self._evaluation_hooks(),
         ]
@@ -220,7 +220,7 @@ class Trainer(DefaultTrainer):
                 results,
                 iteration=done,
                 config_file=self.config_file,
-                skipped={TRAINING: self.tally.gathered(), **skipped_in(results)},
+                skipped={TRAINING: self.skipped_images.gathered(), **skipped_in(results)},
             )
         return results
 
@@ -243,7 +243,7 @@ class Trainer(DefaultTrainer):
     def process_state(self) -> dict[str, Any]:
         """Return what this process has for itself."""
         own = process_state(self.plain_model, is_main=comm.is_main_process())
-        return {**own, "tally": self.tally.state_dict()}
+        return {**own, "tally": self.skipped_images.state_dict()}
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load ``MODEL.WEIGHTS``, or go on from the newest checkpoint of the output folder.
@@ -271,11 +271,11 @@ class Trainer(DefaultTrainer):
                 *(len(states), count),
             )
             for state in states if comm.is_main_process() else ():
-                self.tally.load_state_dict(state["tally"])
+                self.skipped_images.load_state_dict(state["tally"])
         else:
             own = states[comm.get_rank()]
             restore_process(self.plain_model, own)
-            self.tally.load_state_dict(own["tally"])
+            self.skipped_images.load_state_dict(own["tally"])
 
     def train(self) -> Any:
         """Train; SIGTERM, SIGUSR1 and SIGINT save and end the run at the end of a step.
@@ -343,7 +343,7 @@ def cut_curves(folder: str, start: int, hooks: Iterable[Any]) -> None:
 
 
 def has_scores(folder: str, iteration: int) -> bool:
-    """Return whether the scores of an evaluation behind this iteration were written."""
+    """Return whether the scores of an evaluation after this iteration were written."""
     path = Path(folder) / "metrics.json"
     return path.is_file() and any(
         values["iteration"] == iteration and any("/" in name for name in values)

@@ -15,6 +15,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from freqfusion.data.validation.issues import shorten
 from freqfusion.engine.health import (
     BAD_GRADIENTS,
     BAD_LOSSES,
@@ -239,9 +240,8 @@ class CheckUnusedParameters(HookBase):
             if parameter.requires_grad and parameter.grad is None
         ]
         if names:
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             raise RuntimeError(
-                f"no gradient reached {', '.join(names[:_NAMED])}{more}, for which several"
+                f"no gradient reached {shorten(names, _NAMED)}, for which several"
                 " processes wait in vain: set SOLVER.FIND_UNUSED_PARAMETERS True, or take these"
                 " parts out of the model"
             )

@@ -14,8 +14,7 @@ from torch import nn
 from freqfusion.data.loaders import checked_images, dataset_dicts
 from freqfusion.data.mapper import SegmentationMapper, build_augmentations
 from freqfusion.data.randomness import separate_randomness
-from freqfusion.engine.hooks import AfterEvaluation
-from freqfusion.engine.unchanged import unchanged
+from freqfusion.engine.hooks import AfterEvaluation, unchanged
 
 # Modules that in training are random or compare images of a batch, by the names of their classes.
 _QUIET = ("BatchNorm", "Dropout", "DropPath", "StochasticDepth", "InstanceNorm")

@@ -69,7 +69,7 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
         self.boundary = BoundaryIoU(len(CITYSCAPES_LABELS), IGNORED_TRAIN_ID)
 
     def count(self, image: Mapping[str, Any], output: Any) -> None:
-        """Compare the ``sem_seg`` of one image with its truth."""
+        """Compare the ``sem_seg`` of one image with its ground truth."""
         name = image_name(image)
         labels = predicted_labels(output, len(self._ids), name, self.dataset_name)
         prediction = self._ids[labels]
@@ -121,7 +121,7 @@ class CityscapesInstanceEvaluator(StreamingEvaluator):
         return instances if instances is not None and instances.has("pred_masks") else None
 
     def count(self, image: Mapping[str, Any], output: Any) -> None:
-        """Compare the masks of one image with its truth."""
+        """Compare the masks of one image with its ground truth."""
         instances = output.to("cpu")
         classes = instances.pred_classes.tolist()
         unknown = [number for number in classes if not 0 <= number < len(self._ids)]
@@ -175,7 +175,7 @@ def log_scores(title: str, dataset_name: str, scores: Mapping[str, float]) -> No
     logger.info("%s on %s:\n%s", title, dataset_name, lines)
 
 
-def truth_path(gt_dir: str, file_name: str, kind: str) -> str:
+def gt_path(gt_dir: str, file_name: str, kind: str) -> str:
     """Return the ground-truth file of an image; ``kind`` is labelIds or instanceIds."""
     image = PurePath(file_name)
     if not image.stem.endswith(_SUFFIX) or not image.parent.name:
@@ -212,7 +212,7 @@ def _read_ground_truth(
     evaluator: StreamingEvaluator, image: Mapping[str, Any], kind: str, size: tuple[int, ...]
 ) -> tuple[LabelMap, str]:
     """Return a ground-truth map of the given (height, width), and its file."""
-    path = truth_path(evaluator.metadata.gt_dir, image_name(image), kind)
+    path = gt_path(evaluator.metadata.gt_dir, image_name(image), kind)
     if not PathManager.isfile(path):
         raise ValueError(
             f"{image_name(image)} has no ground truth: {path} does not exist. Correct gt_dir in the"

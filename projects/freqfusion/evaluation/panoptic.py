@@ -62,7 +62,7 @@ class PanopticEvaluator(StreamingEvaluator):
         self._images: set[Any] = set()
 
     def count(self, image: Mapping[str, Any], output: Any) -> None:
-        """Compare one ``panoptic_seg`` with its truth."""
+        """Compare one ``panoptic_seg`` with its ground truth."""
         name = image_name(image)
         number = image.get("image_id")
         if number not in self._gt:

@@ -25,12 +25,13 @@ class SkippingEvaluator(DatasetEvaluator):
     """Any evaluator, whose scores are those of the images that were not left out.
 
     Args:
-        evaluator: What scores; one that looks for images by itself is told which to leave out.
-        tally: Counts what the loader leaves out. All of it is in ``skipped`` after ``evaluate``.
+        evaluator: What scores; one that lists images by itself gets those to skip.
+        skipped_images: Counts what the loader leaves out; all of it is in ``skipped`` after
+            ``evaluate``.
     """
 
-    def __init__(self, evaluator: DatasetEvaluator, tally: SkippedImages) -> None:
-        self.evaluator, self.tally = evaluator, tally
+    def __init__(self, evaluator: DatasetEvaluator, skipped_images: SkippedImages) -> None:
+        self.evaluator, self.skipped_images = evaluator, skipped_images
         self.skipped: dict[str, BadSample] = {}
 
     def reset(self) -> None:
@@ -46,7 +47,7 @@ class SkippingEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> Any:
         """Return the scores; BadSampleError if all processes left out too many images."""
-        self.skipped = self.tally.gathered()
+        self.skipped = self.skipped_images.gathered()
         numbers = [bad.image_id for bad in self.skipped.values()]
         for part in _parts(self.evaluator):
             if isinstance(part, InstanceEvaluator):

@@ -56,7 +56,7 @@ class SemanticEvaluator(StreamingEvaluator):
         self.boundary = BoundaryIoU(*labels)
 
     def count(self, image: Mapping[str, Any], output: Any) -> None:
-        """Compare the ``sem_seg`` of one image with its truth."""
+        """Compare the ``sem_seg`` of one image with its ground truth."""
         name = image_name(image)
         prediction = predicted_labels(output, len(self.class_names), name, self.dataset_name)
         gt, path = self._ground_truth(image)
@@ -112,17 +112,17 @@ def labels_of_segments(
 ) -> LabelArray:
     """Return each pixel's label by the class of its segment; void is ignored."""
     ids = read_panoptic_png(path)
-    known, places = np.unique(ids, return_inverse=True)
+    known, positions = np.unique(ids, return_inverse=True)
     label_of = {segment["id"]: segment["category_id"] for segment in segments}
     missing = [number for number in known.tolist() if number and number not in label_of]
     if missing:
         raise ValueError(
             f"{path} has the id {missing[0]}, which no segment of its annotation has;"
-            " freqfusion.tools.check_dataset lists all such places"
+            " freqfusion.tools.check_dataset lists all such files"
         )
     void = 255 if ignore_label is None else ignore_label
     table = np.array([label_of.get(number, void) for number in known.tolist()])
-    labels: LabelArray = table[places].reshape(ids.shape)
+    labels: LabelArray = table[positions].reshape(ids.shape)
     return labels
 
 

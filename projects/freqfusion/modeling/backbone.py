@@ -9,8 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, build_resnet_b
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
-from freqfusion.modeling.fpn import FreqFusionFPN
-from freqfusion.modeling.fusion import fusion_factory
+from freqfusion.modeling.fpn import FreqFusionFPN, fusion_factory
 from freqfusion.modeling.timm_backbone import build_timm_backbone
 
 logger = logging.getLogger(__name__)
@@ -21,7 +20,7 @@ _DILATIONS = {32: (1, 1), 16: (1, 2), 8: (2, 4)}
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """ResNet and a pyramid p2..p6, for R-CNN and for semantic and panoptic FPN."""
+    """Build ResNet and a pyramid p2..p6, for R-CNN and for semantic and panoptic FPN."""
     return build_p2_to_p6(cfg, build_resnet_backbone(cfg, input_shape))
 
 
@@ -29,7 +28,7 @@ def build_resnet_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -
 def build_retinanet_resnet_freqfusion_fpn_backbone(
     cfg: CfgNode, input_shape: ShapeSpec
 ) -> Backbone:
-    """ResNet and a pyramid p3..p7, for RetinaNet and FCOS."""
+    """Build ResNet and a pyramid p3..p7, for RetinaNet and FCOS."""
     bottom_up = build_resnet_backbone(cfg, input_shape)
     channels = bottom_up.output_shape()["res5"].channels
     top_block = LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS)
@@ -38,18 +37,18 @@ def build_retinanet_resnet_freqfusion_fpn_backbone(
 
 @BACKBONE_REGISTRY.register()
 def build_timm_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """A timm model and a pyramid p2..p6."""
+    """Build a timm model and a pyramid p2..p6."""
     return build_p2_to_p6(cfg, build_timm_backbone(cfg, input_shape))
 
 
 def build_p2_to_p6(cfg: CfgNode, bottom_up: Backbone) -> Backbone:
-    """The pyramid p2..p6 on a given backbone; p6 is pooled where no fused level stands there."""
+    """Build p2..p6 on a given backbone; p6 is pooled where no fused level stands there."""
     top_block = None if _fuses_top_level(cfg) else LastLevelMaxPool()
     return build_pyramid(cfg, bottom_up, top_block)
 
 
 def build_pyramid(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None) -> Backbone:
-    """The pyramid that the configuration describes, on a given backbone.
+    """Build the pyramid that the configuration describes, on a given backbone.
 
     With ``MODEL.FREQFUSION.ENABLED`` off it is Detectron2's own ``FPN``.
     """
@@ -76,7 +75,7 @@ def _fuses_top_level(cfg: CfgNode) -> bool:
 
 @BACKBONE_REGISTRY.register()
 def build_dilated_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """ResNet whose coarsest maps have ``MODEL.RESNETS.OUTPUT_STRIDE``: 32, 16 or 8.
+    """Build a ResNet whose coarsest maps have ``MODEL.RESNETS.OUTPUT_STRIDE``: 32, 16 or 8.
 
     Keys and weights are those of Detectron2's ResNet.
     """

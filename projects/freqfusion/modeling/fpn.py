@@ -1,15 +1,70 @@
-"""Detectron2's feature pyramid with another fusion at every top-down hop."""
+"""Detectron2's feature pyramid with another fusion at every top-down hop, and these fusions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
+from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, get_norm
 from detectron2.modeling import FPN, Backbone
 from torch import Tensor, nn
 
-from freqfusion.modeling.fusion import FusionFactory
+from freqfusion.layers import (
+    CarafeUpsampling,
+    DySampleUpsampling,
+    FreqFusion,
+    InterpolationUpsampling,
+)
+
+# Builds the module that joins maps of so many fine and coarse channels. Called with ``hr_feat`` and
+# ``lr_feat`` it returns something, the fine map and the coarse map at the fine size.
+FusionFactory = Callable[[int, int], nn.Module]
+
+_NOT_ARGUMENTS = ("ENABLED", "FUSE_TYPE", "FUSED_TOP_LEVEL", "COMPRESS_RATIO")
+
+
+def fusion_factory(cfg: CfgNode) -> FusionFactory:
+    """Return the builder of the fusion that ``MODEL.FREQFUSION`` names."""
+    node = cfg.MODEL.FREQFUSION
+    kind = node.FUSE_TYPE
+
+    def freqfusion(hr_channels: int, lr_channels: int) -> nn.Module:
+        return FreqFusion(
+            hr_channels=hr_channels, lr_channels=lr_channels, **freqfusion_arguments(cfg)
+        )
+
+    def carafe(hr_channels: int, lr_channels: int) -> nn.Module:
+        return CarafeUpsampling(
+            lr_channels=lr_channels,
+            compressed_channels=node.COMPRESSED_CHANNELS,
+            kernel_size=node.LOWPASS_KERNEL,
+            encoder_kernel=node.ENCODER_KERNEL,
+            padding_mode=node.PADDING_MODE,
+            init=node.INIT,
+        )
+
+    def dysample(hr_channels: int, lr_channels: int) -> nn.Module:
+        return DySampleUpsampling(lr_channels=lr_channels, groups=node.FEATURE_RESAMPLE_GROUP)
+
+    factories: dict[str, FusionFactory] = {
+        "freqfusion": freqfusion,
+        "nearest": lambda hr, lr: InterpolationUpsampling(mode="nearest"),
+        "bilinear": lambda hr, lr: InterpolationUpsampling(mode="bilinear"),
+        "carafe": carafe,
+        "dysample": dysample,
+    }
+    if kind not in factories:
+        raise ValueError(
+            f"MODEL.FREQFUSION.FUSE_TYPE must be one of {', '.join(factories)}; got {kind!r}"
+        )
+    return factories[kind]
+
+
+def freqfusion_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Return the arguments of ``FreqFusion`` beside the channels of its two maps."""
+    node = cfg.MODEL.FREQFUSION
+    return {name.lower(): value for name, value in node.items() if name not in _NOT_ARGUMENTS}
 
 
 class FreqFusionFPN(FPN):
@@ -25,7 +80,7 @@ class FreqFusionFPN(FPN):
             before.
         out_channels: Width of the pyramid.
         make_fusion: Builds the module of one hop from the widths of its two maps.
-        norm: Normalisation of the convolutions, as in Detectron2.
+        norm: Normalization of the convolutions, as in Detectron2.
         top_block: Makes further levels from the last one, as in Detectron2.
         fuse_type: ``"sum"`` or ``"avg"`` of the two maps that a hop joins.
         square_pad: As in Detectron2.
@@ -47,7 +102,7 @@ class FreqFusionFPN(FPN):
         fused_top_level: bool = False,
     ):
         if fused_top_level and top_block is not None:
-            raise ValueError("a fused top level takes the place of a top block: give one of them")
+            raise ValueError("a fused top level replaces a top block: give one of them")
         super().__init__(
             bottom_up, in_features, out_channels, norm, top_block, fuse_type, square_pad
         )
@@ -79,7 +134,7 @@ class FreqFusionFPN(FPN):
         self._out_feature_channels[name] = out_channels
 
     def forward(self, x: Any) -> dict[str, Tensor]:
-        """Images to the maps ``p2``, ``p3``, ..., fine to coarse."""
+        """Return the maps ``p2``, ``p3``, ..., fine to coarse."""
         bottom_up = self.bottom_up(x)
         sources = [bottom_up[name] for name in self.in_features]
         if len(self.stages) > len(sources):

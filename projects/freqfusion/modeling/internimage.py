@@ -52,7 +52,7 @@ class InternImage(Backbone):
 
     T has ``post_norm=False``, S and B ``True``. The count, for C channels in groups of 16: a block
     has 10C depthwise, 27C/16 * (C + 1) for offsets and weights, 2C(C + 1) for the projections,
-    8C² + 5C in the perceptron, 6C in three normalisations and 2C factors, together
+    8C² + 5C in the perceptron, 6C in three normalizations and 2C factors, together
     11.6875C² + 26.6875C; a step 18C² + 4C; the stem, with c for half of the channels of the first
     stage, 18c² + 36c; a stage without ``post_norm`` 2C. Four, four, eighteen and four
     blocks of T are 27 197 936, its steps 1 550 080, its stem 19 584, its norms 1 920. A classifier
@@ -61,8 +61,8 @@ class InternImage(Backbone):
 
     Known from the paper: the operator, stem, steps, widths, depths and groups. From its authors'
     released code, as remembered: the names of the parameters, that taps are counted column by
-    column and that ``offset_scale`` widens the kernel too, the epsilon of the normalisations, where
-    stages are normalised, ``post_norm`` of each size and how weights start. No published file was
+    column and that ``offset_scale`` widens the kernel too, the epsilon of the normalizations, where
+    stages are normalized, ``post_norm`` of each size and how weights start. No published file was
     opened, so that no published number has been compared.
 
     Args:
@@ -73,7 +73,7 @@ class InternImage(Backbone):
         drop_path_rate: Stochastic depth of the last block, from 0 to below 1; it grows from 0
             block by block.
         layer_scale: Where the learned factors of all branches start; 0 leaves them out.
-        post_norm: Normalise what a branch gives instead of what it gets, and no stage.
+        post_norm: Normalize what a branch gives instead of what it gets, and no stage.
         offset_scale: Widens the offsets and kernels of the convolutions.
         out_features: Which stages to return.
         in_channels: Channels of the images.
@@ -134,7 +134,7 @@ class InternImage(Backbone):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Arguments from ``MODEL.INTERNIMAGE``, whose keys are their names."""
+        """Return arguments from ``MODEL.INTERNIMAGE``, whose keys are their names."""
         node = cfg.MODEL.INTERNIMAGE
         return {key.lower(): value for key, value in node.items()} | {
             "in_channels": input_shape.channels
@@ -142,11 +142,11 @@ class InternImage(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Detectron2 pads a batch to a multiple of this."""
+        """Return the number that Detectron2 pads a batch to a multiple of."""
         return _STEM_STRIDE << (len(self.levels) - 1)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) to the maps of the chosen stages, channels first."""
+        """Return the maps of the chosen stages, channels first, of images (B, 3, H, W)."""
         check_images(images, self.patch_embed.conv1.in_channels)
         maps = self.patch_embed(images)
         results = {}
@@ -194,13 +194,13 @@ class Stem(nn.Module):
         self.norm2 = nn.Sequential(ChannelsLast(), nn.LayerNorm(channels, eps=EPSILON))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to a map (B, ceil(H / 4), ceil(W / 4), C)."""
+        """Turn images (B, 3, H, W) into a map (B, ceil(H / 4), ceil(W / 4), C)."""
         maps: Tensor = self.norm2(self.conv2(self.act(self.norm1(self.conv1(images)))))
         return maps
 
 
 class InternImageDownsampling(nn.Module):
-    """A convolution of stride 2 to twice the channels, normalised."""
+    """A convolution of stride 2 to twice the channels, normalized."""
 
     def __init__(self, *, channels: int):
         super().__init__()
@@ -222,7 +222,7 @@ class InternImageBlock(nn.Module):
         mlp_ratio: Width of the perceptron, in channels.
         drop_path_rate: How often, in training, an image goes without a branch.
         layer_scale: Where the learned factors of both branches start; 0 leaves them out.
-        post_norm: Normalise what a branch gives instead of what it gets.
+        post_norm: Normalize what a branch gives instead of what it gets.
         offset_scale: Widens the offsets and kernels of the convolution.
     """
 
@@ -267,7 +267,7 @@ class InternImageBlock(nn.Module):
 class InternImageStage(nn.Module):
     """The blocks at one resolution, and the step to the next, which the caller takes.
 
-    Without ``post_norm`` in the blocks, nothing has normalised their sum: then the stage does.
+    Without ``post_norm`` in the blocks, nothing has normalized their sum: then the stage does.
     """
 
     def __init__(
@@ -311,7 +311,7 @@ def _factors(channels: int, start: float) -> nn.Parameter | None:
 
 
 def layer_norm(channels: int) -> nn.Sequential:
-    """A normalisation of each pixel; published names have a number for it (``norm1.0``)."""
+    """Return a normalization of each pixel; published names have a number for it (``norm1.0``)."""
     return nn.Sequential(nn.LayerNorm(channels, eps=EPSILON))
 
 

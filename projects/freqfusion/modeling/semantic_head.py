@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from freqfusion.layers import Concatenation, FreqFusionConcat, InterpolationUpsampling
 from freqfusion.layers.checks import check_positive
-from freqfusion.modeling.fusion import freqfusion_arguments, fusion_factory
+from freqfusion.modeling.fpn import freqfusion_arguments, fusion_factory
 
 
 class PixelHead(nn.Module):
@@ -55,7 +55,7 @@ class PixelHead(nn.Module):
         logits = F.interpolate(logits.float(), scale_factor=self.stride, mode="bilinear")
         if not self.training:
             return logits, {}
-        loss = labelled_cross_entropy(logits, targets, ignore_value=self.ignore_value)
+        loss = labeled_cross_entropy(logits, targets, ignore_value=self.ignore_value)
         return None, {"loss_sem_seg": self.loss_weight * loss}
 
 
@@ -68,7 +68,7 @@ class FCNHead(PixelHead):
         input_shape: Its channels and stride.
         num_classes: Number of classes.
         width: Channels of the convolutions.
-        norm: Their normalisation, as in Detectron2.
+        norm: Their normalization, as in Detectron2.
         ignore_value: Label of pixels that have none.
         loss_weight: Factor of the loss.
     """
@@ -99,7 +99,7 @@ class FCNHead(PixelHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments from ``MODEL.SEM_SEG_HEAD``."""
+        """Return arguments from ``MODEL.SEM_SEG_HEAD``."""
         head = cfg.MODEL.SEM_SEG_HEAD
         names = list(head.IN_FEATURES)
         if len(names) != 1 or names[0] not in input_shape:
@@ -132,7 +132,7 @@ class FreqFusionSemSegHead(PixelHead):
         join: The concatenation, built for these maps from fine to coarse.
         num_classes: Number of classes.
         width: Channels before the classifier.
-        norm: Normalisation of that convolution.
+        norm: Normalization of that convolution.
         ignore_value: Label of pixels that have none.
         loss_weight: Factor of the loss.
     """
@@ -171,7 +171,7 @@ class FreqFusionSemSegHead(PixelHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments from ``MODEL.SEM_SEG_HEAD`` and ``MODEL.FREQFUSION``."""
+        """Return arguments from ``MODEL.SEM_SEG_HEAD`` and ``MODEL.FREQFUSION``."""
         head = cfg.MODEL.SEM_SEG_HEAD
         absent = [name for name in head.IN_FEATURES if name not in input_shape]
         if absent:
@@ -193,8 +193,8 @@ class FreqFusionSemSegHead(PixelHead):
         return decoded
 
 
-def labelled_cross_entropy(logits: Tensor, targets: Tensor | None, *, ignore_value: int) -> Tensor:
-    """Mean cross-entropy over the labelled pixels, 0 where there are none.
+def labeled_cross_entropy(logits: Tensor, targets: Tensor | None, *, ignore_value: int) -> Tensor:
+    """Return the mean cross-entropy over the labeled pixels, 0 where there are none.
 
     Args:
         logits: (B, classes, H, W); what lies beyond the targets below and to the right is cut off.
@@ -237,7 +237,7 @@ def _convolution(in_channels: int, out_channels: int, norm: str) -> nn.Module:
 
 
 def _build_join(cfg: CfgNode, channels: list[int]) -> Concatenation:
-    """FreqFusion at every step, or the baseline that the configuration names."""
+    """Build FreqFusion for every step, or the baseline that the configuration names."""
     node = cfg.MODEL.FREQFUSION
     if node.ENABLED and node.FUSE_TYPE == "freqfusion":
         fusion = freqfusion_arguments(cfg)

@@ -119,7 +119,7 @@ class SwinTransformer(swin.SwinTransformer):
 
     @property
     def size_divisibility(self) -> int:
-        """Detectron2 pads a batch to a multiple of this."""
+        """Return the number that Detectron2 pads a batch to a multiple of."""
         return _DIVISOR
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class TimmBackbone(Backbone):
         in_channels: Channels of the images.
         drop_path_rate: Stochastic depth; 0 leaves the model's default.
         use_checkpoint: Recompute the stages in the backward pass instead of keeping their maps.
-        out_norm: Normalise each map over its channels, as Swin does in Mask2Former.
+        out_norm: Normalize each map over its channels, as Swin does in Mask2Former.
     """
 
     @configurable
@@ -68,7 +68,7 @@ class TimmBackbone(Backbone):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Arguments from ``MODEL.TIMM``."""
+        """Return arguments from ``MODEL.TIMM``."""
         node = cfg.MODEL.TIMM
         return {
             "name": node.NAME,
@@ -82,11 +82,11 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Detectron2 pads a batch to a multiple of this."""
+        """Return the number that Detectron2 pads a batch to a multiple of."""
         return max(self.stages.values())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) to the maps of the chosen stages."""
+        """Return the maps of the chosen stages of images (B, 3, H, W)."""
         height, width = images.shape[-2:]
         divisor = self.size_divisibility
         padded = F.pad(images, (0, -width % divisor, 0, -height % divisor))
@@ -105,7 +105,7 @@ class TimmBackbone(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """The timm model that ``MODEL.TIMM`` names."""
+    """Build the timm model that ``MODEL.TIMM`` names."""
     return TimmBackbone(cfg, input_shape)
 
 
@@ -122,7 +122,7 @@ def _create(name: str, pretrained: bool, in_channels: int, drop_path_rate: float
     if drop_path_rate > 0:
         options["drop_path_rate"] = drop_path_rate
     try:
-        # Models with windows have a fixed image size unless they are told otherwise.
+        # Models with windows have a fixed image size unless it is set.
         return timm.create_model(name, features_only=True, strict_img_size=False, **options)
     except TypeError:
         return timm.create_model(name, features_only=True, **options)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from freqfusion.modeling.mask2former import Mask2Former
-from freqfusion.modeling.mask2former.predictions import at_least_float32
+from freqfusion.modeling.mask2former.structures import at_least_float32
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class TestTimeAugmentation(nn.Module):
             file = np.ascontiguousarray(read_image(name, format=self.image_format))
             if file.dtype == np.uint8 and np.array_equal(_resized(file, image.shape[:2]), image):
                 return file
-            reason = f"{name} in {self.image_format} is not the picture that the model is given"
+            reason = f"{name} in {self.image_format} is not the image that the model is given"
         except (OSError, ValueError) as error:
             reason = f"{name} cannot be read ({error})"
         if not self._warned:
@@ -184,7 +184,7 @@ class _Detection:
 
     @cached_property
     def area(self) -> int:
-        """Pixels of the mask; -1 for boxes."""
+        """Return the number of pixels of the mask; -1 for boxes."""
         return int(rle.area(self.shape)) if isinstance(self.shape, dict) else -1
 
     def overlaps(self, others: Sequence[_Detection]) -> NDArray[np.float64]:

@@ -248,7 +248,7 @@ def edges_of(item: Item, size: tuple[int, int], ignore_value: int) -> tuple[Tens
     """
     import torch
 
-    from freqfusion.modeling.sfm.edges import ignored_pixels, label_edges, label_maps
+    from freqfusion.modeling.sfm.segmentor import ignored_pixels, label_edges, label_maps
 
     if item.gt is None or not any(True for _ in label_maps(item.gt, ignore_value)):
         return None

@@ -311,9 +311,9 @@ def true_labels(
     Raises:
         ValueError: if there is no such ground truth, or it is not of the image's size.
     """
-    from freqfusion.evaluation.pictures import truth_content
+    from freqfusion.evaluation.overlays import gt_content
 
-    content = truth_content(entry, metadata, size)
+    content = gt_content(entry, metadata, size)
     found = content.semantic if source != "panoptic" else None
     if found is None and source != "semantic" and content.panoptic is not None:
         found = categories(content.panoptic, metadata)

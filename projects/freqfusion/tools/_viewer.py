@@ -90,7 +90,7 @@ class Viewer:
 
     def view(self, image: Picture) -> ViewedImage:
         """Run the model on an RGB image, which is made smaller where it has many pixels."""
-        from freqfusion.evaluation.pictures import output_content
+        from freqfusion.evaluation.overlays import output_content
         from freqfusion.modeling.tta import semantic_kind
         from freqfusion.tools._aliasing import recorded
 
@@ -128,7 +128,7 @@ class Viewer:
         return marked(picture, point) if panel in CLICKABLE else picture, below
 
     def _prediction(self, viewed: ViewedImage, task: str) -> Panel:
-        from freqfusion.evaluation.pictures import Content, draw_content
+        from freqfusion.evaluation.overlays import Content, draw_content
         from freqfusion.tools.visualize import classes_of
 
         content = Content(**{task: getattr(viewed.content, task)})

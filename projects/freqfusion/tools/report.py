@@ -376,7 +376,7 @@ def aliasing(context: ReportContext) -> ReportSection:
 def costs(context: ReportContext) -> ReportSection:
     """Show parameters, FLOPs, memory and time, at the size of the first image."""
     from freqfusion.data.randomness import separate_randomness
-    from freqfusion.engine.unchanged import unchanged
+    from freqfusion.engine.hooks import unchanged
 
     size = _SIZE
     if context.sources:

@@ -42,7 +42,7 @@ from freqfusion.tools._model import Predictor, check_weights, metadata_of, read_
 from freqfusion.tools._page import READING, SORTING, caption, document
 
 if TYPE_CHECKING:
-    from freqfusion.evaluation.pictures import Content
+    from freqfusion.evaluation.overlays import Content
 
 
 logger = logging.getLogger(__name__)
@@ -280,13 +280,13 @@ def draw_source(
     Raises:
         ValueError: if the image or its ground truth cannot be read, or do not fit each other.
     """
-    from freqfusion.evaluation.pictures import output_content, truth_content
+    from freqfusion.evaluation.overlays import gt_content, output_content
 
     image = read_image(source.path)
     gt = prediction = None
     try:
         if source.gt is not None:
-            gt = truth_content(source.gt, metadata, image.shape[:2])
+            gt = gt_content(source.gt, metadata, image.shape[:2])
         if predict is not None:
             output = predict(image)
             prediction = output_content(output, metadata, score_threshold=score_threshold)
@@ -302,7 +302,7 @@ def draw_strips(
     tasks: Sequence[str],
 ) -> Strips:
     """Draw the given tasks, as far as the prediction (or else the ground truth) has them."""
-    from freqfusion.evaluation.pictures import Content, draw_content, draw_differences
+    from freqfusion.evaluation.overlays import Content, draw_content, draw_differences
 
     nothing = Content()
     guess, real = prediction or nothing, gt or nothing

@@ -20,13 +20,13 @@ from recorded_points import RecordedPoints
 
 from freqfusion.engine.launch import leave_group
 from freqfusion.modeling.mask2former.criterion import SetCriterion, weigh_losses
-from freqfusion.modeling.mask2former.mask_losses import classification_loss
-from freqfusion.modeling.mask2former.matcher import HungarianMatcher
-from freqfusion.modeling.mask2former.point_sampling import (
+from freqfusion.modeling.mask2former.mask_losses import (
     choose_uncertain_points,
+    classification_loss,
     sample_points,
     seeded_points,
 )
+from freqfusion.modeling.mask2former.matcher import HungarianMatcher
 
 CRITERIA = cases("D", "HungarianMatcher")
 

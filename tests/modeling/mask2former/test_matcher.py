@@ -23,9 +23,10 @@ from freqfusion.modeling.mask2former.mask_losses import (
     mask_cross_entropy,
     pairwise_dice_loss,
     pairwise_mask_cross_entropy,
+    sample_points,
+    seeded_points,
 )
 from freqfusion.modeling.mask2former.matcher import HungarianMatcher
-from freqfusion.modeling.mask2former.point_sampling import sample_points, seeded_points
 
 DTYPES = [torch.float32, torch.float64]
 

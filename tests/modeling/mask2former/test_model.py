@@ -7,7 +7,7 @@ from golden_data import cases
 from mask2former_models import recorded_model, seeded_model, small_cfg
 from recorded_points import RecordedPoints
 
-from freqfusion.modeling.mask2former.targets import image_targets, mask_targets
+from freqfusion.modeling.mask2former.structures import image_targets, mask_targets
 
 EVALUATED = cases("D", "MaskFormer (eval)")
 TRAINED = cases("D", "MaskFormer (training mode)")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded_points import RecordedPoints
 
-from freqfusion.modeling.mask2former.point_sampling import (
+from freqfusion.modeling.mask2former.mask_losses import (
     choose_uncertain_points,
     sample_points,
     seeded_points,

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freqfusion.modeling.mask2former.position_encoding import (
+from freqfusion.modeling.mask2former.attention_layers import (
     SinePositionEncoding,
     sine_position_encoding,
 )

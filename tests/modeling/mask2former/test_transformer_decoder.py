@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from freqfusion.modeling.mask2former.position_encoding import sine_position_encoding
+from freqfusion.modeling.mask2former.attention_layers import sine_position_encoding
 from freqfusion.modeling.mask2former.transformer_decoder import MaskedAttentionDecoder
 
 DECODERS = cases("D", "MultiScaleMaskedTransformerDecoder")

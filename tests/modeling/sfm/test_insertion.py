@@ -105,9 +105,9 @@ def test_merging_of_patches():
         (nn.ConvTranspose2d(1, 1, 2, 2), "has no strided convolution"),
         (
             Branches(nn.Conv2d(1, 1, 3, 2, 1), nn.AvgPool2d(2)),
-            r"different places \(branches.0: stride 2, phase 0, branches.1: stride 2, phase 0.5\)",
+            r"positions \(branches.0: stride 2, phase 0, branches.1: stride 2, phase 0.5\)",
         ),
-        (Branches(nn.Conv2d(1, 1, 1, 2), nn.Conv2d(1, 1, 1, 4)), "at different places"),
+        (Branches(nn.Conv2d(1, 1, 1, 2), nn.Conv2d(1, 1, 1, 4)), "at different positions"),
         (nn.Conv2d(1, 1, 3, (1, 2), 1), "treats height and width differently"),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_phase_settles_what_branches_disagree_on():
     timm = pytest.importorskip("timm")
     assert timm.is_model("resnet26d")
     backbone = TimmBackbone(name="resnet26d", out_features=["res2", "res3"])
-    with pytest.raises(ValueError, match="lay their pixels at different places"):
+    with pytest.raises(ValueError, match="lay their pixels at different positions"):
         find_points(backbone)
     (point,) = find_points(backbone, {"res2": "model.layer2.0"}, {"res2": 0.25})
     assert point.geometry.phase == 0.25

@@ -7,7 +7,7 @@ from sfm_models import NAMES, SHAPES, modulated_maps
 
 from freqfusion.layers.sfm import MappingStack, NonUniformUpsample, ThreePointReassembly
 from freqfusion.layers.sfm.interpolation import interpolate_at
-from freqfusion.modeling.fusion import fusion_factory
+from freqfusion.modeling.fpn import fusion_factory
 from freqfusion.modeling.mask2former import FreqFusionPixelDecoder
 from freqfusion.modeling.sfm import SFMPixelDecoder
 from freqfusion.modeling.sfm.demodulation import demodulate_in_place_of

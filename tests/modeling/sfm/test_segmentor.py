@@ -21,8 +21,8 @@ from sfm_models import (
 from freqfusion.layers.sfm import Mapping, MappingStack
 from freqfusion.modeling.sfm import SFMSegmentor
 from freqfusion.modeling.sfm.backbone import ModulatedBackbone
-from freqfusion.modeling.sfm.edges import ignored_pixels, label_edges, label_maps
 from freqfusion.modeling.sfm.recording import Modulations
+from freqfusion.modeling.sfm.segmentor import ignored_pixels, label_edges, label_maps
 
 CPU = torch.device("cpu")
 

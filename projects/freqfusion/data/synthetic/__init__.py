@@ -5,21 +5,29 @@ boundaries and fine detail on. Use them in memory (``make_scene``, ``scene_batch
 set in COCO or Cityscapes layout. Needs numpy, Pillow and tqdm only.
 """
 
-from freqfusion.data.synthetic.canvas import Difficulty
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from freqfusion.data.synthetic.categories import (
     CATEGORIES,
     CLASS_NAMES,
     NUM_CLASSES,
+    SPLITS,
     THIN_CATEGORIES,
     VOID_LABEL,
     Category,
     panoptic_metadata,
     separated_metadata,
 )
-from freqfusion.data.synthetic.cityscapes import write_cityscapes
-from freqfusion.data.synthetic.coco import MASK_FORMATS, write_coco
-from freqfusion.data.synthetic.scenes import DETAILS, Scene, Segment, make_scene, scene_batch
-from freqfusion.data.synthetic.writing import SPLITS, TUNE_START, VAL_START
+
+if TYPE_CHECKING:
+    from freqfusion.data.synthetic.canvas import Difficulty
+    from freqfusion.data.synthetic.cityscapes import write_cityscapes
+    from freqfusion.data.synthetic.coco import MASK_FORMATS, write_coco
+    from freqfusion.data.synthetic.scenes import DETAILS, Scene, Segment, make_scene, scene_batch
+    from freqfusion.data.synthetic.writing import TUNE_START, VAL_START
 
 __all__ = [
     "CATEGORIES",
@@ -43,3 +51,25 @@ __all__ = [
     "write_cityscapes",
     "write_coco",
 ]
+
+# Loaded at their first use, since registering data sets needs the categories alone.
+_MODULES = {
+    "Difficulty": "canvas",
+    "write_cityscapes": "cityscapes",
+    "MASK_FORMATS": "coco",
+    "write_coco": "coco",
+    "DETAILS": "scenes",
+    "Scene": "scenes",
+    "Segment": "scenes",
+    "make_scene": "scenes",
+    "scene_batch": "scenes",
+    "TUNE_START": "writing",
+    "VAL_START": "writing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module of a public name at its first use (PEP 562)."""
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -170,7 +170,7 @@ class View:
     def pen(self, rng: np.random.Generator, thickest: int = 3) -> int:
         """Return a line width of 1 to ``thickest`` pixels, mostly thin, larger in large scenes.
 
-        With a ``line_thickness``, that; the generator is asked all the same.
+        With a ``line_thickness``, that; the generator draws all the same.
         """
         width = min(int(rng.integers(1, thickest + 2)), thickest)
         return self.line_thickness or max(1, round(width * math.sqrt(self.unit)))
@@ -184,7 +184,7 @@ class View:
 class Canvas:
     """Paints shapes from back to front; a later shape hides what is under it.
 
-    With ``difficulty``, shapes are drawn and colored by its dials. ``tape`` is told after each
+    With ``difficulty``, shapes are drawn and colored by its dials. ``tape`` is notified after each
     shape, so that dials change nothing but what they say. ``spare`` draws what is there only
     because of a dial.
     """

@@ -16,6 +16,8 @@ from typing import Any
 
 from freqfusion.metrics.cityscapes_labels import LABEL_OF_NAME, CityscapesLabel
 
+SPLITS = ("train", "val", "tune")
+
 VOID_LABEL = 255
 
 

@@ -30,7 +30,12 @@ import numpy as np
 from PIL import Image
 
 from freqfusion.data.synthetic.canvas import Difficulty, check_choice
-from freqfusion.data.synthetic.categories import CATEGORIES, LABEL_OF_ID, SEPARATED_LABEL_OF_ID
+from freqfusion.data.synthetic.categories import (
+    CATEGORIES,
+    LABEL_OF_ID,
+    SEPARATED_LABEL_OF_ID,
+    SPLITS,
+)
 from freqfusion.data.synthetic.masks import (
     Box,
     areas_and_boxes,
@@ -43,7 +48,6 @@ from freqfusion.data.synthetic.masks import (
 from freqfusion.data.synthetic.scenes import Scene, Segment
 from freqfusion.data.synthetic.shapes import BoolArray
 from freqfusion.data.synthetic.writing import (
-    SPLITS,
     SceneJob,
     check_scenes,
     write_json,

@@ -270,11 +270,11 @@ def _paint_pole_row(canvas: Canvas, rng: np.random.Generator) -> None:
         fixings.append(fixed)
     sag, wire = float(rng.uniform(0.01, 0.06)) * view.height, cable(rng)
     thin = view.pen(rng, 2)
-    for place in range(4):
+    for hook in range(4):
         spans = [
             stroke
             for left, right in pairwise(fixings)
-            for stroke in catenary(left[place], right[place], sag, thin)
+            for stroke in catenary(left[hook], right[hook], sag, thin)
         ]
         canvas.paint(spans, wire, "wire")
 

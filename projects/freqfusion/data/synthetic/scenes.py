@@ -88,7 +88,7 @@ def compose_simple(canvas: Canvas, rng: np.random.Generator) -> None:
     paint_surroundings(canvas, rng)
     view = canvas.view
     count = int(rng.integers(2, 5))
-    places = (np.arange(count) + rng.uniform(0.3, 0.7, size=count)) / count * view.width
+    positions = (np.arange(count) + rng.uniform(0.3, 0.7, size=count)) / count * view.width
     rows = np.sort(rng.uniform(0.5, 0.95, size=count))
 
     def place(drawn: np.random.Generator, x: float, row: float) -> Placed:
@@ -99,7 +99,7 @@ def compose_simple(canvas: Canvas, rng: np.random.Generator) -> None:
     def stray(spare: np.random.Generator) -> Placed:
         return place(spare, float(spare.uniform(0, view.width)), float(spare.uniform(0.5, 0.95)))
 
-    spots = zip(rng.permutation(places), rows, strict=True)
+    spots = zip(rng.permutation(positions), rows, strict=True)
     things = (place(rng, float(x), float(row)) for x, row in spots)
     paint_in_depth_order(canvas, rng, things, count, stray)
 
@@ -123,7 +123,7 @@ def compose_thin(canvas: Canvas, rng: np.random.Generator) -> None:
             *(len(_THIN_THINGS) + rng.integers(len(_THIN_BACKGROUND), size=large)),
         ]
     )
-    places = (np.arange(count) + rng.uniform(0.1, 0.9, size=count)) / count * view.width
+    positions = (np.arange(count) + rng.uniform(0.1, 0.9, size=count)) / count * view.width
     rows = np.sort(rng.uniform(0.25, 0.95, size=count))
 
     def place(x: float, row: float, kind: int) -> Placed:
@@ -135,7 +135,7 @@ def compose_thin(canvas: Canvas, rng: np.random.Generator) -> None:
         kind = int(spare.choice(kinds))
         return place(float(spare.uniform(0, view.width)), float(spare.uniform(0.25, 0.95)), kind)
 
-    spots = zip(rng.permutation(places), rows, kinds, strict=True)
+    spots = zip(rng.permutation(positions), rows, kinds, strict=True)
     things = (place(float(x), float(row), int(kind)) for x, row, kind in spots)
     paint_in_depth_order(canvas, rng, things, count, stray)
     if second_fence:

@@ -95,7 +95,7 @@ def mix(first: FloatArray, second: FloatArray, amount: FloatArray) -> FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """A filled outline (``width`` 0) or a line ``width`` pixels wide; ``erase`` takes away.
+    """A filled outline (``width`` 0) or a line ``width`` pixels wide; ``erase`` removes it.
 
     With ``exact``, every row of a steep line, or column of a level one, has just ``width`` pixels;
     without, Pillow makes lines of short pieces up to a pixel thinner.
@@ -291,7 +291,7 @@ def lamp_post(foot: tuple[float, float], height: float, side: int, pen: int) -> 
 def cross_arm_pole(
     foot: tuple[float, float], height: float, arm: float, pen: int
 ) -> tuple[list[Stroke], list[tuple[float, float]]]:
-    """Return a utility pole with two cross arms; also the places where wires are fixed."""
+    """Return a utility pole with two cross arms; also the points where wires are fixed."""
     strokes = mast(foot, height, 0.0, pen)
     fixings = []
     for level in (1.0, 0.88):

@@ -33,10 +33,10 @@ def at_frequency(texture: Texture, factor: float) -> Texture:
 
     def along(start: int, count: int) -> tuple[int, IntArray, FloatArray]:
         """Return the first sample, and for each pixel its sample and the fraction beyond."""
-        places = np.arange(start, start + count) * factor
-        first = int(np.floor(places[0]))
-        whole = np.floor(places)
-        beyond = (places - whole).astype(np.float32) * (factor < 1)
+        positions = np.arange(start, start + count) * factor
+        first = int(np.floor(positions[0]))
+        whole = np.floor(positions)
+        beyond = (positions - whole).astype(np.float32) * (factor < 1)
         return first, whole.astype(np.int64) - first, beyond
 
     def render(window: Window) -> FloatArray:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
-
-from tqdm import tqdm
 
 from freqfusion.data.synthetic.canvas import (
     Difficulty,
@@ -22,9 +16,9 @@ from freqfusion.data.synthetic.canvas import (
     check_index,
     check_size,
 )
+from freqfusion.data.synthetic.categories import SPLITS
 from freqfusion.data.synthetic.scenes import DETAILS, Scene, make_scene
-
-SPLITS = ("train", "val", "tune")
+from freqfusion.data.workers import check_workers, run_in_order
 
 VAL_START = 1_000_000_000
 """Index of the first val scene; train scenes start at 0."""
@@ -37,9 +31,6 @@ NOTE = "synthetic.json"
 _FIRST = {"train": 0, "val": VAL_START, "tune": TUNE_START}
 _LIMIT = {"train": VAL_START, "val": TUNE_START - VAL_START}
 
-_CHUNK = 8
-
-Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
@@ -187,49 +178,3 @@ def _check_replaceable(path: Path, layout: str, overwrite: bool) -> None:
             f"{path} holds a data set in {found} layout, which {layout} files would not replace;"
             " choose another folder or empty it yourself"
         )
-
-
-def default_workers() -> int:
-    """Return the number of processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def check_workers(workers: int | None) -> int:
-    """Return the number of processes that ``workers`` means (None: one a processor), at least 1."""
-    if workers is None:
-        return default_workers()
-    return check_index("workers", workers, least=1)
-
-
-def run_in_order(
-    function: Callable[[Job], Result],
-    jobs: Sequence[Job],
-    *,
-    workers: int,
-    title: str,
-    progress: bool,
-    unit: str = "scene",
-) -> list[Result]:
-    """Return ``[function(job) for job in jobs]``, computed by ``workers`` processes.
-
-    Processes are spawned, so ``function`` and the jobs must be picklable and a calling script
-    needs its ``if __name__ == "__main__"`` guard. Few jobs, or one worker, run in this process.
-    """
-    count = min(workers, -(-len(jobs) // _CHUNK))
-
-    def with_bar(results: object) -> list[Result]:
-        return list(tqdm(results, total=len(jobs), desc=title, unit=unit, disable=not progress))
-
-    if count <= 1:
-        return with_bar(map(function, jobs))
-    try:
-        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-            return with_bar(pool.map(function, jobs, chunksize=_CHUNK))
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            f"one of {count} worker processes ended before its work was done; put the call of a"
-            ' script under `if __name__ == "__main__":`, and if it is there, memory may have run'
-            " out: use fewer workers"
-        ) from error

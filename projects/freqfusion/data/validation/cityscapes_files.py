@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from freqfusion.data.reading import ImageFile
 from freqfusion.data.synthetic.cityscapes import INSTANCE_BASE, label_ids
+from freqfusion.data.validation.classes import KINDS
 from freqfusion.data.validation.ground_truth import (
     LabelGroundTruth,
     LabelRange,
@@ -40,13 +41,6 @@ from freqfusion.metrics.cityscapes_labels import (
 )
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
-# The files of each image that loader and evaluators of each evaluator_type read.
-KINDS = {
-    "cityscapes_instance": ("instanceIds",),
-    "cityscapes_sem_seg": ("labelTrainIds", "labelIds", "instanceIds", "polygons"),
-    "cityscapes_panoptic_seg": ("labelTrainIds", "labelIds", "instanceIds"),
-    "cityscapes_panoptic_separated": ("instanceIds",),
-}
 _MODES = {
     "labelIds": (("L", "P"), "one label a pixel"),
     "labelTrainIds": (("L", "P"), "one label a pixel"),
@@ -211,9 +205,9 @@ def _images(metadata: Mapping[str, Any], issues: list[DatasetIssue]) -> Iterator
     """Yield path and name of the images of all cities; a file of another name is an error."""
     folder = metadata.get("image_dir") or metadata["image_root"]
     for city in sorted(os.listdir(folder)):
-        place = os.path.join(folder, city)
-        for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
-            path = join(place, name)
+        city_folder = os.path.join(folder, city)
+        for name in sorted(os.listdir(city_folder)) if os.path.isdir(city_folder) else ():
+            path = join(city_folder, name)
             if name.endswith(IMAGE_SUFFIX):
                 yield path, name.removesuffix(IMAGE_SUFFIX)
             else:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from freqfusion.data.validation.cityscapes_files import KINDS
 from freqfusion.data.validation.issues import DatasetIssue, error, remedy
 
 ROI = "MODEL.ROI_HEADS.NUM_CLASSES"
@@ -18,6 +17,13 @@ IGNORED = "MODEL.SEM_SEG_HEAD.IGNORE_VALUE"
 
 _KIND = "class count that differs"
 
+# The files of each image that loader and evaluators of each evaluator_type read.
+KINDS = {
+    "cityscapes_instance": ("instanceIds",),
+    "cityscapes_sem_seg": ("labelTrainIds", "labelIds", "instanceIds", "polygons"),
+    "cityscapes_panoptic_seg": ("labelTrainIds", "labelIds", "instanceIds"),
+    "cityscapes_panoptic_separated": ("instanceIds",),
+}
 PIXEL_MASKS = ("cityscapes_instance", "cityscapes_panoptic_separated")
 
 # Which keys count classes, and of which list of the metadata.

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from freqfusion.data.reading import ImageFile
-from freqfusion.data.synthetic.writing import check_workers, run_in_order
 from freqfusion.data.validation.cityscapes_files import (
-    KINDS,
     cityscapes_panoptic_source,
     cityscapes_source,
     cityscapes_stuff_source,
 )
 from freqfusion.data.validation.classes import (
+    KINDS,
     check_classes,
     metadata_of,
     missing_files,
@@ -34,6 +33,7 @@ from freqfusion.data.validation.sources import (
     panoptic_source,
     semantic_source,
 )
+from freqfusion.data.workers import check_workers, run_in_order
 
 _DUPLICATE = "the same image twice"
 Roles = Mapping[str, frozenset[str]]
@@ -117,7 +117,7 @@ def copy_issues(groups: Iterable[Iterable[ImageCopy]], roles: Roles) -> list[Dat
 
     ``roles`` says which data sets are for training and which for evaluation. An image of both is
     an error. Without roles, an image of two data sets is an error, unless it is the same file:
-    two descriptions of the same images may be asked about at once. Two files of one data set are
+    two descriptions of the same images may be checked at once. Two files of one data set are
     a note.
     """
     issues = []

@@ -25,7 +25,6 @@ from freqfusion.data.reading import (
     read_panoptic_colors,
     read_panoptic_png,
 )
-from freqfusion.data.synthetic.masks import areas_and_boxes
 from freqfusion.data.validation.annotations import Size, annotation_issues
 from freqfusion.data.validation.issues import (
     DatasetIssue,
@@ -249,6 +248,8 @@ class PanopticGroundTruth:
 
     def _extent_issues(self, ids: NDArray[np.int32]) -> Iterator[DatasetIssue]:
         """Yield an error for each area and box that is not that of the pixels."""
+        from freqfusion.data.synthetic.masks import areas_and_boxes
+
         segments = self.annotation["segments_info"]
         known = sorted({segment["id"] for segment in segments} - {0})
         numbers, _ = number_segments(ids, known)

@@ -74,11 +74,11 @@ def repeated(file: str, what: str, values: Sequence[object], where: str = "") ->
     ]
 
 
-def shorten(items: Iterable[object]) -> str:
-    """Return the first few, and how many more there are."""
+def shorten(items: Iterable[object], most: int = _SHOWN) -> str:
+    """Return the first items, ``most`` at most, and how many more there are."""
     words = [str(item) for item in items]
-    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    return ", ".join(words[:_SHOWN]) + more
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def format_size(size: tuple[int, int]) -> str:

@@ -28,7 +28,7 @@ class SaveError(OSError):
 class RunCheckpointer(SafeCheckpointer):
     """A checkpointer whose files survive a process that is killed.
 
-    A checkpoint is written beside its place, flushed and renamed; then ``last_checkpoint`` names
+    A checkpoint is written under another name, flushed and renamed; then ``last_checkpoint`` names
     it. What goes on from a run takes the newest checkpoint that is whole.
     """
 

@@ -30,7 +30,7 @@ _AVERAGES = ("loss_normalizer",)
 
 
 class Interrupted(BaseException):
-    """Raised where a run was asked to end and has saved; its text says how to go on.
+    """Raised where a run got a request to stop and has saved; its text says how to resume.
 
     No Exception, because nothing went wrong: nothing is to be logged as an error.
 
@@ -49,7 +49,7 @@ class LastSaveFailedError(BaseException):
 
 
 class StopRequest:
-    """Holds the signal that has asked a run to end, if any, and when."""
+    """Holds the signal that requested a run to stop, if any, and when."""
 
     signal_name = ""
     since = 0.0

@@ -97,7 +97,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if query.pop(HEURISTICS, ["False"]) == ["True"]:
             content[HEURISTICS] = True
         if query:
-            raise ValueError(f"{filename}: {', '.join(query)} is not known behind a question mark")
+            raise ValueError(f"{filename}: {', '.join(query)} is not known after a question mark")
         return content
 
 
@@ -146,7 +146,7 @@ def noted(folder: str | os.PathLike[str]) -> Path | None:
     if leads_out(path):
         raise ValueError(
             f"{note} names {name}, which is a link to a file outside of the folder; copy the"
-            " file to its place, or give it as MODEL.WEIGHTS, without --resume"
+            " file to where it was, or give it as MODEL.WEIGHTS, without --resume"
         )
     return path
 

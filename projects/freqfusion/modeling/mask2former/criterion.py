@@ -13,25 +13,23 @@ import torch.distributed
 from torch import Tensor, nn
 
 from freqfusion.modeling.mask2former.mask_losses import (
+    PointSource,
+    choose_uncertain_points,
     classification_loss,
     dice_loss,
     mask_cross_entropy,
-)
-from freqfusion.modeling.mask2former.matcher import HungarianMatcher, Matches
-from freqfusion.modeling.mask2former.point_sampling import (
-    PointSource,
-    choose_uncertain_points,
     sample_points,
     uniform_points,
 )
-from freqfusion.modeling.mask2former.predictions import (
+from freqfusion.modeling.mask2former.matcher import HungarianMatcher, Matches
+from freqfusion.modeling.mask2former.structures import (
     DecoderOutput,
     MaskPredictions,
     MaskTargets,
     at_least_float32,
     check_targets,
+    without_autocast,
 )
-from freqfusion.modeling.precision import without_autocast
 
 LossPart = Literal["labels", "masks"]
 
@@ -117,7 +115,7 @@ class SetCriterion(nn.Module):
     def _losses(
         self, outputs: MaskPredictions, targets: Sequence[MaskTargets], num_masks: Tensor
     ) -> dict[str, Tensor]:
-        """Losses of one set of predictions."""
+        """Return the losses of one set of predictions."""
         matches = self.matcher(outputs, targets, draw_points=self.draw_points)
         losses = {}
         logits, masks = outputs["pred_logits"], outputs["pred_masks"]
@@ -190,7 +188,7 @@ def weigh_losses(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
 def _sample_targets(
     targets: Sequence[MaskTargets], matches: Sequence[Matches], points: Tensor
 ) -> Tensor:
-    """Values (M, P) of the matched true masks, image after image, at the points (M, P, 2)."""
+    """Return the values (M, P) of the matched masks, in order of images, at points (M, P, 2)."""
     parts = points.split([len(objects) for _, objects in matches])
     sampled = []
     for target, (_, objects), part in zip(targets, matches, parts, strict=True):
@@ -205,7 +203,7 @@ def _sample_targets(
 
 
 def _mean_object_count(targets: Sequence[MaskTargets], device: torch.device) -> Tensor:
-    """Objects in this batch, averaged over the processes; at least 1."""
+    """Return the number of objects in this batch, averaged over the processes; at least 1."""
     count = torch.tensor(float(sum(len(target["labels"]) for target in targets)), device=device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(count)

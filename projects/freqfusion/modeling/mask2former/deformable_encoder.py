@@ -1,6 +1,6 @@
 """The transformer encoder of Mask2Former's pixel decoder.
 
-Every pixel of a few maps looks at a few places of all maps, which it chooses itself (Zhu et al.,
+Every pixel of a few maps looks at a few points of all maps, which it chooses itself (Zhu et al.,
 Deformable DETR, ICLR 2021). Shapes: B images, C channels, L maps; the S tokens are the pixels of
 all maps, row by row, one map after the other.
 """
@@ -14,13 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from freqfusion.layers.checks import check_positive
 from freqfusion.layers.deformable_attention import MultiScaleDeformableAttention
-from freqfusion.modeling.mask2former.position_encoding import SinePositionEncoding
+from freqfusion.modeling.mask2former.attention_layers import SinePositionEncoding
 
 Size = tuple[int, int]
 
 
 def pixel_centers(sizes: Sequence[Size], *, device: torch.device | str | None = None) -> Tensor:
-    """Where the pixels of maps of these sizes lie in the image.
+    """Return where the pixels of maps of these sizes lie in the image.
 
     Returns:
         (S, 2), x and y in (0, 1) of the pixels of all maps, row by row, one map after the other. In
@@ -46,7 +46,7 @@ class DeformableEncoderLayer(nn.Module):
         channels: Width C of the tokens.
         num_levels: Number of maps L.
         nheads: Attention heads; a divisor of ``channels``.
-        num_points: Places that a head of a pixel looks at in each map.
+        num_points: Points that a head of a pixel looks at in each map.
         dim_feedforward: Width inside the feed-forward network.
         dropout: Share of values that are dropped in training.
     """
@@ -77,12 +77,12 @@ class DeformableEncoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, reference_points: Tensor, sizes: Sequence[Size]
     ) -> Tensor:
-        """New tokens (B, S, C).
+        """Return new tokens (B, S, C).
 
         Args:
             tokens: (B, S, C).
             positions: (S, C), added where a pixel chooses what it looks at.
-            reference_points: (B, S, L, 2), the middle of these places.
+            reference_points: (B, S, L, 2), the center of these points.
             sizes: Height and width of each map.
         """
         # No padding mask: what is beyond an image is zeros, and is looked at like everything else.
@@ -103,7 +103,7 @@ class _LayerStack(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, reference_points: Tensor, sizes: Sequence[Size]
     ) -> Tensor:
-        """New tokens (B, S, C)."""
+        """Return new tokens (B, S, C)."""
         for layer in self.layers:
             if self.use_checkpoint and torch.is_grad_enabled():
                 tokens = checkpoint(
@@ -124,7 +124,7 @@ class DeformableEncoder(nn.Module):
         num_levels: Number of maps L.
         num_layers: Number of layers.
         nheads: Attention heads; a divisor of ``channels``.
-        num_points: Places that a head of a pixel looks at in each map.
+        num_points: Points that a head of a pixel looks at in each map.
         dim_feedforward: Width inside the feed-forward networks.
         dropout: Share of values that are dropped in training.
         use_checkpoint: Recompute each layer in the backward pass instead of keeping what it
@@ -197,5 +197,5 @@ class DeformableEncoder(nn.Module):
 
 
 def _tokens(feat: Tensor) -> Tensor:
-    """The pixels (..., H * W, C) of a map (..., C, H, W)."""
+    """Return the pixels (..., H * W, C) of a map (..., C, H, W)."""
     return feat.flatten(-2).transpose(-1, -2)

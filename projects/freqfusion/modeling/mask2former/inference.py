@@ -15,8 +15,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 
 from freqfusion.layers.checks import check_choice, check_positive
-from freqfusion.modeling.mask2former.predictions import at_least_float32
-from freqfusion.modeling.precision import without_autocast
+from freqfusion.modeling.mask2former.structures import at_least_float32, without_autocast
 
 InstanceBoxes = Literal["zeros", "masks"]
 
@@ -59,7 +58,7 @@ def panoptic_inference(
     object_mask_threshold: float,
     overlap_threshold: float,
 ) -> tuple[Tensor, list[SegmentInfo]]:
-    """Segments that do not overlap.
+    """Return segments that do not overlap.
 
     Queries compete for pixels with class score times mask probability. A query keeps the pixels
     that it wins and that lie inside its mask; it is dropped where others won too much of its mask.
@@ -92,7 +91,7 @@ def panoptic_inference(
 
 
 def _compete(mask_pred: Tensor, kept: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of N kept queries owns each pixel.
+    """Return which of N kept queries owns each pixel.
 
     Returns:
         The owner (H, W), N where there is none, and the areas (3, N) of the pixels that a query
@@ -116,7 +115,7 @@ def _compete(mask_pred: Tensor, kept: Tensor, scores: Tensor) -> tuple[Tensor, T
 def _number_segments(
     labels: list[int], areas: list[list[int]], things: set[int], overlap_threshold: float
 ) -> tuple[list[int], list[SegmentInfo]]:
-    """Segment id of each query, 0 where it has none, and the segments."""
+    """Return the segment id of each query, 0 where it has none, and the segments."""
     ids: list[int] = []
     segments: list[SegmentInfo] = []
     stuff: dict[int, int] = {}
@@ -143,7 +142,7 @@ def instance_inference(
     thing_ids: Collection[int] | None = None,
     boxes: InstanceBoxes = "zeros",
 ) -> Instances:
-    """Objects with scores; they may overlap, and a query may stand for several classes.
+    """Return objects with scores; they may overlap, and one query may have several classes.
 
     Args:
         mask_cls: (Q, K + 1), logits.
@@ -169,8 +168,8 @@ def instance_inference(
         things = torch.tensor(sorted(thing_ids), dtype=torch.long, device=classes.device)
         of_things = torch.isin(classes, things)
         scores, queries, classes = scores[of_things], queries[of_things], classes[of_things]
-    used, places = queries.unique(return_inverse=True)
-    scores, order = (scores * _mask_quality(mask_pred, used)[places]).sort(
+    used, positions = queries.unique(return_inverse=True)
+    scores, order = (scores * _mask_quality(mask_pred, used)[positions]).sort(
         descending=True, stable=True
     )
     result = Instances((mask_pred.shape[-2], mask_pred.shape[-1]))
@@ -184,7 +183,7 @@ def instance_inference(
 
 
 def _mask_quality(mask_pred: Tensor, queries: Tensor) -> Tensor:
-    """Mean probability (N,) inside the masks of the queries (N,); zero for an empty mask."""
+    """Return the mean probability (N,) inside the masks of queries (N,); 0 for an empty one."""
     quality = []
     height, width = mask_pred.shape[-2:]
     for chunk in queries.split(max(1, _CHUNK_ELEMENTS // max(1, height * width))):
@@ -196,7 +195,7 @@ def _mask_quality(mask_pred: Tensor, queries: Tensor) -> Tensor:
 
 
 def _row_chunks(maps: int, height: int, width: int) -> Iterator[slice]:
-    """Slices of rows in which so many maps have a bounded number of elements."""
+    """Yield slices of rows in which so many maps have a bounded number of elements."""
     step = max(1, _CHUNK_ELEMENTS // max(1, maps * width))
     for start in range(0, height, step):
         yield slice(start, min(start + step, height))

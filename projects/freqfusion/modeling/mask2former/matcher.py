@@ -6,20 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from freqfusion.modeling.mask2former.mask_losses import (
+    PointSource,
     pairwise_dice_loss,
     pairwise_mask_cross_entropy,
-)
-from freqfusion.modeling.mask2former.point_sampling import (
-    PointSource,
     sample_points,
     uniform_points,
 )
-from freqfusion.modeling.mask2former.predictions import (
+from freqfusion.modeling.mask2former.structures import (
     MaskPredictions,
     MaskTargets,
     at_least_float32,
+    without_autocast,
 )
-from freqfusion.modeling.precision import without_autocast
 
 Matches = tuple[Tensor, Tensor]
 """Queries, ascending, and the objects that they are matched with; both int64 on the CPU."""
@@ -96,7 +94,7 @@ class HungarianMatcher(nn.Module):
         *,
         draw_points: PointSource = uniform_points,
     ) -> Tensor:
-        """Cost (Q, T) of every pair in one image.
+        """Return the cost (Q, T) of every pair in one image.
 
         Args:
             logits: (Q, K + 1), class logits.

@@ -33,8 +33,7 @@ from freqfusion.modeling.mask2former.inference import (
     semantic_inference,
 )
 from freqfusion.modeling.mask2former.matcher import HungarianMatcher
-from freqfusion.modeling.mask2former.predictions import DecoderOutput
-from freqfusion.modeling.mask2former.targets import mask_targets
+from freqfusion.modeling.mask2former.structures import DecoderOutput, mask_targets
 from freqfusion.modeling.mask2former.transformer_decoder import MaskedAttentionDecoder
 
 
@@ -55,7 +54,7 @@ class Mask2FormerHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments from ``MODEL.MASK2FORMER`` and ``MODEL.SEM_SEG_HEAD.NUM_CLASSES``."""
+        """Return arguments from ``MODEL.MASK2FORMER`` and ``MODEL.SEM_SEG_HEAD.NUM_CLASSES``."""
         node = cfg.MODEL.MASK2FORMER
         return {
             "pixel_decoder": SEM_SEG_HEADS_REGISTRY.get(node.PIXEL_DECODER)(cfg, input_shape),
@@ -74,7 +73,7 @@ class Mask2FormerHead(nn.Module):
         }
 
     def forward(self, features: Mapping[str, Tensor]) -> DecoderOutput:
-        """Predictions of every query; auxiliary ones in training only."""
+        """Return predictions of every query; auxiliary ones in training only."""
         mask_features, _, maps = self.pixel_decoder(features)
         output: DecoderOutput = self.predictor(maps, mask_features, auxiliary=self.training)
         return output
@@ -178,11 +177,11 @@ class Mask2Former(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Return the device of the model."""
         return self.pixel_mean.device
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Any:
-        """Losses, or a dict of results for each image.
+        """Return losses, or a dict of results for each image.
 
         Args:
             batched_inputs: For each image ``image`` (channels, H, W) with values from 0 to 255, in
@@ -196,7 +195,7 @@ class Mask2Former(nn.Module):
         return self._results(outputs, batched_inputs, images)
 
     def preprocess(self, batched_inputs: Sequence[Mapping[str, Any]]) -> ImageList:
-        """The images, normalised, padded and stacked."""
+        """Return the images, normalized, padded and stacked."""
         images = [
             (image["image"].to(self.device) - self.pixel_mean) / self.pixel_std
             for image in batched_inputs
@@ -221,7 +220,7 @@ class Mask2Former(nn.Module):
         batched_inputs: Sequence[Mapping[str, Any]],
         images: ImageList,
     ) -> list[dict[str, Any]]:
-        """Image by image, so that the masks of one only are held at its full size."""
+        """Return the results; masks of one image at a time are held at its full size."""
         padded = images.tensor.shape[-2:]
         results = []
         for logits, masks, given, size in zip(
@@ -279,7 +278,7 @@ def _build_criterion(cfg: CfgNode) -> SetCriterion:
 
 
 def _thing_ids(cfg: CfgNode) -> tuple[int, ...]:
-    """Contiguous ids of the things, for which only panoptic segmentation asks."""
+    """Return contiguous ids of the things, for which only panoptic segmentation asks."""
     names = cfg.DATASETS.TRAIN or cfg.DATASETS.TEST
     if not (cfg.MODEL.MASK2FORMER.TEST.PANOPTIC_ON and names):
         return ()

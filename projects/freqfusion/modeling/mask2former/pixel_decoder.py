@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_positive
 from freqfusion.layers.sfm import NonUniformUpsample
-from freqfusion.modeling.fusion import FusionFactory, fusion_factory
+from freqfusion.modeling.fpn import FusionFactory, fusion_factory
 from freqfusion.modeling.mask2former.deformable_encoder import DeformableEncoder
 
-# What the transformer decoder takes, and the groups of every group normalisation.
+# What the transformer decoder accepts, and the groups of every group normalization.
 NUM_MAPS = 3
 _GROUPS = 32
 
@@ -37,7 +37,7 @@ class DeformableAttentionPixelDecoder(nn.Module):
         input_shape: Channels and stride of each map of the backbone.
         conv_dim: Channels of all maps; a multiple of 32.
         mask_dim: Channels of the mask features.
-        norm: Normalisation in the feature pyramid, as in Detectron2; "" for none.
+        norm: Normalization in the feature pyramid, as in Detectron2; "" for none.
         transformer_dropout: Share of values that the encoder drops in training.
         transformer_nheads: Attention heads of the encoder.
         transformer_dim_feedforward: Width inside the encoder's feed-forward networks.
@@ -45,7 +45,7 @@ class DeformableAttentionPixelDecoder(nn.Module):
         transformer_in_features: Names of the maps that go through the encoder.
         common_stride: Stride of the mask features. The maps from this stride up to those of the
             encoder form the feature pyramid; finer ones are not used.
-        num_points: Places that a head of a pixel looks at in each map.
+        num_points: Points that a head of a pixel looks at in each map.
         use_checkpoint: Recompute the encoder's layers in the backward pass.
         make_fusion: Builds the module that joins two maps at each hop, from their widths, see
             :class:`FreqFusionPixelDecoder`. ``None`` adds interpolated maps, as published.
@@ -76,7 +76,7 @@ class DeformableAttentionPixelDecoder(nn.Module):
         if conv_dim % _GROUPS:
             raise ValueError(
                 f"conv_dim must be a multiple of {_GROUPS}, the number of groups of channels that "
-                f"are normalised together; got {conv_dim}"
+                f"are normalized together; got {conv_dim}"
             )
         encoded, laterals = _plan(input_shape, transformer_in_features, common_stride)
         # Both from coarse to fine, the order of the computation.
@@ -113,7 +113,7 @@ class DeformableAttentionPixelDecoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
-        """Arguments from ``MODEL.MASK2FORMER``."""
+        """Return arguments from ``MODEL.MASK2FORMER``."""
         node = cfg.MODEL.MASK2FORMER
         absent = [name for name in node.IN_FEATURES if name not in input_shape]
         if absent:
@@ -137,7 +137,7 @@ class DeformableAttentionPixelDecoder(nn.Module):
         }
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The same as :meth:`forward_features`."""
+        """Return what :meth:`forward_features` returns."""
         return self.forward_features(features)
 
     def forward_features(
@@ -151,7 +151,7 @@ class DeformableAttentionPixelDecoder(nn.Module):
             decoder, from coarse to fine.
 
         Raises:
-            ValueError: if a map is missing or has other channels than ``input_shape`` said.
+            ValueError: if a map is missing or has other channels than ``input_shape`` has.
         """
         self._check_inputs(features)
         maps = [
@@ -185,7 +185,7 @@ class DeformableAttentionPixelDecoder(nn.Module):
         return fine + F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
 
     def _numbered_laterals(self) -> list[tuple[int, str]]:
-        """Names from coarse to fine with the numbers of their layers, of which 1 is the finest."""
+        """Return names from coarse to fine with the numbers of their layers; 1 is the finest."""
         names = self.lateral_features
         return [(len(names) - index, name) for index, name in enumerate(names)]
 
@@ -231,7 +231,7 @@ def _fuse(fusion: nn.Module, fine: Tensor, coarse: Tensor) -> Tensor:
 def _plan(
     input_shape: Mapping[str, ShapeSpec], encoder_features: Sequence[str], common_stride: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the maps for the encoder and of those for the feature pyramid, coarse to fine."""
+    """Return names of the encoder's maps and of the feature pyramid's, coarse to fine."""
     absent = [name for name in encoder_features if name not in input_shape]
     if absent or not encoder_features:
         raise ValueError(
@@ -263,7 +263,7 @@ def _plan(
 
 
 class _GroupNorm(nn.GroupNorm):
-    """Group normalisation that also takes groups of a single value, which a map of one pixel has.
+    """Group normalization that also takes groups of a single value, which a map of one pixel has.
 
     Such a value is its own mean and becomes the bias, where torch's module raises an error.
     """
@@ -283,7 +283,7 @@ def _projection(in_channels: int, out_channels: int) -> nn.Sequential:
 def _convolution(
     in_channels: int, out_channels: int, kernel_size: int, norm: str, activation: Any = None
 ) -> nn.Module:
-    normalisation = (
+    normalization = (
         _GroupNorm(_GROUPS, out_channels) if norm == "GN" else get_norm(norm, out_channels)
     )
     convolution = Conv2d(
@@ -292,7 +292,7 @@ def _convolution(
         kernel_size=kernel_size,
         padding=kernel_size // 2,
         bias=not norm,
-        norm=normalisation,
+        norm=normalization,
         activation=activation,
     )
     weight_init.c2_xavier_fill(convolution)

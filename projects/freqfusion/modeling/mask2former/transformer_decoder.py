@@ -18,9 +18,9 @@ from freqfusion.modeling.mask2former.attention_layers import (
     FeedForwardLayer,
     MultiLayerPerceptron,
     SelfAttentionLayer,
+    SinePositionEncoding,
 )
-from freqfusion.modeling.mask2former.position_encoding import SinePositionEncoding
-from freqfusion.modeling.mask2former.predictions import DecoderOutput, MaskPredictions
+from freqfusion.modeling.mask2former.structures import DecoderOutput, MaskPredictions
 
 _MASK_EMBED_LAYERS = 3
 
@@ -42,7 +42,7 @@ class MaskedAttentionDecoder(nn.Module):
         dec_layers: Number of layers; 0 predicts from the learned queries alone. The configuration
             of the published models counts the prediction before the first layer too, so that its
             10 is 9 here.
-        pre_norm: Normalise the input of a layer instead of its output.
+        pre_norm: Normalize the input of a layer instead of its output.
         mask_dim: Channels of the mask features.
         enforce_input_project: Have a 1x1 convolution before the decoder even where ``in_channels``
             is ``hidden_dim``.
@@ -158,12 +158,12 @@ class MaskedAttentionDecoder(nn.Module):
         )
 
     def _embed(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask embeddings (B, Q, mask_dim) and class logits (B, Q, K + 1)."""
+        """Return mask embeddings (B, Q, mask_dim) and class logits (B, Q, K + 1)."""
         queries = self.decoder_norm(queries)
         return self.mask_embed(queries), self.class_embed(queries)
 
     def _level_tokens(self, index: int, feat: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels (B, S, C) of a map and their positions (S, C)."""
+        """Return pixels (B, S, C) of a map and their positions (S, C)."""
         feat = self.input_proj[index](feat)
         pixels = feat.flatten(2).transpose(1, 2) + self.level_embed.weight[index]
         return pixels, self.pe_layer(feat).flatten(1).transpose(0, 1)
@@ -196,7 +196,7 @@ def _dot_products(embeddings: Tensor, mask_features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _resized(mask_features: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """The mask features at the size of each map.
+    """Return the mask features at the size of each map.
 
     A mask is linear in the mask features, so a resized mask is one of resized features: that are
     a few maps to resize, instead of all masks in every layer.
@@ -206,7 +206,7 @@ def _resized(mask_features: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Te
 
 @torch.no_grad()
 def _allowed_pixels(mask_tokens: Tensor, thumbnail: Tensor) -> Tensor:
-    """Pixels (B, Q, S) inside the present masks; all of them for an empty mask."""
+    """Return pixels (B, Q, S) inside the present masks; all of them for an empty mask."""
     inside = _dot_products(mask_tokens, thumbnail).flatten(2) >= 0  # a probability of one half
     return inside | ~inside.any(dim=-1, keepdim=True)
 

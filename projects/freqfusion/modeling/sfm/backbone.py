@@ -85,7 +85,7 @@ class ModulatedBackbone(Backbone):
         return _blank, (type(self).__bases__[1],), state
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) to maps with the names and the sizes of the bare backbone's.
+        """Return maps with the names and the sizes of the bare backbone's.
 
         With ``demodulate`` "head" they are ``ModulatedMaps``, a dict that has their stages with it;
         those of a ``TimmBackbone`` are not cropped to the image then.
@@ -128,11 +128,11 @@ class ModulatedBackbone(Backbone):
 
     def extra_repr(self) -> str:
         """Show the backbone and where it is resampled."""
-        places = ", ".join(f"{p.feature} before {p.path}" for p in self.points if p.is_modulated)
-        return f"{type(self).__bases__[1].__name__}, {places or 'no points'}, {self.demodulation}"
+        listed = ", ".join(f"{p.feature} before {p.path}" for p in self.points if p.is_modulated)
+        return f"{type(self).__bases__[1].__name__}, {listed or 'no points'}, {self.demodulation}"
 
     def _resample(self, point: InsertionPoint, _: nn.Module, args: tuple[Any, ...]) -> Any:
-        """Before a step to a smaller map: resample the map that it takes."""
+        """Resample the input of a step to a smaller map."""
         maps, restore = to_channels_first(
             args,
             channels=point.channels,
@@ -350,8 +350,8 @@ def parse_points(text: str) -> tuple[Points, dict[str, float]]:
     points: dict[str, str] = {}
     phases: dict[str, float] = {}
     for part in text.split(","):
-        feature, equals, place = (piece.strip() for piece in part.partition("="))
-        path, at, phase = (piece.strip() for piece in place.partition("@"))
+        feature, equals, target = (piece.strip() for piece in part.partition("="))
+        path, at, phase = (piece.strip() for piece in target.partition("@"))
         try:
             if at:
                 phases[feature] = float(phase)

@@ -23,12 +23,12 @@ from freqfusion.layers.sfm.inversion import INTERPOLATION_OF
 def demodulate_in_place_of(
     features: Tensor, mappings: MappingStack, upsample: NonUniformUpsample
 ) -> Tensor:
-    """Read modulated features at the places of the pixels that the bare backbone would make.
+    """Read modulated features at the positions of the pixels that the bare backbone would make.
 
     Here the lattice of the small map itself is inverted, as the published non-uniform upsampling
     triangulates the positions of the samples that there are. Composing the inverses of all stages
     knows positions between them, but reading in between does not: on smooth images that leaves
-    1.1 to 4 times the error. Pixels outside of all samples take the nearest place.
+    1.1 to 4 times the error. Pixels outside of all samples take the nearest position.
 
     Args:
         features: (B, C, H, W), the map after the last stage of ``mappings``.
@@ -49,7 +49,7 @@ def demodulate_in_place_of(
 
 
 def composed_displacement(mappings: MappingStack) -> Tensor:
-    """How far all stages have moved each pixel of the last downsampled map.
+    """Return how far all stages have moved each pixel of the last downsampled map.
 
     (B, 2, H, W), x then y, in pixels of that map. Strides and phases are taken out, so that stages
     which move nothing give zero. The displacement goes through the stages as the maps do: a stage
@@ -68,7 +68,7 @@ def composed_displacement(mappings: MappingStack) -> Tensor:
 
 
 def unmoved(maps: Tensor, stride: int, phase: float, out_size: tuple[int, int]) -> Mapping:
-    """The mapping of a stage that only downsamples ``maps`` (B, C, H, W)."""
+    """Return the mapping of a stage that only downsamples ``maps`` (B, C, H, W)."""
     dtype = torch.promote_types(maps.dtype, torch.float32)
     zeros = maps.new_zeros((maps.shape[0], 2, *maps.shape[-2:]), dtype=dtype)
     return Mapping(zeros, False, stride, phase, out_size)
@@ -86,14 +86,14 @@ class ModulatedMaps(dict[str, Tensor]):
 
 
 def mappings_of(features: Named[str, Tensor], name: str) -> MappingStack:
-    """The stages of one map; none for maps that are not modulated, or not any more."""
+    """Return the stages of one map; none for maps that are not modulated, or not any more."""
     if isinstance(features, ModulatedMaps):
         return features.mappings.get(name, MappingStack())
     return MappingStack()
 
 
 def build_demodulator(cfg: CfgNode) -> NonUniformUpsample:
-    """How ``MODEL.SFM`` has mappings inverted."""
+    """Build the demodulator that ``MODEL.SFM`` describes."""
     node = cfg.MODEL.SFM
     if node.SOLVER not in INTERPOLATION_OF:
         raise ValueError(

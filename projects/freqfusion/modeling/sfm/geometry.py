@@ -34,7 +34,7 @@ class StrideGeometry:
     same: bool = False
 
     def out_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width that the layer makes of ``size``; at least 1."""
+        """Return height and width that the layer makes of ``size``; at least 1."""
         height, width = (self._length(length) for length in size)
         return height, width
 
@@ -50,7 +50,7 @@ class StrideGeometry:
 
 
 def strided_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Each layer in a module, or the module itself, that makes maps smaller: path and layer.
+    """Yield path and layer of each layer in a module, or itself, that makes maps smaller.
 
     These are convolutions and poolings with a stride, and Swin's merging of patches by its name.
     """
@@ -60,7 +60,7 @@ def strided_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def geometry_of(module: nn.Module, where: str) -> StrideGeometry:
-    """The geometry of what ``module`` does to a map; ``where`` names it in messages.
+    """Return the geometry of what ``module`` does to a map; ``where`` names it in messages.
 
     Raises:
         ValueError: if it has no strided layer, or its branches lay their pixels differently.
@@ -75,7 +75,7 @@ def geometry_of(module: nn.Module, where: str) -> StrideGeometry:
             for path, layer in found.items()
         )
         raise ValueError(
-            f"the branches of {where} lay their pixels at different places ({listed}): give the "
+            f"the branches of {where} lay their pixels at different positions ({listed}): give the "
             "phase to go by, or another module"
         )
     return next(iter(found.values()))
@@ -129,12 +129,12 @@ def _layer_geometry(layer: Any, where: str) -> StrideGeometry:
 
 
 def stride_of(layer: Any) -> int:
-    """The (greater) stride of a strided layer."""
+    """Return the (greater) stride of a strided layer."""
     return 2 if merges_patches(layer) else max(_pair(layer.stride))
 
 
 def kernel_of(layer: Any) -> int:
-    """The (greater) side of a strided layer's kernel, in pixels of its input."""
+    """Return the (greater) side of a strided layer's kernel, in pixels of its input."""
     return 2 if merges_patches(layer) else max(_pair(layer.kernel_size))
 
 

@@ -34,7 +34,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class InsertionPoint:
-    """One place where a map is resampled.
+    """One point where a map is resampled.
 
     Attributes:
         feature: Name of the backbone's map that is resampled.
@@ -44,7 +44,7 @@ class InsertionPoint:
         geometry: What the module does next.
         channels_last: The layout of the map where its shape leaves both possible.
         is_modulated: False for a step behind modulated ones whose map is left alone: it counts for
-            the places of its pixels only.
+            the positions of its pixels only.
     """
 
     feature: str
@@ -59,7 +59,7 @@ class InsertionPoint:
 def find_points(
     backbone: Backbone, points: Points = "auto", phases: Mapping[str, float] | None = None
 ) -> tuple[InsertionPoint, ...]:
-    """The insertion points of a backbone, fine to coarse.
+    """Return the insertion points of a backbone, fine to coarse.
 
     Args:
         backbone: Whose features have strides, as Detectron2's do.
@@ -106,7 +106,7 @@ def _steps_behind(
 
 
 def feature_strides(backbone: Backbone) -> dict[str, int]:
-    """The stride of every stage that a backbone computes, whether it returns it or not."""
+    """Return the stride of every stage that a backbone computes, returned or not."""
     known: dict[str, int] = dict(getattr(backbone, "_out_feature_strides", {}))
     return known | {name: shape.stride for name, shape in backbone.output_shape().items()}
 
@@ -178,7 +178,7 @@ def _auto_paths(backbone: Backbone, strides: dict[str, int]) -> dict[str, str]:
 
 
 def _stages(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of a backbone that work one after the other and make maps smaller, in order."""
+    """Return the parts of a backbone that make maps smaller, one after the other, in order."""
     path, trunk = "", backbone
     parts = _shrinking_children(path, trunk)
     while len(parts) == 1 and parts[0][1] is not trunk:  # a wrapper such as TimmBackbone
@@ -200,9 +200,9 @@ def _shrinking_children(path: str, module: nn.Module) -> list[tuple[str, nn.Modu
 
 
 def _entry(path: str, stage: nn.Module) -> str:
-    """The module in a stage whose input is the map that all its strided layers see.
+    """Return the module in a stage whose input is the map that all its strided layers see.
 
-    A step of its own (``downsample``, with the normalisation before its convolution), or the block
+    A step of its own (``downsample``, with the normalization before its convolution), or the block
     that holds the strided layers of all branches.
     """
     layers = [layer.split(".") for layer, _ in strided_layers(stage)]

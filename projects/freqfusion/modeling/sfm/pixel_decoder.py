@@ -93,7 +93,7 @@ class SFMPixelDecoder(FreqFusionPixelDecoder):
         return self.mask_features(maps[-1]), maps[0], maps[:NUM_MAPS]
 
     def _with_detail(self, maps: list[Tensor], stacks: Mapping[str, MappingStack]) -> Tensor:
-        """The last of the maps, coarse to fine, plus what the others keep for it."""
+        """Return the last of the maps, coarse to fine, plus what the others keep for it."""
         detail = maps[0]
         for hop, fine in enumerate(maps[1:]):
             mapping = step_between(stacks[self.used[hop + 1]], stacks[self.used[hop]], fine, detail)
@@ -104,9 +104,9 @@ class SFMPixelDecoder(FreqFusionPixelDecoder):
 
 
 def step_between(fine: MappingStack, coarse: MappingStack, like: Tensor, source: Tensor) -> Stage:
-    """The one stage between two maps of a backbone.
+    """Return the one stage between two maps of a backbone.
 
-    Where a step was not modulated it is the stage that moves nothing, with the places of pixels
+    Where a step was not modulated it is the stage that moves nothing, with the positions of pixels
     that resizing has.
 
     Args:

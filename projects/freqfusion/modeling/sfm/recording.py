@@ -105,7 +105,7 @@ def stack_mappings(
     strides: Mapping[str, int],
     features: Mapping[str, Tensor],
 ) -> dict[str, MappingStack]:
-    """The stages under each feature and under each map that was resampled.
+    """Return the stages under each feature and under each map that was resampled.
 
     Raises:
         RuntimeError: if a step was not taken, or a map does not have the size that the stages give.

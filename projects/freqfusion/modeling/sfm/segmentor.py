@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_choice
-from freqfusion.layers.sfm import attention_edge_loss, warp_edge_target
+from freqfusion.layers.sfm import attention_edge_loss, semantic_edge_target, warp_edge_target
 from freqfusion.layers.sfm.supervision import EdgeLoss
-from freqfusion.modeling.precision import without_autocast
+from freqfusion.modeling.mask2former.structures import image_targets, without_autocast
 from freqfusion.modeling.sfm.backbone import NEEDS_A_HEAD, ModulatedBackbone
-from freqfusion.modeling.sfm.edges import label_edges
 from freqfusion.modeling.sfm.pixel_decoder import SFMPixelDecoder
 from freqfusion.modeling.sfm.recording import Modulations, record_modulations
 from freqfusion.modeling.sfm.semantic_head import SFMSemSegHead
@@ -30,7 +30,7 @@ class SFMSegmentor(nn.Module):
     model. So it *is* that model: its state dict has the same keys without a prefix, and whatever
     asks for ``model.backbone`` or for a ``GeneralizedRCNN`` finds it. Inference is the model's own;
     in training ``loss_attention`` comes to its losses. The backbone runs once, and what its
-    attention said is handed over for that call only.
+    attention predicts is recorded for that call only.
 
     Args:
         cfg: Read by the model itself; here ``EDGE_LOSS_WEIGHT`` and ``EDGE_LOSS`` of ``MODEL.SFM``
@@ -86,7 +86,7 @@ class SFMSegmentor(nn.Module):
     def attention_loss(
         self, batched_inputs: Sequence[Mapping[str, Any]], seen: Modulations
     ) -> Tensor:
-        """Mean over the stages of how far their attention is from the edges of the labels.
+        """Return the mean over stages of how far their attention is from the edges of the labels.
 
         Each attention map lies in the space that the stages before it lead to, so the edges are
         brought there.
@@ -112,7 +112,7 @@ class SFMSegmentor(nn.Module):
         return torch.stack(losses).mean()
 
     def _covered(self, seen: Modulations) -> tuple[int, int]:
-        """Height and width of the padded image that the finest attention map covers."""
+        """Return height and width of the padded image that the finest attention map covers."""
         strides = {
             point.feature: point.stride
             for part in self.modules()
@@ -126,7 +126,7 @@ class SFMSegmentor(nn.Module):
 
 @cache
 def supervised(architecture: str) -> type[SFMSegmentor]:
-    """The class of models of a registered ``architecture`` with supervision of their attention."""
+    """Return the class of models of a registered ``architecture`` with supervised attention."""
     known = [name for name, _ in META_ARCH_REGISTRY if name != SFMSegmentor.__name__]
     if architecture not in known:
         raise ValueError(
@@ -139,3 +139,91 @@ def supervised(architecture: str) -> type[SFMSegmentor]:
 def _blank(model_class: type[nn.Module]) -> SFMSegmentor:
     """Return an object of the supervised class to be filled with what was copied or pickled."""
     return object.__new__(supervised(model_class.__name__))
+
+
+# In the label maps that are made here; ids and classes are not negative.
+_IGNORED = -1
+
+
+def label_edges(
+    images: Iterable[Mapping[str, Any]],
+    size: tuple[int, int],
+    device: torch.device,
+    *,
+    ignore_value: int,
+) -> Tensor:
+    """Return edges (B, 1, height, width) of a batch of images, padded to ``size`` (height, width).
+
+    An edge of any of the mapper's targets is one: of ``sem_seg``, of the segments of ``pan_seg``
+    (crowds and what has no segment are ignored), of the masks of ``instances``. Neither ignored nor
+    padded pixels make edges.
+    """
+    return torch.cat([_edges(image, size, device, ignore_value) for image in images])
+
+
+def ignored_pixels(
+    images: Iterable[Mapping[str, Any]],
+    size: tuple[int, int],
+    device: torch.device,
+    *,
+    ignore_value: int,
+) -> Tensor:
+    """Return 1 where :func:`label_edges` knows nothing: all targets ignore the pixel, or padding.
+
+    (B, 1, height, width), float32; 0 elsewhere.
+    """
+    return torch.cat(
+        [
+            torch.stack(
+                [
+                    _padded(labels, size).to(device) == _IGNORED
+                    for labels in label_maps(image, ignore_value)
+                ]
+            ).all(dim=0)
+            for image in images
+        ]
+    )[:, None].float()
+
+
+def _edges(
+    image: Mapping[str, Any], size: tuple[int, int], device: torch.device, ignore_value: int
+) -> Tensor:
+    edges = [
+        semantic_edge_target(_padded(labels, size).to(device), ignore_index=_IGNORED)
+        for labels in label_maps(image, ignore_value)
+    ]
+    if not edges:
+        raise ValueError(
+            f"{image.get('file_name', 'an image')} has no sem_seg, pan_seg or instances whose edges"
+            " could teach the attention: set INPUT.TARGETS to one that the data set has, or"
+            " MODEL.SFM.EDGE_LOSS_WEIGHT 0"
+        )
+    return torch.stack(edges).amax(dim=0)
+
+
+def label_maps(image: Mapping[str, Any], ignore_value: int) -> Iterator[Tensor]:
+    """Yield a map (H, W) of ids for each target of an image, -1 where a pixel is ignored."""
+    if "sem_seg" in image:
+        labels = image["sem_seg"]
+        yield labels.masked_fill(labels == ignore_value, _IGNORED)
+    if "pan_seg" in image:
+        ids = image["pan_seg"]
+        known = [part["id"] for part in image["segments_info"] if not part.get("iscrowd", 0)]
+        wanted = torch.tensor(known, dtype=ids.dtype, device=ids.device)
+        yield ids.masked_fill(~torch.isin(ids, wanted), _IGNORED)
+    if "instances" in image:
+        yield _painted(image_targets({"instances": image["instances"]}, ignore_value)["masks"])
+
+
+def _painted(masks: Tensor) -> Tensor:
+    """Paint masks (N, H, W) over each other, the smallest on top: 0 for none, else 1 to N."""
+    canvas = torch.zeros(masks.shape[-2:], dtype=torch.long, device=masks.device)
+    order = masks.flatten(1).sum(dim=1).argsort(descending=True, stable=True)
+    for number, index in enumerate(order.tolist(), start=1):
+        canvas[masks[index]] = number
+    return canvas
+
+
+def _padded(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    below, right = size[0] - labels.shape[-2], size[1] - labels.shape[-1]
+    return F.pad(labels[None], (0, right, 0, below), value=_IGNORED)

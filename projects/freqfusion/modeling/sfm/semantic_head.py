@@ -15,7 +15,7 @@ from freqfusion.layers.sfm import MappingStack, MultiScaleAdaptiveUpsampling, No
 from freqfusion.modeling.semantic_head import (
     FCNHead,
     FreqFusionSemSegHead,
-    labelled_cross_entropy,
+    labeled_cross_entropy,
 )
 from freqfusion.modeling.sfm.demodulation import (
     build_demodulator,
@@ -92,7 +92,7 @@ class SFMSemSegHead(nn.Module):
     def forward(
         self, features: Mapping[str, Tensor], targets: Tensor | None = None
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """Losses in training, logits of every pixel otherwise, as in Detectron2's heads."""
+        """Return losses in training, logits of every pixel otherwise, as in Detectron2's heads."""
         guide, mappings = self.decode(features)
         logits = self.head.predictor(guide)
         # The maps may stick out of the image by a part of a pixel; labels and Detectron2's
@@ -101,7 +101,7 @@ class SFMSemSegHead(nn.Module):
         logits = self.upsampling(logits.float(), guide, mappings, size)
         if not self.training:
             return logits, {}
-        loss = labelled_cross_entropy(logits, targets, ignore_value=self.ignore_value)
+        loss = labeled_cross_entropy(logits, targets, ignore_value=self.ignore_value)
         return None, {"loss_sem_seg": self.loss_weight * loss}
 
     def decode(self, features: Mapping[str, Tensor]) -> tuple[Tensor, MappingStack]:

@@ -1,6 +1,6 @@
 """Draw the outputs of a Detectron2 model, the ground truth of its data set, and the difference.
 
-``output_content`` and ``truth_content`` translate Detectron2's outputs and data set dicts to what
+``output_content`` and ``gt_content`` translate Detectron2's outputs and data set dicts to what
 ``freqfusion.drawing`` draws; both number classes alike, so that the two can be compared.
 """
 
@@ -59,26 +59,26 @@ def draw_output(
 
 def draw_content(image: Picture, content: Content) -> dict[str, Picture]:
     """Return each task's content, drawn over the image."""
-    pictures = {}
+    overlays = {}
     if content.semantic is not None:
-        pictures["semantic"] = draw_semantic(image, content.semantic)
+        overlays["semantic"] = draw_semantic(image, content.semantic)
     if content.instance is not None:
-        pictures["instance"] = draw_instances(image, content.instance)
+        overlays["instance"] = draw_instances(image, content.instance)
     if content.panoptic is not None:
-        pictures["panoptic"] = draw_panoptic(image, content.panoptic)
-    return pictures
+        overlays["panoptic"] = draw_panoptic(image, content.panoptic)
+    return overlays
 
 
 def draw_differences(image: Picture, prediction: Content, gt: Content) -> dict[str, Picture]:
     """Return error maps of the tasks that both have."""
-    pictures = {}
+    overlays = {}
     if prediction.semantic is not None and gt.semantic is not None:
-        pictures["semantic"] = draw_semantic_errors(image, prediction.semantic, gt.semantic)
+        overlays["semantic"] = draw_semantic_errors(image, prediction.semantic, gt.semantic)
     if prediction.instance is not None and gt.instance is not None:
-        pictures["instance"] = draw_instance_errors(image, prediction.instance, gt.instance)
+        overlays["instance"] = draw_instance_errors(image, prediction.instance, gt.instance)
     if prediction.panoptic is not None and gt.panoptic is not None:
-        pictures["panoptic"] = draw_panoptic_errors(image, prediction.panoptic, gt.panoptic)
-    return pictures
+        overlays["panoptic"] = draw_panoptic_errors(image, prediction.panoptic, gt.panoptic)
+    return overlays
 
 
 def output_content(
@@ -102,7 +102,7 @@ def output_content(
     return Content(semantic, instance, panoptic)
 
 
-def truth_content(dataset_dict: Mapping[str, Any], metadata: Any, size: tuple[int, ...]) -> Content:
+def gt_content(dataset_dict: Mapping[str, Any], metadata: Any, size: tuple[int, ...]) -> Content:
     """Return the ground truth of one image of ``size`` (height, width) as content.
 
     The panoptic ground truth is that of the dict, or else the image's in the metadata's
@@ -134,7 +134,7 @@ def _predicted(instances: Any, classes: Classes, threshold: float) -> Iterable[I
         if score < threshold:
             continue
         mask = None if masks is None else masks[at]
-        # Mask2Former gives boxes of zeros where it was not asked for any.
+        # Mask2Former gives boxes of zeros where no box was requested.
         box = None if boxes is None or not any(boxes[at]) else tuple(boxes[at])
         instance = Instance(label, classes.thing(label), mask, box, score)
         yield (

@@ -15,15 +15,15 @@ from freqfusion.data.reading import read_panoptic_png
 from freqfusion.data.synthetic import write_cityscapes
 from freqfusion.data.synthetic.masks import run_lengths
 from freqfusion.drawing import VOID, palette, panoptic_kinds, semantic_kinds
-from freqfusion.evaluation.pictures import (
+from freqfusion.evaluation.overlays import (
     TASKS,
     Content,
     decode_mask,
     draw_content,
     draw_differences,
     draw_output,
+    gt_content,
     output_content,
-    truth_content,
 )
 
 SIZE = (48, 64)
@@ -34,7 +34,7 @@ def image_of(entry):
 
 
 def draw_truth(image, entry, metadata):
-    return draw_content(image, truth_content(entry, metadata, image.shape[:2]))
+    return draw_content(image, gt_content(entry, metadata, image.shape[:2]))
 
 
 def first(name):
@@ -70,7 +70,7 @@ def perfect_output(truth):
 def test_panoptic_truth_is_the_json(dataset, which):
     """Both forms of the data set have the same segments, with the JSON's names."""
     entry, metadata = first(dataset[which])
-    truth = truth_content(entry, metadata, SIZE)
+    truth = gt_content(entry, metadata, SIZE)
     with open(metadata.panoptic_json) as file:
         content = json.load(file)
     names = {one["id"]: one["name"] for one in content["categories"]}
@@ -86,7 +86,7 @@ def test_panoptic_truth_is_the_json(dataset, which):
 
 def test_separated_data_set_shows_things_as_one_class(dataset):
     entry, metadata = first(dataset[0])
-    truth = truth_content(entry, metadata, SIZE)
+    truth = gt_content(entry, metadata, SIZE)
     assert truth.semantic.names[0] == "things"
     assert truth.semantic.colors[0] == (82, 18, 128)
     for one in truth.panoptic.segments:
@@ -97,15 +97,15 @@ def test_separated_data_set_shows_things_as_one_class(dataset):
 
 def test_separated_labels_from_the_panoptic_truth_are_those_of_the_files(dataset):
     entry, metadata = first(dataset[0])
-    files = truth_content(entry, metadata, SIZE)
+    files = gt_content(entry, metadata, SIZE)
     without = {name: value for name, value in entry.items() if name != "sem_seg_file_name"}
-    derived = truth_content(without, metadata, SIZE)
+    derived = gt_content(without, metadata, SIZE)
     np.testing.assert_array_equal(files.semantic.labels, derived.semantic.labels)
 
 
 def test_a_perfect_output_has_no_errors(dataset):
     entry, metadata = first(dataset[0])
-    truth = truth_content(entry, metadata, SIZE)
+    truth = gt_content(entry, metadata, SIZE)
     output = perfect_output(truth)
     guess = output_content(output, metadata)
     assert guess.tasks() == truth.tasks() == TASKS
@@ -123,12 +123,12 @@ def test_a_perfect_output_has_no_errors(dataset):
 def test_pictures_of_all_tasks(dataset):
     entry, metadata = first(dataset[0])
     image = image_of(entry)
-    output = perfect_output(truth_content(entry, metadata, SIZE))
+    output = perfect_output(gt_content(entry, metadata, SIZE))
     drawn = [
         draw_truth(image, entry, metadata),
         draw_output(image, output, metadata),
         draw_differences(
-            image, output_content(output, metadata), truth_content(entry, metadata, SIZE)
+            image, output_content(output, metadata), gt_content(entry, metadata, SIZE)
         ),
     ]
     for pictures in drawn:
@@ -141,7 +141,7 @@ def test_pictures_of_all_tasks(dataset):
 
 def test_score_threshold(dataset):
     entry, metadata = first(dataset[0])
-    output = perfect_output(truth_content(entry, metadata, SIZE))
+    output = perfect_output(gt_content(entry, metadata, SIZE))
     scores = output["instances"].scores.tolist()
     for threshold in (0.0, 0.75, 0.95):
         shown = output_content(output, metadata, score_threshold=threshold).instance
@@ -214,12 +214,12 @@ def test_annotations():
         {"category_id": 0, "bbox": [2, 1, 5, 3], "bbox_mode": BoxMode.XYWH_ABS},
         {"category_id": 1, "bbox": (2, 1, 7, 4), "bbox_mode": BoxMode.XYXY_ABS, "iscrowd": 1},
     ]
-    truth = truth_content({"annotations": annotations}, {"thing_classes": ["a", "b"]}, (6, 8))
+    truth = gt_content({"annotations": annotations}, {"thing_classes": ["a", "b"]}, (6, 8))
     assert [one.box for one in truth.instance] == [(2, 1, 7, 4)] * 2
     assert [one.is_crowd for one in truth.instance] == [False, True]
     assert [one.name for one in truth.instance] == ["a", "b"]
     assert truth.tasks() == ("instance",)
-    assert truth_content({}, {}, (6, 8)) == Content()
+    assert gt_content({}, {}, (6, 8)) == Content()
 
 
 def test_ignored_labels_are_void(tmp_path):
@@ -227,9 +227,9 @@ def test_ignored_labels_are_void(tmp_path):
     entry = {"sem_seg_file_name": str(tmp_path / "labels.png")}
     Image.fromarray(np.array([[0, 1, 255]], dtype=np.uint8)).save(entry["sem_seg_file_name"])
     metadata = {"stuff_classes": ["a", "b"]}
-    assert truth_content(entry, metadata, (1, 3)).semantic.labels.tolist() == [[0, 1, VOID]]
+    assert gt_content(entry, metadata, (1, 3)).semantic.labels.tolist() == [[0, 1, VOID]]
     with pytest.raises(ValueError, match=r"labels span -1\.\.255, but the classes are 0\.\.1"):
-        truth_content(entry, metadata | {"ignore_label": 0}, (1, 3))
+        gt_content(entry, metadata | {"ignore_label": 0}, (1, 3))
 
 
 def test_boxes_of_zeros_are_taken_from_the_mask():
@@ -254,7 +254,7 @@ def test_cityscapes(tmp_path):
     folder = root / "gtFine" / "cityscapes_panoptic_val"
     images = str(root / "leftImg8bit" / "val")
     entries = load_cityscapes_panoptic(images, str(folder), f"{folder}.json", metadata.as_dict())
-    truth = truth_content(entries[0], metadata, SIZE)
+    truth = gt_content(entries[0], metadata, SIZE)
     things = {"person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"}
     assert all(one.is_thing == (one.name in things) for one in truth.panoptic.segments)
     assert any(one.is_thing for one in truth.panoptic.segments)
@@ -273,7 +273,7 @@ def test_errors(dataset, tmp_path):
     with pytest.raises(ValueError, match="resize it to the image first"):
         draw_truth(np.zeros((10, 10, 3), np.uint8), entry, metadata)
     with pytest.raises(ValueError, match="cannot read the semantic ground truth"):
-        truth_content({"sem_seg_file_name": str(tmp_path / "absent.png")}, {}, SIZE)
+        gt_content({"sem_seg_file_name": str(tmp_path / "absent.png")}, {}, SIZE)
     content = {"annotations": [{"image_id": 7, "file_name": "x.png", "segments_info": [
         {"id": 3, "category_id": 99}]}]}  # fmt: skip
     path = tmp_path / "panoptic.json"
@@ -282,4 +282,4 @@ def test_errors(dataset, tmp_path):
         get=lambda name, other=None: {"panoptic_json": str(path)}.get(name, other)
     )
     with pytest.raises(ValueError, match="segment 3 has the unknown category 99"):
-        truth_content({"image_id": 7}, known, SIZE)
+        gt_content({"image_id": 7}, known, SIZE)
