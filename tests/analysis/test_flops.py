@@ -12,9 +12,9 @@ from torch import nn
 from freqfusion.analysis import count_flops
 from freqfusion.analysis.flops import _DEFORMOPS, deformops_attention
 from freqfusion.layers import FreqFusion, local_similarity, reassemble
-from freqfusion.layers.deformable import sampled
-from freqfusion.layers.deformable_attention import (
+from freqfusion.layers.deformable import (
     MultiScaleDeformableAttention,
+    attend_by_levels,
     deformable_attention,
 )
 from freqfusion.layers.deformable_convolution import DeformableConvolutionV3
@@ -144,7 +144,7 @@ def test_deformable_attention():
     assert not count.unknown
     # The form of other devices has the same samples.
     maps = torch.randn(2, 26, 4, 4), shapes, torch.rand(2, 7, 4, 2, 3, 2), torch.rand(2, 7, 4, 2, 3)
-    assert flops_of(sampled.attend, *maps) == flops_of(deformable_attention, *maps) == 2 * samples
+    assert flops_of(attend_by_levels, *maps) == flops_of(deformable_attention, *maps) == 2 * samples
 
 
 def test_deformable_convolution():

@@ -9,8 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import deformable as oracle
 
-from freqfusion.layers import MultiScaleDeformableAttention, deformable_attention
-from freqfusion.layers.deformable import is_installed, operators, rows, sampled
+from freqfusion.layers import (
+    MultiScaleDeformableAttention,
+    deformable,
+    deformable_attention,
+    deformable_rows,
+)
 
 SHAPES = [(3, 5), (1, 1), (4, 2)]
 
@@ -69,7 +73,7 @@ def test_equals_plain_loops(shapes, batch, queries, heads, channels, points, mar
         shapes, **sizes, channels=channels, points=points, margin=margin
     )
     expected = oracle.loops(value.numpy(), shapes, locations.numpy(), weights.numpy())
-    for form in (deformable_attention, sampled.attend):
+    for form in (deformable_attention, deformable.attend_by_levels):
         actual = form(value, shapes, locations, weights)
         np.testing.assert_allclose(actual, expected, atol=1e-12)
 
@@ -87,7 +91,7 @@ def test_gradients_equal_those_of_grid_sample(shapes, queries, points, chunk):
     weight = torch.randn(2, queries, 6, dtype=torch.float64)
     expected = gradients(lambda v, x, w: oracle.sampled(v, shapes, x, w), inputs, weight)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "_CHUNK_SAMPLES", chunk)
+        patch.setattr(deformable_rows, "_CHUNK_SAMPLES", chunk)
         actual = gradients(lambda v, x, w: deformable_attention(v, shapes, x, w), inputs, weight)
     for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-8)
@@ -139,7 +143,7 @@ def test_far_outside_is_zero(far):
         assert (grad == 0).all()
 
 
-@pytest.mark.parametrize("form", [deformable_attention, sampled.attend])
+@pytest.mark.parametrize("form", [deformable_attention, deformable.attend_by_levels])
 @pytest.mark.parametrize("nowhere", [math.nan, math.inf, -math.inf])
 def test_a_place_that_does_not_exist_makes_its_query_nan(form, nowhere):
     """A diverged query must neither read outside the maps nor hide what happened."""
@@ -154,7 +158,7 @@ def test_a_place_that_does_not_exist_makes_its_query_nan(form, nowhere):
     torch.autograd.grad(out.sum(), (value, broken, weights))
 
 
-@pytest.mark.parametrize("form", [deformable_attention, sampled.attend])
+@pytest.mark.parametrize("form", [deformable_attention, deformable.attend_by_levels])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
 def test_half_precision(form, dtype, tolerance):
     """Summed in float32: the error is that of rounding inputs and output once."""
@@ -196,12 +200,12 @@ def test_operators_are_registered_correctly():
     """Schema, fake tensors, autograd registration and tracing, as torch itself checks them."""
     value, locations, weights = example(requires_grad=True)
     sizes = [size for shape in SHAPES for size in shape]
-    torch.library.opcheck(operators._attend, (value, sizes, locations, weights))
+    torch.library.opcheck(deformable._attend, (value, sizes, locations, weights))
     grad = torch.randn(2, 6, 6, dtype=torch.float64)
     inputs = tuple(t.detach() for t in (value, locations, weights))
     for needs in ((True, True), (False, True), (True, False)):
         arguments = (grad, inputs[0], sizes, *inputs[1:], *needs)
-        torch.library.opcheck(operators._attend_backward, arguments)
+        torch.library.opcheck(deformable._attend_backward, arguments)
 
 
 def test_compiles_without_graph_breaks():
@@ -224,7 +228,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 @pytest.mark.parametrize("implementation", ["auto", "torch", "deformops"])
 def test_implementations_agree(implementation, device):
     """With the grid_sample form in float64: values and gradients in float32."""
-    if implementation == "deformops" and not is_installed():
+    if implementation == "deformops" and not deformable.has_deformops():
         pytest.skip("deformops is not installed")
     exact = example(heads=4, channels=8, points=4, requires_grad=True)
     weight = torch.randn(2, 6, 32, dtype=torch.float64)
@@ -246,7 +250,7 @@ def test_implementations_agree(implementation, device):
 
 def test_deformops_is_asked_for_by_name(monkeypatch):
     """Without the package, the error says how to get it."""
-    monkeypatch.setattr("freqfusion.layers.deformable.compiled.is_installed", lambda: False)
+    monkeypatch.setattr(deformable, "has_deformops", lambda: False)
     value, locations, weights = example()
     with pytest.raises(RuntimeError, match=r"pip install 'freqfusion\[deformops\]'"):
         deformable_attention(value, SHAPES, locations, weights, implementation="deformops")

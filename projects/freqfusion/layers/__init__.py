@@ -4,7 +4,7 @@ They need nothing but torch and can be used in any model; see USAGE.md for where
 """
 
 from freqfusion.layers.concatenation import Concatenation, FreqFusionConcat
-from freqfusion.layers.deformable_attention import (
+from freqfusion.layers.deformable import (
     MultiScaleDeformableAttention,
     deformable_attention,
 )

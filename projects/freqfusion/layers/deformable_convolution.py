@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_floating, check_odd, check_positive
-from freqfusion.layers.deformable_attention import deformable_attention
+from freqfusion.layers.deformable import deformable_attention
 
 # Of all normalisations in published models.
 EPSILON = 1e-6

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from freqfusion.layers.checks import check_positive
-from freqfusion.layers.deformable_attention import MultiScaleDeformableAttention
+from freqfusion.layers.deformable import MultiScaleDeformableAttention
 from freqfusion.modeling.mask2former.attention_layers import SinePositionEncoding
 
 Size = tuple[int, int]

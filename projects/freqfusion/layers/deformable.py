@@ -1,18 +1,34 @@
 """Attention to a few places in feature maps of several sizes, chosen by each query.
 
 Zhu et al., Deformable DETR: Deformable Transformers for End-to-End Object Detection, ICLR 2021.
+
+One operator with a form for CPUs (:mod:`.deformable_rows`), one in standard operators for
+exporters, other devices and second derivatives, and a way to the kernels for GPUs of the package
+deformops (Stolle, Efficient Multi-Scale Deformable Attention on GPUs, TMLR 2026).
+
+Shapes that the forms share::
+
+    value      (B, S, heads, D)                  the maps, flattened row by row, one after another
+    shapes     [(H, W), ...]                     their sizes; S is the sum of H * W
+    locations  (B, Q, heads, levels, points, 2)  x, y; 0 and 1 are the outer edges of a map
+    weights    (B, Q, heads, levels, points)     of the samples
+    output     (B, Q, heads * D)
 """
 
+import importlib
+import itertools
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from freqfusion.layers import deformable_rows
 from freqfusion.layers.checks import check_choice, check_floating, check_positive
-from freqfusion.layers.deformable import attend, is_installed, sample_with_deformops
 from freqfusion.layers.neighbourhood.choice import needs_standard_operators
+from freqfusion.layers.neighbourhood.geometry import accumulation_dtype
+from freqfusion.layers.sampling import gather_at, sample_at
 
 AttentionImplementation = Literal["auto", "torch", "deformops"]
 
@@ -25,7 +41,7 @@ def deformable_attention(
     *,
     implementation: AttentionImplementation = "auto",
 ) -> Tensor:
-    """Weighted sum of bilinear samples of several maps, for every query and head.
+    """Return the weighted sum of bilinear samples of several maps, for every query and head.
 
     A sample at (x, y) of a map of H x W pixels lies at pixel (x * W - 0.5, y * H - 0.5); pixels
     outside the map are zero (``grid_sample`` with ``align_corners=False``).
@@ -56,10 +72,10 @@ def deformable_attention(
         implementation == "auto"
         and value.is_cuda
         and not needs_standard_operators()
-        and is_installed()
+        and has_deformops()
     ):
-        return sample_with_deformops(value, shapes, sampling_locations, attention_weights)
-    return attend(value, shapes, sampling_locations, attention_weights)
+        return _attend_with_deformops(value, shapes, sampling_locations, attention_weights)
+    return _dispatch(value, shapes, sampling_locations, attention_weights)
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -162,7 +178,7 @@ class MultiScaleDeformableAttention(nn.Module):
     def _locate(
         self, query: Tensor, reference_points: Tensor, spatial_shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """Sampling locations (B, Q, heads, levels, points, 2), float32 or better."""
+        """Return sampling locations (B, Q, heads, levels, points, 2), float32 or better."""
         shape = (self.num_heads, self.num_levels, self.num_points, 2)
         # Half precision cannot tell the pixels of a large map apart.
         dtype = torch.promote_types(query.dtype, torch.float32)
@@ -209,6 +225,172 @@ class MultiScaleDeformableAttention(nn.Module):
                 f"padding_mask must be {tuple(value.shape[:2])} booleans, "
                 f"got {tuple(padding_mask.shape)} of {padding_mask.dtype}"
             )
+
+
+def _dispatch(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Return the weighted sum, computed in whichever way suits the device."""
+    if torch.compiler.is_exporting():  # grid_sample is one node there
+        return attend_by_levels(value, shapes, locations, weights)
+    if needs_standard_operators():  # not every version of torch can derive grid_sample twice
+        return attend_by_levels(value, shapes, locations, weights, sample=gather_at)
+    if value.device.type != "cpu":
+        return attend_by_levels(value, shapes, locations, weights)
+    flat = [size for shape in shapes for size in shape]
+    output: Tensor = _attend(value, flat, locations, weights)
+    return output
+
+
+def attend_by_levels(
+    value: Tensor,
+    shapes: Sequence[tuple[int, int]],
+    locations: Tensor,
+    weights: Tensor,
+    *,
+    sample: Callable[[Tensor, Tensor], Tensor] = sample_at,
+) -> Tensor:
+    """Return the weighted sum by standard operators, one level in memory at a time.
+
+    ``sample`` reads maps at points with zeros outside: :func:`sample_at`, or :func:`gather_at` for
+    derivatives of any order.
+    """
+    batch, _, heads, channels = value.shape
+    queries = locations.shape[1]
+    dtype = accumulation_dtype(value.dtype)
+    total: Tensor | None = None
+    start = 0
+    for level, (height, width) in enumerate(shapes):
+        part = value.narrow(1, start, height * width).to(dtype)
+        start = start + height * width
+        image = part.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
+        grid = 2 * locations[:, :, :, level].to(dtype) - 1
+        sampled = sample(image, grid.transpose(1, 2).flatten(0, 1))
+        weight = weights[:, :, :, level].to(dtype).transpose(1, 2).flatten(0, 1)
+        level_sum = (sampled * weight[:, None]).sum(-1)
+        total = level_sum if total is None else total + level_sum
+    assert total is not None
+    output = total.reshape(batch, heads * channels, queries).transpose(1, 2)
+    return output.to(value.dtype).contiguous()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def has_deformops() -> bool:
+    """Say whether deformops can be imported; doing so registers its operators with torch."""
+    try:
+        importlib.import_module("deformops.registry")
+    except ImportError:
+        return False
+    return True
+
+
+def _attend_with_deformops(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Return the weighted sum by kernels for GPUs (Stolle, TMLR 2026).
+
+    Raises:
+        RuntimeError: if deformops is not installed.
+    """
+    if not has_deformops():
+        raise RuntimeError(
+            "implementation='deformops' needs the package deformops (Python 3.12 or newer): "
+            "pip install 'freqfusion[deformops]', or use implementation='auto'"
+        )
+    sizes = torch.tensor(shapes, device=value.device)
+    ends = list(itertools.accumulate(height * width for height, width in shapes))
+    starts = torch.tensor([0, *ends[:-1]], device=value.device)
+    output: Tensor = torch.ops.deformops.msda(
+        value, sizes, starts, locations, weights.to(value.dtype).flatten(-2)
+    )
+    return output.to(value.dtype)
+
+
+# On a CPU the operator is one node for ``torch.compile`` with a name for counters. Only the inputs
+# are kept for the backward pass, which finds the corners again. The sizes cross the dispatcher as
+# one list of numbers: height, width, height, width and so on.
+
+
+def _pairs(shapes: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip(shapes[::2], shapes[1::2], strict=True))
+
+
+@torch.library.custom_op("freqfusion::deformable_attention", mutates_args=())
+def _attend(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    return deformable_rows.attend(value, _pairs(shapes), locations, weights)
+
+
+@torch.library.custom_op("freqfusion::deformable_attention_backward", mutates_args=())
+def _attend_backward(
+    grad: Tensor,
+    value: Tensor,
+    shapes: Sequence[int],
+    locations: Tensor,
+    weights: Tensor,
+    need_value: bool,
+    need_samples: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return deformable_rows.attend_backward(
+        grad,
+        value,
+        _pairs(shapes),
+        locations,
+        weights,
+        need_value=need_value,
+        need_samples=need_samples,
+    )
+
+
+@_attend.register_fake
+def _(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    return value.new_empty((*locations.shape[:2], value.shape[2] * value.shape[3]))
+
+
+@_attend_backward.register_fake
+def _(
+    grad: Tensor,
+    value: Tensor,
+    shapes: Sequence[int],
+    locations: Tensor,
+    weights: Tensor,
+    need_value: bool,
+    need_samples: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return deformable_rows.empty_gradients(
+        value, locations, weights, need_value=need_value, need_samples=need_samples
+    )
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    value, ctx.shapes, locations, weights = inputs
+    ctx.save_for_backward(value, locations, weights)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    value, locations, weights = ctx.saved_tensors
+    need_value, _, *need_samples = ctx.needs_input_grad
+    if torch.is_grad_enabled() or needs_standard_operators():  # will be differentiated once more
+        inputs = (value, locations, weights)
+        with torch.enable_grad():
+            output = attend_by_levels(
+                value, _pairs(ctx.shapes), locations, weights, sample=gather_at
+            )
+            for_value, for_locations, for_weights = torch.autograd.grad(
+                output, inputs, grad, create_graph=True, allow_unused=True
+            )
+        return for_value, None, for_locations, for_weights
+    for_value, for_locations, for_weights = _attend_backward(
+        grad, value, ctx.shapes, locations, weights, need_value, any(need_samples)
+    )
+    return (
+        for_value if need_value else None,
+        None,
+        for_locations if need_samples[0] else None,
+        for_weights if need_samples[1] else None,
+    )
+
+
+_attend.register_autograd(_backward, setup_context=_save_inputs)
 
 
 def _check_maps(
