@@ -31,6 +31,7 @@ SCORES = {
 SWITCHES = {
     "freqfusion": (
         "FREQFUSION.ENABLED",
+        "FREQFUSION.INIT",
         "FREQFUSION.FEATURE_RESAMPLE_NORM",
         "FREQFUSION.COMPRESS_RATIO",
     ),

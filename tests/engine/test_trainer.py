@@ -165,12 +165,12 @@ def test_pictures_of_the_same_images_come_with_each_evaluation(small_cfg):
 
 
 def test_training_goes_on_when_pictures_fail(semantic_cfg, monkeypatch, caplog):
-    from freqfusion.evaluation import pictures
+    from freqfusion.evaluation import overlays
 
     def fail(*_, **__):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(pictures, "draw_output", fail)
+    monkeypatch.setattr(overlays, "draw_output", fail)
     keys = {"TEST__SAMPLE_PREDICTIONS": 1, "TEST__EVAL_PERIOD": 1}
     with caplog.at_level(logging.ERROR):
         trainer = train(change(semantic_cfg, keys))
