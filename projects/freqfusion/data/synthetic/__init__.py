@@ -7,9 +7,9 @@ set in COCO or Cityscapes layout. Needs numpy, Pillow and tqdm only.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from freqfusion.data import load_lazily
 from freqfusion.data.synthetic.categories import (
     CATEGORIES,
     CLASS_NAMES,
@@ -53,23 +53,19 @@ __all__ = [
 ]
 
 # Loaded at their first use, since registering data sets needs the categories alone.
-_MODULES = {
-    "Difficulty": "canvas",
-    "write_cityscapes": "cityscapes",
-    "MASK_FORMATS": "coco",
-    "write_coco": "coco",
-    "DETAILS": "scenes",
-    "Scene": "scenes",
-    "Segment": "scenes",
-    "make_scene": "scenes",
-    "scene_batch": "scenes",
-    "TUNE_START": "writing",
-    "VAL_START": "writing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load the module of a public name at its first use (PEP 562)."""
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = load_lazily(
+    __name__,
+    {
+        "Difficulty": "canvas",
+        "write_cityscapes": "cityscapes",
+        "MASK_FORMATS": "coco",
+        "write_coco": "coco",
+        "DETAILS": "scenes",
+        "Scene": "scenes",
+        "Segment": "scenes",
+        "make_scene": "scenes",
+        "scene_batch": "scenes",
+        "TUNE_START": "writing",
+        "VAL_START": "writing",
+    },
+)

@@ -7,9 +7,9 @@ evaluation check each image by the same functions (``annotations``, ``ground_tru
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from freqfusion.data import load_lazily
 from freqfusion.data.validation.classes import check_classes, check_files_exist
 from freqfusion.data.validation.issues import ERROR, NOTE, DatasetIssue
 
@@ -28,15 +28,11 @@ __all__ = [
 ]
 
 # Loaded at their first use, since training needs the quick checks and those of an image alone.
-_MODULES = {
-    "DatasetReport": "datasets",
-    "check_dataset": "datasets",
-    "check_datasets": "datasets",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load the module of a public name at its first use (PEP 562)."""
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = load_lazily(
+    __name__,
+    {
+        "DatasetReport": "datasets",
+        "check_dataset": "datasets",
+        "check_datasets": "datasets",
+    },
+)
