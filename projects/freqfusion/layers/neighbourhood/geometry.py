@@ -64,12 +64,14 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def empty_output(features: Tensor, out_size: Sequence[int]) -> Tensor:
-    """Room for the output, in the dtype and memory format of the features."""
+def empty_output(
+    features: Tensor, out_size: Sequence[int], dtype: torch.dtype | None = None
+) -> Tensor:
+    """Room for the output, in the memory format of the features, and their dtype or another."""
     batch, channels, height, width = *features.shape[:2], *out_size
     if features.is_contiguous() or not features.is_contiguous(memory_format=torch.channels_last):
-        return features.new_empty((batch, channels, height, width))
-    return features.new_empty((batch, height, width, channels)).permute(0, 3, 1, 2)
+        return features.new_empty((batch, channels, height, width), dtype=dtype)
+    return features.new_empty((batch, height, width, channels), dtype=dtype).permute(0, 3, 1, 2)
 
 
 def read_window(

@@ -1,0 +1,214 @@
+"""The operators on a CPU by ``compiled.cpp``, which is built at its first use and kept."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freqfusion.layers.neighbourhood.geometry import Geometry, accumulation_dtype, empty_output
+
+logger = logging.getLogger(__name__)
+
+# As the enumerations in the source are.
+_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+_GATHER, _SCATTER, _CORRELATE = 1, 2, 4
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-Wno-psabi")
+_SECONDS_TO_BUILD = 120
+
+
+class _Map(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("stride", ctypes.c_int64 * 4),
+        ("type", ctypes.c_int32),
+    )
+
+
+class _Call(ctypes.Structure):
+    _maps = ("features", "kernels", "values", "of_features", "of_kernels")
+    _sizes = (
+        "batch", "groups", "channels", "height", "width", "source_height", "source_width",
+        "kernel_size", "dilation", "margin",
+    )  # fmt: skip
+    _fields_ = (
+        *((name, _Map) for name in _maps),
+        *((name, ctypes.c_int64) for name in _sizes),
+        ("row_start", ctypes.c_void_p),
+        ("column_start", ctypes.c_void_p),
+        ("operation", ctypes.c_int32),
+        ("type", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+    )
+
+
+def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
+    """Sum the neighbours of each output pixel, weighted by its kernel."""
+    output = empty_output(features, kernels.shape[-2:])
+    _run(_GATHER, geometry, features.shape[-2:], features=features, kernels=kernels, values=output)
+    return output
+
+
+def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
+    """Dot product over channels of each output pixel with each of its neighbours."""
+    kernels = _empty_kernels(values, geometry)
+    maps = {"values": values, "features": features, "of_kernels": kernels}
+    _run(_CORRELATE, geometry, features.shape[-2:], **maps)
+    return kernels
+
+
+def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Geometry) -> Tensor:
+    """Spread each output pixel over its neighbours, weighted by its kernel."""
+    features = empty_output(values, size, accumulation_dtype(values.dtype))
+    _run(_SCATTER, geometry, size, values=values, kernels=kernels, of_features=features)
+    return features
+
+
+def gradients(
+    values: Tensor, features: Tensor, kernels: Tensor, geometry: Geometry
+) -> tuple[Tensor, Tensor]:
+    """Both derivatives of a gather in one pass: :func:`scatter` and :func:`correlate`."""
+    size = features.shape[-2:]
+    of_features = empty_output(values, size, accumulation_dtype(values.dtype))
+    of_kernels = _empty_kernels(values, geometry)
+    maps = {"values": values, "features": features, "kernels": kernels}
+    _run(
+        _SCATTER | _CORRELATE, geometry, size, **maps, of_features=of_features, of_kernels=of_kernels
+    )  # fmt: skip
+    return of_features, of_kernels
+
+
+def _empty_kernels(values: Tensor, geometry: Geometry) -> Tensor:
+    shape = (values.shape[0], geometry.groups * geometry.taps, *values.shape[-2:])
+    return values.new_empty(shape, dtype=accumulation_dtype(values.dtype))
+
+
+def _run(operation: int, g: Geometry, size: Any, **maps: Tensor) -> None:
+    """Call the compiled function with maps by their names in it."""
+    values = maps["values"]
+    if not all(map_.numel() for map_ in maps.values()):
+        for name in maps.keys() - {"features", "kernels"}:
+            maps[name].zero_()
+        return
+    height, width = g.source_size(size[0], size[1])
+    rows = _starts(g, values.shape[-2], height)
+    columns = _starts(g, values.shape[-1], width)
+    is_double = any(map_.dtype == torch.float64 for map_ in maps.values())
+    call = _Call(
+        batch=values.shape[0], groups=g.groups, channels=values.shape[1] // g.groups,
+        height=size[0], width=size[1], source_height=height, source_width=width,
+        kernel_size=g.kernel_size, dilation=g.dilation, margin=g.margin,
+        row_start=rows.data_ptr(), column_start=columns.data_ptr(),
+        operation=operation, type=_TYPES[torch.float64 if is_double else torch.float32],
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    for name, map_ in maps.items():
+        stride = (ctypes.c_int64 * 4)(*map_.stride())
+        setattr(call, name, _Map(map_.data_ptr(), stride, _TYPES[map_.dtype]))
+    function = library()
+    assert function is not None
+    function(ctypes.byref(call))
+
+
+@functools.lru_cache(maxsize=256)
+def _starts(geometry: Geometry, out: int, size: int) -> Tensor:
+    """Return the first output pixel above each source pixel of an axis, and at the end ``out``."""
+    sources = geometry.source(torch.arange(out), out, size)
+    starts: Tensor = torch.searchsorted(sources, torch.arange(size + 1)).int()
+    return starts
+
+
+@functools.cache
+def library() -> Callable[..., None] | None:
+    """Return the compiled function, built if need be, or None where that is impossible.
+
+    :func:`problem` then says why.
+    """
+    try:
+        function = ctypes.CDLL(str(_built())).freqfusion_neighbourhood
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.info("the operators are computed by torch: %s", error)
+        return None
+    function.restype = None
+    function.argtypes = [ctypes.c_void_p]
+    compiled: Callable[..., None] = function
+    return compiled
+
+
+def problem() -> str:
+    """Return why there is no compiled function, or nothing where there is one."""
+    try:
+        _built()
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return ""
+
+
+def _built() -> Path:
+    """Return the shared library of this source, compiler, processor and OpenMP runtime.
+
+    Raises:
+        OSError: if there is no compiler, or it fails.
+        subprocess.SubprocessError: if it takes too long.
+    """
+    source = Path(__file__).with_suffix(".cpp")
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    if not compiler or not shutil.which(compiler):
+        raise OSError("there is no C++ compiler (c++, g++ or the variable CXX)")
+    runtime = _openmp()
+    version = _output([compiler, "--version"])
+    key = "\n".join([source.read_text(), compiler, version, _processor(), runtime])
+    name = f"neighbourhood-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "freqfusion")
+    target = folder / name
+    if target.is_file():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        binary, library = Path(work, "part.o"), Path(work, name)
+        threads = ["-fopenmp"] if runtime else []
+        _output([compiler, *_FLAGS, *threads, "-c", str(source), "-o", str(binary)])
+        # The runtime that torch has loaded: another one would have threads of its own.
+        _output([compiler, "-shared", str(binary), *filter(None, [runtime]), "-o", str(library)])
+        library.replace(target)
+    return target
+
+
+def _output(command: list[str]) -> str:
+    """Return what a command prints; OSError with the end of it where the command fails."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=_SECONDS_TO_BUILD, check=False
+    )
+    if done.returncode:
+        raise OSError(f"{' '.join(command[:2])} failed: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+def _openmp() -> str:
+    """Return the OpenMP library that this process has loaded with torch, or nothing."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return ""
+    files = (line.split(maxsplit=5)[-1] for line in lines if "omp" in line)
+    names = ("libgomp", "libiomp5", "libomp")
+    return next((file for file in files if Path(file).name.startswith(names)), "")
+
+
+def _processor() -> str:
+    """Return what the processor can do, as far as the system says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
