@@ -9,8 +9,7 @@ import sfm_signals
 import torch
 from torch import Tensor
 
-from freqfusion.layers.sfm.displacement import mirror, saliency_to_displacement
-from freqfusion.layers.sfm.modulation import spatial_softmax
+from freqfusion.layers.sfm.displacement import mirror, saliency_to_displacement, spatial_softmax
 
 SIZES = [(32, 32), (33, 47), (7, 5), (1, 9), (3, 3), (2, 1), (1, 1)]
 

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from freqfusion.layers.sfm import attention, invert_displacement
-from freqfusion.layers.sfm.cells import Cells
-from freqfusion.layers.sfm.solvers import newton
+from freqfusion.layers.sfm.inversion import Cells, newton
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 

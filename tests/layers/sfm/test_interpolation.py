@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sfm_displacements import KINDS, displacement_of
 
-from freqfusion.layers.sfm.coordinates import (
+from freqfusion.layers.sampling import (
+    interpolate_at,
     lattice_pixels,
     lattice_points,
     to_normalized,
     to_pixels,
+    triangle_corners,
 )
-from freqfusion.layers.sfm.interpolation import interpolate_at, triangle_corners
 from freqfusion.layers.sfm.inversion import invert_displacement
 
 PAIRS = [("newton", "bilinear"), ("search", "barycentric")]

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from oracles import demodulation as oracle
 from sfm_displacements import KINDS, displacement_of
 
-from freqfusion.layers.sfm import solvers
-from freqfusion.layers.sfm.cells import Cells
-from freqfusion.layers.sfm.coordinates import lattice_points, to_normalized, to_pixels
-from freqfusion.layers.sfm.inversion import invert_displacement
+from freqfusion.layers.sampling import lattice_points, to_normalized, to_pixels
+from freqfusion.layers.sfm import inversion
+from freqfusion.layers.sfm.inversion import Cells, invert_displacement
 
 SOLVERS = ("newton", "search")
 
@@ -184,10 +183,10 @@ def test_points_do_not_depend_on_the_points_solved_with_them(monkeypatch):
     """Solved in blocks of 50 points, or all of them to the last step as in an exported graph."""
     displacement = displacement_of("smooth", (20, 26), fwhm=6.0)
     expected, _ = invert_displacement(displacement)
-    monkeypatch.setattr(solvers, "_BLOCK", 50)
+    monkeypatch.setattr(inversion, "_BLOCK", 50)
     found, _ = invert_displacement(displacement)
     assert distance(displacement, found, expected) <= 1e-10
-    monkeypatch.setattr(solvers.torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(inversion.torch.compiler, "is_compiling", lambda: True)
     found, _ = invert_displacement(displacement)
     assert distance(displacement, found, expected) <= 1e-10
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from freqfusion.layers.sfm.coordinates import lattice_points, to_normalized, to_pixels
-from freqfusion.layers.sfm.displacement import saliency_to_displacement
+from freqfusion.layers.sampling import lattice_points, to_normalized, to_pixels
+from freqfusion.layers.sfm.displacement import modulate, saliency_to_displacement, spatial_softmax
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
-from freqfusion.layers.sfm.modulation import modulate, spatial_softmax
 
 CORNERS = pytest.mark.parametrize("align_corners", [False, True])
 

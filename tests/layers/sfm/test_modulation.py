@@ -11,9 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqfusion.layers.sfm.attention import SemanticHighFreqAttention
-from freqfusion.layers.sfm.displacement import saliency_to_displacement
+from freqfusion.layers.sfm.displacement import (
+    AdaptiveResampling,
+    modulate,
+    saliency_to_displacement,
+    spatial_softmax,
+)
 from freqfusion.layers.sfm.mapping import Mapping
-from freqfusion.layers.sfm.modulation import AdaptiveResampling, modulate, spatial_softmax
 from freqfusion.layers.sfm.spectrum import aliasing_ratio
 
 SIZES = [(32, 32), (33, 47), (7, 5), (1, 9), (3, 3), (1, 1)]

@@ -6,8 +6,11 @@ import torch.nn.functional as F
 from sfm_displacements import displacement_of, stack_of
 
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
-from freqfusion.layers.sfm.msau import MultiScaleAdaptiveUpsampling
-from freqfusion.layers.sfm.upsampling import NonUniformUpsample, resize_bilinear
+from freqfusion.layers.sfm.upsampling import (
+    MultiScaleAdaptiveUpsampling,
+    NonUniformUpsample,
+    resize_bilinear,
+)
 
 
 def example(size=(16, 24), *, stages=2, batch=2, classes=5, **options):

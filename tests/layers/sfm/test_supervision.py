@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from freqfusion.layers.sfm.displacement import modulate
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
-from freqfusion.layers.sfm.modulation import modulate
 from freqfusion.layers.sfm.supervision import (
     attention_edge_loss,
     edge_distribution,

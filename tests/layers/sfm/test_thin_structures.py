@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 from sfm_signals import binary_curves, curve_distance, detail_logits, smooth_noise, thin_curves
 
-from freqfusion.layers.sfm.displacement import saliency_to_displacement
+from freqfusion.layers.sfm.displacement import modulate, saliency_to_displacement
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
-from freqfusion.layers.sfm.modulation import modulate
 from freqfusion.layers.sfm.upsampling import NonUniformUpsample
 
 POOLS = {0.5: {"kernel_size": 2}, 0.0: {"kernel_size": 3, "padding": 1, "count_include_pad": False}}

@@ -4,10 +4,14 @@ import pytest
 import torch
 from sfm_displacements import KINDS, displacement_of
 
-from freqfusion.layers.sfm.coordinates import lattice_points, to_normalized
-from freqfusion.layers.sfm.interpolation import interpolate_at, triangle_corners
+from freqfusion.layers.sampling import (
+    interpolate_at,
+    lattice_points,
+    to_normalized,
+    triangle_corners,
+)
 from freqfusion.layers.sfm.mapping import Mapping
-from freqfusion.layers.sfm.three_point import ThreePointReassembly
+from freqfusion.layers.sfm.upsampling import ThreePointReassembly
 
 
 def example(size=(16, 20), *, kind="noise", batch=2, phase=0.5, dtype=torch.float32, **options):

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from sfm_displacements import boundary_displacement, displacement_of, stack_of
 from sfm_signals import band_limited
 
-from freqfusion.layers.sfm.coordinates import lattice_points, to_pixels
+from freqfusion.layers.sampling import lattice_points, to_pixels
+from freqfusion.layers.sfm.displacement import modulate
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
-from freqfusion.layers.sfm.modulation import modulate
 from freqfusion.layers.sfm.upsampling import NonUniformUpsample
 
 PAIRS = [("newton", "bilinear"), ("search", "barycentric")]
