@@ -9,7 +9,7 @@ import sfm_signals
 import torch
 from torch import Tensor
 
-from freqfusion.layers.sfm.displacement import mirror, saliency_to_displacement, spatial_softmax
+from freqfusion.layers.sfm.displacement import saliency_to_displacement, spatial_softmax
 
 SIZES = [(32, 32), (33, 47), (7, 5), (1, 9), (3, 3), (2, 1), (1, 1)]
 
@@ -238,10 +238,3 @@ def test_gradients() -> None:
         return saliency_to_displacement(spatial_softmax(logits), fwhm=3, radius=3)
 
     assert torch.autograd.gradcheck(run, logits)
-
-
-def test_mirror_repeats_no_border() -> None:
-    """0 1 2 continued: ... 2 1 | 0 1 2 | 1 0 ..."""
-    found = mirror(torch.tensor([[0, 1, 2]]), 5, dim=1)
-    assert found.tolist() == [[1, 0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1]]
-    assert mirror(torch.tensor([7]), 2, dim=0).tolist() == [7] * 5
