@@ -1,15 +1,27 @@
-"""Attention to displacement: invariants of the specification, hand-made numbers, an oracle."""
+"""Adaptive resampling: attention to displacement, and what it does to features and spectra.
+
+Invariants of the specification, numbers made by hand, an oracle of loops.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import sfm_signals
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from freqfusion.layers.sfm.displacement import saliency_to_displacement, spatial_softmax
+from freqfusion.layers.sfm.attention import SemanticHighFreqAttention
+from freqfusion.layers.sfm.displacement import (
+    AdaptiveResampling,
+    modulate,
+    saliency_to_displacement,
+    spatial_softmax,
+)
+from freqfusion.layers.sfm.spectrum import aliasing_ratio
 
 SIZES = [(32, 32), (33, 47), (7, 5), (1, 9), (3, 3), (2, 1), (1, 1)]
 
@@ -55,11 +67,10 @@ def naive_centroids(saliency: Tensor, fwhm: float, radius: int) -> Tensor:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("level", [1.0, 0.1, 3e4])
-def test_even_attention_moves_nothing(size: tuple[int, int], level: float) -> None:
+def test_even_attention_moves_nothing(size: tuple[int, int]) -> None:
     """Invariant 1: differences of equal numbers are zero, whatever their rounding."""
-    saliency = torch.full((2, 1, *size), level)
-    assert saliency_to_displacement(saliency).abs().max() == 0
+    for level in (1.0, 0.1, 3e4):
+        assert saliency_to_displacement(torch.full((2, 1, *size), level)).abs().max() == 0
 
 
 @pytest.mark.parametrize(("fwhm", "radius"), [(3.0, 5), (6.0, 4), (1.0, 1)])
@@ -77,14 +88,13 @@ def test_separable_form_equals_the_centroid(
     torch.testing.assert_close(single[0].double(), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("factor", [1e-6, 0.3, 7e5])
-def test_only_ratios_of_the_attention_matter(factor: float) -> None:
+def test_only_ratios_of_the_attention_matter() -> None:
     """Invariant 2, second part."""
     saliency = positive(2, 1, 19, 23, dtype=torch.float32)
     expected = saliency_to_displacement(saliency)
-    torch.testing.assert_close(
-        saliency_to_displacement(saliency * factor), expected, rtol=0, atol=1e-5
-    )
+    for factor in (1e-6, 7e5):
+        found = saliency_to_displacement(saliency * factor)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -98,7 +108,7 @@ def test_border_nodes_stay_on_the_border(size: tuple[int, int]) -> None:
         assert place.max() <= length - 1 + 1e-5
 
 
-@pytest.mark.parametrize("spread", [1.0, 4.0, 32.0])
+@pytest.mark.parametrize("spread", [1.0, 32.0])
 @pytest.mark.parametrize(("fwhm", "radius"), [(3.0, 5), (6.0, 9), (3.0, 1)])
 def test_nodes_keep_their_order_whatever_the_attention(
     spread: float, fwhm: float, radius: int
@@ -160,30 +170,6 @@ def test_three_taps_by_hand() -> None:
     assert y.abs().max() == 0
 
 
-def test_exponential_attention_moves_by_its_rate_times_the_variance() -> None:
-    """The displacement is sigma^2 grad log(k * S); exp(0.2 x) smoothed is a multiple of itself.
-
-    At a full width of 3, sigma^2 = 9 / (8 ln 2) = 1.623, so x moves by 0.3246 away from borders.
-    """
-    row = torch.exp(0.2 * torch.arange(24, dtype=torch.float64))
-    x, y = saliency_to_displacement(row.expand(1, 1, 12, 24))[0]
-    assert x[:, 5:-5].sub(0.2 * 9 / (8 * math.log(2))).abs().max() < 1e-3
-    assert y.abs().max() < 1e-12
-
-
-def test_a_line_draws_its_neighbours() -> None:
-    """A line of contrast 100: five nodes within half a pixel of it instead of one.
-
-    The specification measured spacings of 0.04 pixels on the line and at most 2.25 beside it.
-    """
-    saliency = torch.ones(1, 1, 9, 41)
-    saliency[..., 20] = 100
-    place = coordinates(saliency_to_displacement(saliency))[0][0, 4]
-    assert (place.sub(20).abs() <= 0.5).sum() == 5
-    assert place.diff().min() == pytest.approx(0.04, abs=0.01)
-    assert place.diff().max() <= 2.25
-
-
 def test_flips_and_transposition() -> None:
     """Invariant 15."""
     saliency = positive(2, 1, 21, 34, dtype=torch.float32)
@@ -196,20 +182,9 @@ def test_flips_and_transposition() -> None:
     torch.testing.assert_close(transposed, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
-    """Invariant 17: the displacement of a rounded attention is that of its exact value."""
-    saliency = positive(1, 1, 16, 16, dtype=torch.float32).to(dtype)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        displacement = saliency_to_displacement(saliency)
-    assert displacement.dtype == torch.float32
-    torch.testing.assert_close(displacement, saliency_to_displacement(saliency.float()))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_extreme_logits_stay_finite(dtype: torch.dtype) -> None:
+def test_extreme_logits_stay_finite() -> None:
     """Invariant 18: most windows hold zeros only; their nodes stay, and gradients are finite."""
-    logits = torch.full((1, 1, 30, 30), -1e4, dtype=dtype)
+    logits = torch.full((1, 1, 30, 30), -1e4)
     logits[..., 3, 4], logits[..., 20, 20], logits[..., 20, 22] = 1e4, 1e4, 9.9e3
     logits.requires_grad_()
     displacement = saliency_to_displacement(spatial_softmax(logits))
@@ -231,10 +206,210 @@ def test_faint_windows_have_finite_gradients() -> None:
     assert gradient.isfinite().all()
 
 
-def test_gradients() -> None:
-    logits = positive(2, 1, 5, 4).log().requires_grad_()
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
-    def run(logits: Tensor) -> Tensor:
-        return saliency_to_displacement(spatial_softmax(logits), fwhm=3, radius=3)
 
-    assert torch.autograd.gradcheck(run, logits)
+def trained(channels: int = 8, **options: Any) -> AdaptiveResampling:
+    """A module that moves samples."""
+    torch.manual_seed(0)
+    attention = SemanticHighFreqAttention(channels=channels, ratio=4, zero_init=False)
+    with torch.no_grad():
+        for parameter in attention.project.parameters():
+            parameter *= 4
+    return AdaptiveResampling(channels=channels, attention=attention, **options)
+
+
+class Given(nn.Module):
+    """An attention that is the first channel of the features."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features[:, :1]
+
+
+# Resampling
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_start_is_the_identity(size: tuple[int, int]) -> None:
+    """Invariant 1."""
+    features = random(2, 4, *size)
+    module = AdaptiveResampling(channels=4)
+    modulated, mapping, logits = module(features)
+    torch.testing.assert_close(modulated, features, rtol=0, atol=3e-5)
+    assert mapping.displacement.abs().max() <= 1e-6
+    assert logits.shape == (2, 1, *size)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_ramps_are_read_exactly(mode: Any) -> None:
+    """3 x - y at (x + 0.5, y - 0.5) has 2 more, away from the border, which is repeated."""
+    x, y = torch.arange(9.0), torch.arange(7.0)[:, None]
+    image = (3 * x - y)[None, None]
+    displacement = torch.tensor([0.5, -0.5]).view(1, 2, 1, 1).expand(1, 2, 7, 9)
+    found = modulate(image, displacement, mode=mode)
+    inner = (..., slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(found[inner], image[inner] + 2, rtol=0, atol=1e-4)
+    far = modulate(image, torch.full((1, 2, 7, 9), 99.0), mode=mode)
+    torch.testing.assert_close(far, image[..., -1:, -1:].expand_as(far), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(6, 7), (1, 5)], ids=str)
+def test_bilinear_against_a_loop(size: tuple[int, int], align_corners: bool) -> None:
+    height, width = size
+    image = random(1, 2, *size, dtype=torch.float64)
+    displacement = 2 * random(1, 2, *size, seed=1, dtype=torch.float64)
+    expected = torch.empty_like(image)
+    for i in range(height):
+        for j in range(width):
+            x = min(max(j + float(displacement[0, 0, i, j]), 0), width - 1)
+            y = min(max(i + float(displacement[0, 1, i, j]), 0), height - 1)
+            left, top = int(x), int(y)
+            right, below = min(left + 1, width - 1), min(top + 1, height - 1)
+            u, v = x - left, y - top
+            upper = (1 - u) * image[..., top, left] + u * image[..., top, right]
+            lower = (1 - u) * image[..., below, left] + u * image[..., below, right]
+            expected[..., i, j] = (1 - v) * upper + v * lower
+    found = modulate(image, displacement, align_corners=align_corners)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_parts_of_the_module() -> None:
+    """Attention, softmax, displacement and sampling, one after the other."""
+    module = trained(fwhm=6.0, radius=9, strength=0.5)
+    features = random(2, 8, 14, 19)
+    modulated, mapping, logits = module(features)
+    torch.testing.assert_close(logits, module.attention(features))
+    displacement = 0.5 * saliency_to_displacement(logits.exp(), fwhm=6.0, radius=9)
+    assert displacement.abs().max() > 0.3
+    torch.testing.assert_close(mapping.displacement, displacement, rtol=0, atol=1e-5)
+    torch.testing.assert_close(modulated, modulate(features, displacement), rtol=0, atol=1e-4)
+
+
+def test_strength_can_be_changed() -> None:
+    module = trained(strength=0.0)
+    features = random(1, 8, 10, 12)
+    modulated, mapping, _ = module(features)
+    assert mapping.displacement.abs().max() == 0
+    torch.testing.assert_close(modulated, features, rtol=0, atol=3e-5)
+    module.strength = 1.0
+    assert module(features)[1].displacement.abs().max() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 2, 1), (2, 2, 0), (1, 2, 0), (4, 4, 0), (7, 4, 3), (3, 1, 1)],
+)
+@pytest.mark.parametrize("length", [8, 11, 23])
+def test_size_and_phase_are_those_of_a_convolution(
+    kernel: int, stride: int, padding: int, length: int
+) -> None:
+    """The centre of a kernel's window lies at stride * j + phase, phase = (k - 1) / 2 - padding."""
+    phase = (kernel - 1) / 2 - padding
+    ramp = torch.arange(length, dtype=torch.float64).view(1, 1, length)
+    box = torch.full((1, 1, kernel), 1 / kernel, dtype=torch.float64)
+    small = F.conv1d(ramp, box, stride=stride, padding=padding)
+    module = AdaptiveResampling(channels=1).double()
+    _, mapping, _ = module(ramp.expand(1, 1, length, -1), stride=stride, phase=phase)
+    assert mapping.out_size == (small.shape[-1], small.shape[-1])
+    assert (mapping.stride, mapping.phase) == (stride, phase)
+    # Away from the padding, a box reads a ramp at the centre of its window.
+    middle = slice(1, (length - kernel) // stride)
+    j = torch.arange(small.shape[-1], dtype=torch.float64)[middle]
+    torch.testing.assert_close(small[0, 0, middle], stride * j + phase)
+
+
+def test_downsampled_size_can_be_given() -> None:
+    """Patch merging pads odd maps; a map of one pixel still has a size."""
+    module = AdaptiveResampling(channels=1)
+    assert module(random(1, 1, 9, 9), out_size=(5, 5))[1].out_size == (5, 5)
+    assert module(random(1, 1, 9, 1))[1].out_size == (4, 1)
+
+
+# Aliasing
+
+
+def aliasing_after(image: Tensor, logits: Tensor, fwhm: float = 3.0, radius: int = 5) -> float:
+    displacement = saliency_to_displacement(spatial_softmax(logits), fwhm=fwhm, radius=radius)
+    modulated = modulate(image, displacement, mode="bicubic")
+    return aliasing_ratio(modulated, remove_dc=True).mean().item()
+
+
+def aliasing_of(image: Tensor) -> float:
+    return aliasing_ratio(image, remove_dc=True).mean().item()
+
+
+def test_attention_to_thin_curves_prevents_their_aliasing() -> None:
+    """Invariant 9. Unrelated attention hardly does, so it is not the interpolation."""
+    image = sfm_signals.thin_curves(batch=4)
+    before = aliasing_of(image)
+    assert before == pytest.approx(0.127, abs=0.01)
+    assert aliasing_after(image, sfm_signals.detail_logits(image)) <= 0.25 * before
+    unrelated = torch.rand(image.shape, generator=torch.Generator().manual_seed(9)) * 4 - 2
+    assert aliasing_after(image, unrelated.double()) >= 0.7 * before
+
+
+def test_attention_to_label_edges_reduces_their_aliasing() -> None:
+    """Invariant 9, second part."""
+    labels = sfm_signals.label_edges(batch=2)
+    before = aliasing_of(labels)
+    assert aliasing_after(labels, sfm_signals.detail_logits(labels)) <= 0.6 * before
+
+
+@pytest.mark.parametrize(
+    ("signal", "bounds"), [("chirp", (0.5, 0.75)), ("texture_patch", (0.25, 0.5))]
+)
+def test_wide_kernels_stretch_textures(signal: str, bounds: tuple[float, float]) -> None:
+    """Invariant 10: at a width of 32 pixels, and less so at 16.
+
+    The width of 3 stretches edges and lines, not areas, so it is not expected to help here.
+    """
+    image = getattr(sfm_signals, signal)()
+    before = aliasing_of(image)
+    for fwhm, radius, bound in ((32.0, 40, bounds[0]), (16.0, 24, bounds[1])):
+        logits = sfm_signals.detail_logits(image, fwhm=fwhm)
+        assert aliasing_after(image, logits, fwhm, radius) <= bound * before
+
+
+def test_bilinear_sampling_is_a_lowpass_filter_itself() -> None:
+    """The trap of such measurements: a shift by a quarter of a pixel reduces aliasing as well."""
+    image = sfm_signals.thin_curves(batch=2)
+    shift = torch.full((2, 2, 128, 128), 0.25, dtype=torch.float64)
+    shifted = {
+        mode: aliasing_of(modulate(image, shift, mode=mode)) for mode in ("bilinear", "bicubic")
+    }
+    before = aliasing_of(image)
+    assert shifted["bilinear"] < 0.65 * before
+    assert shifted["bicubic"] > 0.8 * before
+
+
+# Learning
+
+
+def test_attention_learns_from_the_first_step_on() -> None:
+    """Invariant 14, unless the grid is detached: then only from the logits."""
+    features, weight = random(2, 8, 12, 12), random(2, 8, 12, 12, seed=1)
+    for detach_grid in (False, True):
+        module = AdaptiveResampling(channels=8, detach_grid=detach_grid)
+        modulated, mapping, logits = module(features.requires_grad_())
+        (modulated * weight).sum().backward()
+        gradient = module.attention.project.weight.grad
+        assert (gradient is None) == detach_grid
+        if gradient is not None:
+            assert gradient.abs().max() > 1e-3
+        assert mapping.displacement.requires_grad != detach_grid
+        assert logits.requires_grad
+
+
+def test_extreme_attention() -> None:
+    """Invariant 18: another attention may give logits of +-1e4."""
+    module = AdaptiveResampling(channels=2, attention=Given())
+    features = torch.sign(random(2, 2, 17, 15)) * 1e4
+    features.requires_grad_()
+    modulated, mapping, _ = module(features)
+    assert modulated.isfinite().all()
+    assert mapping.displacement.abs().max() <= 5
+    modulated.sum().backward()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
