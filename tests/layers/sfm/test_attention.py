@@ -12,8 +12,6 @@ from torch import Tensor
 
 from freqfusion.layers.sfm.attention import LearnableHighPass, SemanticHighFreqAttention
 
-SIZES = [(32, 32), (33, 47), (7, 5), (1, 9), (3, 3), (1, 1)]
-
 
 def features(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
@@ -26,22 +24,10 @@ def trained(**options: Any) -> SemanticHighFreqAttention:
     return SemanticHighFreqAttention(zero_init=False, **options)
 
 
-@pytest.mark.parametrize(
-    ("channels", "ratio", "parameters"),
-    [(256, 16, 19137), (512, 16, 71041), (1024, 16, 273153), (256, 4, 68865)],
-)
-def test_parameter_counts(channels: int, ratio: int, parameters: int) -> None:
-    """With C channels, four bins and D = C / ratio: 9 C + 4 (C D + 2 D + D) + C + 1."""
-    module = SemanticHighFreqAttention(channels=channels, ratio=ratio)
-    assert sum(parameter.numel() for parameter in module.parameters()) == parameters
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_zero_start(size: tuple[int, int]) -> None:
-    module = SemanticHighFreqAttention(channels=8)
-    logits = module(features(2, 8, *size))
-    assert logits.shape == (2, 1, *size)
-    assert logits.abs().max() == 0
+def test_parameter_count() -> None:
+    """With C channels, four bins and D = C / 16: 9 C + 4 (C D + 2 D + D) + C + 1."""
+    module = SemanticHighFreqAttention(channels=256)
+    assert sum(parameter.numel() for parameter in module.parameters()) == 19137
 
 
 def test_zero_start_can_learn() -> None:
@@ -49,7 +35,9 @@ def test_zero_start_can_learn() -> None:
     change the shape of the logits, and the bias."""
     module = SemanticHighFreqAttention(channels=8)
     weight = features(2, 1, 12, 15, seed=1)
-    (module(features(2, 8, 12, 15)) * weight).sum().backward()
+    logits = module(features(2, 8, 12, 15))
+    assert not logits.any()
+    (logits * weight).sum().backward()
     grads = {name: parameter.grad for name, parameter in module.named_parameters()}
     assert all(gradient is not None for gradient in grads.values())
     learning = ["project.weight", *(f"context.{index}.project.weight" for index in (1, 2, 3))]
@@ -78,14 +66,10 @@ def test_equals_enlarging_concatenating_and_projecting() -> None:
     torch.testing.assert_close(module(image), expected)
 
 
-@pytest.mark.parametrize("bound", [0.5, 2.0])
-def test_logits_are_bounded(bound: float) -> None:
+def test_logits_are_bounded() -> None:
     """Invariant 18: also where they come from features of 1e4."""
-    module = trained(channels=8, logit_bound=bound)
-    logits = module(features(2, 8, 16, 16) * 1e4)
-    assert logits.isfinite().all()
-    assert logits.abs().max() <= bound
-    assert logits.abs().max() > 0.99 * bound
+    logits = trained(channels=8, logit_bound=0.5)(features(2, 8, 16, 16) * 1e4)
+    assert 0.49 < logits.abs().max() <= 0.5
 
 
 def test_bin_of_one_and_bias_change_nothing() -> None:

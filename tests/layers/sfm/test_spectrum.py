@@ -18,21 +18,21 @@ def tone(cycles: int, size: int = 64, *, along: str = "x") -> Tensor:
 
 
 @pytest.mark.parametrize("along", ["x", "y"])
-@pytest.mark.parametrize(("cycles", "ratio"), [(8, 0), (16, 0), (17, 1), (24, 1)])
-def test_tones_of_64_pixels(cycles: int, ratio: float, along: str) -> None:
-    """Invariant 23: 16 cycles in 64 pixels are 0.25 cycles per pixel exactly, which is safe."""
-    found = aliasing_ratio(tone(cycles, along=along))
-    assert found.shape == (1,)
-    assert found.item() == pytest.approx(ratio, abs=1e-6)
-
-
-@pytest.mark.parametrize("size", [12, 48, 49, 50, 66, 96, 120])
+@pytest.mark.parametrize("size", [12, 49, 64, 120])
 @pytest.mark.parametrize("stride", [2, 3, 5])
-def test_a_tone_on_the_limit_is_safe_at_every_size(size: int, stride: int) -> None:
-    """The last whole cycle within the limit counts as safe, the next one does not."""
+def test_a_tone_on_the_limit_is_safe_at_every_size(size: int, stride: int, along: str) -> None:
+    """Invariant 23: the last whole cycle within the limit counts as safe, the next one does not.
+
+    16 cycles in 64 pixels are 0.25 cycles per pixel exactly.
+    """
     limit = size // (2 * stride)
-    assert aliasing_ratio(tone(limit, size), stride=stride).item() < 1e-6
-    assert aliasing_ratio(tone(limit + 1, size), stride=stride).item() > 1 - 1e-6
+    below, above = (
+        aliasing_ratio(tone(cycles, size, along=along), stride=stride)
+        for cycles in (limit, limit + 1)
+    )
+    assert below.shape == (1,)
+    assert below.item() < 1e-6
+    assert above.item() > 1 - 1e-6
 
 
 def test_white_noise() -> None:
@@ -79,15 +79,6 @@ def test_image_without_power() -> None:
     assert aliasing_ratio(image, remove_dc=True).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 5)], ids=str)
-def test_small_maps(size: tuple[int, int]) -> None:
-    generator = torch.Generator().manual_seed(1)
-    found = aliasing_ratio(torch.rand(2, 3, *size, generator=generator), window="hann")
-    assert found.isfinite().all()
-    assert found.min() >= 0
-    assert found.max() <= 1
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.float64])
 def test_dtypes(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(2)
@@ -97,18 +88,10 @@ def test_dtypes(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.float(), aliasing_ratio(image.float()))
 
 
-def test_gradient() -> None:
-    generator = torch.Generator().manual_seed(3)
-    image = torch.randn(1, 2, 6, 5, generator=generator, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: aliasing_ratio(x, remove_dc=True), image)
-
-
 @pytest.mark.parametrize(
     ("kernel", "stride", "c_in", "c_out", "expected"),
     [
         (3, 2, 64, 128, math.sqrt(2) / 2),  # channels double
-        (2, 2, 96, 192, math.sqrt(2) / 2),
-        (3, 2, 64, 64, 0.5),
         (1, 2, 256, 512, 0.5),  # a kernel of one sees one pixel, whatever it makes of it
         (3, 2, 3, 64, 1.0),
         (3, 1, 64, 64, 1.0),
