@@ -280,25 +280,3 @@ def test_names_and_start():
         assert not layer.bias.any()
         bound = math.sqrt(6 / 512)
         assert 0.95 * bound < layer.weight.abs().max() <= bound
-
-
-class Fixed(torch.nn.Module):
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, query, reference, value):
-        return self.module(query, reference, value, SHAPES)
-
-
-OLD = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 15)
-
-
-@pytest.mark.skipif(OLD, reason="2.12 guards on strides")
-def test_exports_for_any_number_of_queries():
-    module, *inputs = layer_example()
-    dim = torch.export.Dim("queries", min=2, max=99)
-    axes = ({1: dim}, {1: dim}, None)
-    program = torch.export.export(Fixed(module), tuple(inputs), dynamic_shapes=axes)
-    others = layer_example(queries=9)[1:]
-    torch.testing.assert_close(program.module()(*others), module(*others, SHAPES))

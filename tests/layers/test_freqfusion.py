@@ -1,7 +1,5 @@
 """FreqFusion beyond the reference runs: sizes, arguments, state dicts, precision, export."""
 
-import copy
-
 import layer_cases
 import pytest
 import torch
@@ -13,7 +11,6 @@ from oracles import unfold
 
 from freqfusion.layers import (
     FreqFusion,
-    FreqFusionConcat,
     InterpolationUpsampling,
     reassemble,
     sample_at_offsets,
@@ -137,17 +134,6 @@ class TestIdentityStart:
             )
             sizes[init] = torch.stack([weight.grad.norm() for weight in weights])
         assert (sizes["identity"] > sizes["published"] / 10).all()
-
-    def test_moves_nothing(self):
-        torch.manual_seed(0)
-        still = FreqFusion(**SMALL, feature_resample=True, init="identity").double()
-        without = copy.deepcopy(still)
-        without.sampler = None
-        hr, lr = inputs()
-        torch.testing.assert_close(still(hr, lr), without(hr, lr))
-        moved = FreqFusion(**SMALL, feature_resample=True, init="published").double()
-        offsets = moved.sampler.predict_offsets(moved.hr_compressor(hr), moved.lr_compressor(lr))
-        assert offsets.abs().max() > 0.1
 
 
 def test_start_is_xavier_with_nearly_uniform_kernels():
@@ -276,17 +262,6 @@ def test_export_to_onnx_with_dynamic_sizes(tmp_path):
         }
         for actual, expected in zip(session.run(None, feed), module(*maps), strict=True):
             torch.testing.assert_close(torch.from_numpy(actual), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_concatenation_of_three_maps():
-    module = FreqFusionConcat(
-        in_channels=[8, 16, 24], compress_ratio=2, fusion={"feature_resample_norm": False}
-    )
-    assert module.out_channels == 48
-    maps = [torch.randn(1, c, s, s) for c, s in ((8, 13), (16, 7), (24, 4))]
-    assert module(maps).shape == (1, 48, 13, 13)
-    with pytest.raises(ValueError, match="expected 3 feature maps"):
-        module(maps[:2])
 
 
 @pytest.mark.parametrize(

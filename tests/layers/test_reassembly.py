@@ -103,18 +103,12 @@ def test_equals_unfold_form(height, width, scale, kernel_size, channels, groups,
 
 
 def test_cropped_multiple():
-    """27 x 26 from 14 x 13 at scale 2 is the exact double, cropped: values and gradients."""
+    """27 x 26 from 14 x 13 at scale 2 is the exact double, cropped, with kernels of either size."""
     features, kernels = example(size=(14, 13), scale=2, kernel_size=5)
-    features.requires_grad_()
     whole = reassemble(features, kernels, kernel_size=5, scale=2)[..., :27, :26]
-    options = {"kernel_size": 5, "scale": 2, "out_size": (27, 26)}
-    for given_kernels in (kernels, kernels[..., :27, :26]):
-        out = reassemble(features, given_kernels, **options)
+    for fitting in (kernels, kernels[..., :27, :26]):
+        out = reassemble(features, fitting, kernel_size=5, scale=2, out_size=(27, 26))
         torch.testing.assert_close(out, whole)
-        weight = torch.randn_like(out)
-        (expected,) = torch.autograd.grad((whole * weight).sum(), features, retain_graph=True)
-        (actual,) = torch.autograd.grad((out * weight).sum(), features)
-        torch.testing.assert_close(actual, expected)
 
 
 CASES = [

@@ -3,16 +3,12 @@
 Invariants of the specification, numbers made by hand, an oracle of loops.
 """
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import pytest
 import sfm_signals
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from freqfusion.layers.sfm.attention import SemanticHighFreqAttention
 from freqfusion.layers.sfm.displacement import (
@@ -26,13 +22,13 @@ from freqfusion.layers.sfm.spectrum import aliasing_ratio
 SIZES = [(32, 32), (33, 47), (7, 5), (1, 9), (3, 3), (2, 1), (1, 1)]
 
 
-def positive(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+def positive(*shape, seed=0, dtype=torch.float64):
     """Attention with ratios up to about 50 between neighbours."""
     generator = torch.Generator().manual_seed(seed)
     return torch.empty(shape, dtype=dtype).uniform_(-2, 2, generator=generator).exp()
 
 
-def coordinates(displacement: Tensor) -> tuple[Tensor, Tensor]:
+def coordinates(displacement):
     """x and y (B, H, W) of the moved nodes."""
     height, width = displacement.shape[-2:]
     x = torch.arange(width, dtype=displacement.dtype)
@@ -40,11 +36,11 @@ def coordinates(displacement: Tensor) -> tuple[Tensor, Tensor]:
     return displacement[:, 0] + x, displacement[:, 1] + y
 
 
-def naive_centroids(saliency: Tensor, fwhm: float, radius: int) -> Tensor:
+def naive_centroids(saliency, fwhm, radius):
     """The 2-D centroid minus the place itself, pixel by pixel and tap by tap (H, W only)."""
     height, width = saliency.shape
 
-    def reflected(index: int, length: int) -> int:
+    def reflected(index, length):
         while length > 1 and not 0 <= index < length:
             index = -index if index < 0 else 2 * (length - 1) - index
         return index if length > 1 else 0
@@ -67,7 +63,7 @@ def naive_centroids(saliency: Tensor, fwhm: float, radius: int) -> Tensor:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_even_attention_moves_nothing(size: tuple[int, int]) -> None:
+def test_even_attention_moves_nothing(size):
     """Invariant 1: differences of equal numbers are zero, whatever their rounding."""
     for level in (1.0, 0.1, 3e4):
         assert saliency_to_displacement(torch.full((2, 1, *size), level)).abs().max() == 0
@@ -75,9 +71,7 @@ def test_even_attention_moves_nothing(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("fwhm", "radius"), [(3.0, 5), (6.0, 4), (1.0, 1)])
 @pytest.mark.parametrize("size", [(9, 7), (2, 5), (1, 4), (1, 1)], ids=str)
-def test_separable_form_equals_the_centroid(
-    size: tuple[int, int], fwhm: float, radius: int
-) -> None:
+def test_separable_form_equals_the_centroid(size, fwhm, radius):
     """Invariant 2."""
     saliency = positive(1, 1, *size)
     found = saliency_to_displacement(saliency, fwhm=fwhm, radius=radius)
@@ -88,7 +82,7 @@ def test_separable_form_equals_the_centroid(
     torch.testing.assert_close(single[0].double(), expected, rtol=0, atol=1e-4)
 
 
-def test_only_ratios_of_the_attention_matter() -> None:
+def test_only_ratios_of_the_attention_matter():
     """Invariant 2, second part."""
     saliency = positive(2, 1, 19, 23, dtype=torch.float32)
     expected = saliency_to_displacement(saliency)
@@ -98,7 +92,7 @@ def test_only_ratios_of_the_attention_matter() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_border_nodes_stay_on_the_border(size: tuple[int, int]) -> None:
+def test_border_nodes_stay_on_the_border(size):
     """Invariant 3; also, nothing leaves the map."""
     displacement = saliency_to_displacement(positive(3, 1, *size, dtype=torch.float32))
     assert displacement[:, 0, :, [0, -1]].abs().max() <= 1e-6
@@ -110,9 +104,7 @@ def test_border_nodes_stay_on_the_border(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("spread", [1.0, 32.0])
 @pytest.mark.parametrize(("fwhm", "radius"), [(3.0, 5), (6.0, 9), (3.0, 1)])
-def test_nodes_keep_their_order_whatever_the_attention(
-    spread: float, fwhm: float, radius: int
-) -> None:
+def test_nodes_keep_their_order_whatever_the_attention(spread, fwhm, radius):
     """Invariant 4: logits without a bound."""
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(4, 1, 40, 33, generator=generator, dtype=torch.float64) * spread
@@ -123,7 +115,7 @@ def test_nodes_keep_their_order_whatever_the_attention(
     assert displacement.abs().max() <= radius
 
 
-def folding_maps() -> dict[str, Tensor]:
+def folding_maps():
     """Logits within [-2, 2] that bend a lattice as much as they can."""
     generator = torch.Generator().manual_seed(5)
     noise = torch.rand(8, 1, 48, 48, generator=generator, dtype=torch.float64) * 4 - 2
@@ -142,7 +134,7 @@ def folding_maps() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("fwhm", "radius"), [(3.0, 5), (6.0, 9)])
 @pytest.mark.parametrize("name", folding_maps())
-def test_no_triangle_folds_at_the_default_bound(name: str, fwhm: float, radius: int) -> None:
+def test_no_triangle_folds_at_the_default_bound(name, fwhm, radius):
     """Invariant 5: the four corner triangles of every cell keep more than a hundredth of a pixel.
 
     An unmoved triangle has half a pixel.
@@ -158,7 +150,7 @@ def test_no_triangle_folds_at_the_default_bound(name: str, fwhm: float, radius: 
         assert area.min() > 0.01
 
 
-def test_three_taps_by_hand() -> None:
+def test_three_taps_by_hand():
     """A full width of two means half the weight one pixel away.
 
     Beside the 3, where the window is (1, 1, 3): (3 / 2 - 1 / 2) / (1 / 2 + 1 + 3 / 2) = 1/3. On it
@@ -170,7 +162,7 @@ def test_three_taps_by_hand() -> None:
     assert y.abs().max() == 0
 
 
-def test_flips_and_transposition() -> None:
+def test_flips_and_transposition():
     """Invariant 15."""
     saliency = positive(2, 1, 21, 34, dtype=torch.float32)
     expected = saliency_to_displacement(saliency)
@@ -182,7 +174,7 @@ def test_flips_and_transposition() -> None:
     torch.testing.assert_close(transposed, expected, rtol=0, atol=1e-5)
 
 
-def test_extreme_logits_stay_finite() -> None:
+def test_extreme_logits_stay_finite():
     """Invariant 18: most windows hold zeros only; their nodes stay, and gradients are finite."""
     logits = torch.full((1, 1, 30, 30), -1e4)
     logits[..., 3, 4], logits[..., 20, 20], logits[..., 20, 22] = 1e4, 1e4, 9.9e3
@@ -197,7 +189,7 @@ def test_extreme_logits_stay_finite() -> None:
     assert gradient.isfinite().all()
 
 
-def test_faint_windows_have_finite_gradients() -> None:
+def test_faint_windows_have_finite_gradients():
     """Windows just above and below what is left alone."""
     saliency = torch.logspace(-44, 0, 300).view(1, 1, 10, 30).requires_grad_()
     displacement = saliency_to_displacement(saliency)
@@ -206,11 +198,11 @@ def test_faint_windows_have_finite_gradients() -> None:
     assert gradient.isfinite().all()
 
 
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+def random(*shape, seed=0, dtype=torch.float32):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def trained(channels: int = 8, **options: Any) -> AdaptiveResampling:
+def trained(channels=8, **options):
     """A module that moves samples."""
     torch.manual_seed(0)
     attention = SemanticHighFreqAttention(channels=channels, ratio=4, zero_init=False)
@@ -220,18 +212,11 @@ def trained(channels: int = 8, **options: Any) -> AdaptiveResampling:
     return AdaptiveResampling(channels=channels, attention=attention, **options)
 
 
-class Given(nn.Module):
-    """An attention that is the first channel of the features."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features[:, :1]
-
-
 # Resampling
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_start_is_the_identity(size: tuple[int, int]) -> None:
+def test_start_is_the_identity(size):
     """Invariant 1."""
     features = random(2, 4, *size)
     module = AdaptiveResampling(channels=4)
@@ -241,41 +226,22 @@ def test_start_is_the_identity(size: tuple[int, int]) -> None:
     assert logits.shape == (2, 1, *size)
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-def test_ramps_are_read_exactly(mode: Any) -> None:
+def test_ramps_are_read_exactly(mode, align_corners):
     """3 x - y at (x + 0.5, y - 0.5) has 2 more, away from the border, which is repeated."""
     x, y = torch.arange(9.0), torch.arange(7.0)[:, None]
     image = (3 * x - y)[None, None]
+    options = {"mode": mode, "align_corners": align_corners}
     displacement = torch.tensor([0.5, -0.5]).view(1, 2, 1, 1).expand(1, 2, 7, 9)
-    found = modulate(image, displacement, mode=mode)
+    found = modulate(image, displacement, **options)
     inner = (..., slice(2, -2), slice(2, -2))
     torch.testing.assert_close(found[inner], image[inner] + 2, rtol=0, atol=1e-4)
-    far = modulate(image, torch.full((1, 2, 7, 9), 99.0), mode=mode)
+    far = modulate(image, torch.full((1, 2, 7, 9), 99.0), **options)
     torch.testing.assert_close(far, image[..., -1:, -1:].expand_as(far), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("size", [(6, 7), (1, 5)], ids=str)
-def test_bilinear_against_a_loop(size: tuple[int, int], align_corners: bool) -> None:
-    height, width = size
-    image = random(1, 2, *size, dtype=torch.float64)
-    displacement = 2 * random(1, 2, *size, seed=1, dtype=torch.float64)
-    expected = torch.empty_like(image)
-    for i in range(height):
-        for j in range(width):
-            x = min(max(j + float(displacement[0, 0, i, j]), 0), width - 1)
-            y = min(max(i + float(displacement[0, 1, i, j]), 0), height - 1)
-            left, top = int(x), int(y)
-            right, below = min(left + 1, width - 1), min(top + 1, height - 1)
-            u, v = x - left, y - top
-            upper = (1 - u) * image[..., top, left] + u * image[..., top, right]
-            lower = (1 - u) * image[..., below, left] + u * image[..., below, right]
-            expected[..., i, j] = (1 - v) * upper + v * lower
-    found = modulate(image, displacement, align_corners=align_corners)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-
-
-def test_parts_of_the_module() -> None:
+def test_parts_of_the_module():
     """Attention, softmax, displacement and sampling, one after the other."""
     module = trained(fwhm=6.0, radius=9, strength=0.5)
     features = random(2, 8, 14, 19)
@@ -287,24 +253,12 @@ def test_parts_of_the_module() -> None:
     torch.testing.assert_close(modulated, modulate(features, displacement), rtol=0, atol=1e-4)
 
 
-def test_strength_can_be_changed() -> None:
-    module = trained(strength=0.0)
-    features = random(1, 8, 10, 12)
-    modulated, mapping, _ = module(features)
-    assert mapping.displacement.abs().max() == 0
-    torch.testing.assert_close(modulated, features, rtol=0, atol=3e-5)
-    module.strength = 1.0
-    assert module(features)[1].displacement.abs().max() > 0.3
-
-
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"),
     [(3, 2, 1), (2, 2, 0), (1, 2, 0), (4, 4, 0), (7, 4, 3), (3, 1, 1)],
 )
 @pytest.mark.parametrize("length", [8, 11, 23])
-def test_size_and_phase_are_those_of_a_convolution(
-    kernel: int, stride: int, padding: int, length: int
-) -> None:
+def test_size_and_phase_are_those_of_a_convolution(kernel, stride, padding, length):
     """The centre of a kernel's window lies at stride * j + phase, phase = (k - 1) / 2 - padding."""
     phase = (kernel - 1) / 2 - padding
     ramp = torch.arange(length, dtype=torch.float64).view(1, 1, length)
@@ -320,7 +274,7 @@ def test_size_and_phase_are_those_of_a_convolution(
     torch.testing.assert_close(small[0, 0, middle], stride * j + phase)
 
 
-def test_downsampled_size_can_be_given() -> None:
+def test_downsampled_size_can_be_given():
     """Patch merging pads odd maps; a map of one pixel still has a size."""
     module = AdaptiveResampling(channels=1)
     assert module(random(1, 1, 9, 9), out_size=(5, 5))[1].out_size == (5, 5)
@@ -330,17 +284,17 @@ def test_downsampled_size_can_be_given() -> None:
 # Aliasing
 
 
-def aliasing_after(image: Tensor, logits: Tensor, fwhm: float = 3.0, radius: int = 5) -> float:
+def aliasing_after(image, logits, fwhm=3.0, radius=5):
     displacement = saliency_to_displacement(spatial_softmax(logits), fwhm=fwhm, radius=radius)
     modulated = modulate(image, displacement, mode="bicubic")
     return aliasing_ratio(modulated, remove_dc=True).mean().item()
 
 
-def aliasing_of(image: Tensor) -> float:
+def aliasing_of(image):
     return aliasing_ratio(image, remove_dc=True).mean().item()
 
 
-def test_attention_to_thin_curves_prevents_their_aliasing() -> None:
+def test_attention_to_thin_curves_prevents_their_aliasing():
     """Invariant 9. Unrelated attention hardly does, so it is not the interpolation."""
     image = sfm_signals.thin_curves(batch=4)
     before = aliasing_of(image)
@@ -350,17 +304,10 @@ def test_attention_to_thin_curves_prevents_their_aliasing() -> None:
     assert aliasing_after(image, unrelated.double()) >= 0.7 * before
 
 
-def test_attention_to_label_edges_reduces_their_aliasing() -> None:
-    """Invariant 9, second part."""
-    labels = sfm_signals.label_edges(batch=2)
-    before = aliasing_of(labels)
-    assert aliasing_after(labels, sfm_signals.detail_logits(labels)) <= 0.6 * before
-
-
 @pytest.mark.parametrize(
     ("signal", "bounds"), [("chirp", (0.5, 0.75)), ("texture_patch", (0.25, 0.5))]
 )
-def test_wide_kernels_stretch_textures(signal: str, bounds: tuple[float, float]) -> None:
+def test_wide_kernels_stretch_textures(signal, bounds):
     """Invariant 10: at a width of 32 pixels, and less so at 16.
 
     The width of 3 stretches edges and lines, not areas, so it is not expected to help here.
@@ -372,22 +319,10 @@ def test_wide_kernels_stretch_textures(signal: str, bounds: tuple[float, float])
         assert aliasing_after(image, logits, fwhm, radius) <= bound * before
 
 
-def test_bilinear_sampling_is_a_lowpass_filter_itself() -> None:
-    """The trap of such measurements: a shift by a quarter of a pixel reduces aliasing as well."""
-    image = sfm_signals.thin_curves(batch=2)
-    shift = torch.full((2, 2, 128, 128), 0.25, dtype=torch.float64)
-    shifted = {
-        mode: aliasing_of(modulate(image, shift, mode=mode)) for mode in ("bilinear", "bicubic")
-    }
-    before = aliasing_of(image)
-    assert shifted["bilinear"] < 0.65 * before
-    assert shifted["bicubic"] > 0.8 * before
-
-
 # Learning
 
 
-def test_attention_learns_from_the_first_step_on() -> None:
+def test_attention_learns_from_the_first_step_on():
     """Invariant 14, unless the grid is detached: then only from the logits."""
     features, weight = random(2, 8, 12, 12), random(2, 8, 12, 12, seed=1)
     for detach_grid in (False, True):
@@ -400,16 +335,3 @@ def test_attention_learns_from_the_first_step_on() -> None:
             assert gradient.abs().max() > 1e-3
         assert mapping.displacement.requires_grad != detach_grid
         assert logits.requires_grad
-
-
-def test_extreme_attention() -> None:
-    """Invariant 18: another attention may give logits of +-1e4."""
-    module = AdaptiveResampling(channels=2, attention=Given())
-    features = torch.sign(random(2, 2, 17, 15)) * 1e4
-    features.requires_grad_()
-    modulated, mapping, _ = module(features)
-    assert modulated.isfinite().all()
-    assert mapping.displacement.abs().max() <= 5
-    modulated.sum().backward()
-    assert features.grad is not None
-    assert features.grad.isfinite().all()

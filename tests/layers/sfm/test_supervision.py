@@ -1,13 +1,10 @@
 """Edge targets and the attention's loss."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from freqfusion.layers.sfm.displacement import modulate
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
@@ -19,11 +16,11 @@ from freqfusion.layers.sfm.supervision import (
 )
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
+def random(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def columns_of(edge: Tensor) -> list[int]:
+def columns_of(edge):
     """The marked columns of the only image; all rows must agree."""
     assert edge.shape[:2] == (1, 1)
     assert (edge == edge[:, :, :1]).all()
@@ -33,7 +30,7 @@ def columns_of(edge: Tensor) -> list[int]:
 @pytest.mark.parametrize(
     ("width", "marked"), [(1, [4, 5]), (3, [3, 4, 5, 6]), (5, [2, 3, 4, 5, 6, 7])]
 )
-def test_half_planes(width: int, marked: list[int]) -> None:
+def test_half_planes(width, marked):
     """Invariant 22: one pixel of each class, and (width - 1) / 2 more on each side."""
     label = torch.zeros(1, 6, 10, dtype=torch.long)
     label[..., 5:] = 3
@@ -46,7 +43,7 @@ def test_half_planes(width: int, marked: list[int]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_ignored_pixels_make_no_edges(dtype: torch.dtype) -> None:
+def test_ignored_pixels_make_no_edges(dtype):
     """Invariant 22: neither with a class beside them nor between two classes."""
     label = torch.zeros(1, 5, 9, dtype=dtype)
     label[..., 4], label[..., 5:] = 255, 2
@@ -55,7 +52,7 @@ def test_ignored_pixels_make_no_edges(dtype: torch.dtype) -> None:
     assert semantic_edge_target(torch.full((2, 5, 9), 255)).sum() == 0
 
 
-def test_edges_against_a_loop() -> None:
+def test_edges_against_a_loop():
     label = torch.randint(0, 3, (1, 8, 7), generator=torch.Generator().manual_seed(4))
     label[label == 2] = 255
     expected = torch.zeros(8, 7)
@@ -69,7 +66,7 @@ def test_edges_against_a_loop() -> None:
     assert torch.equal(found, (expected > 0).float())
 
 
-def test_loss_by_hand() -> None:
+def test_loss_by_hand():
     """Two pixels, an edge on one, floor 1: Q = (2/3, 1/3); even logits: P = (1/2, 1/2).
 
     KL = 2/3 ln(4/3) + 1/3 ln(2/3). At mean one, P is (1, 1) and Q (4/3, 2/3): MSE = 1/9.
@@ -85,7 +82,7 @@ def test_loss_by_hand() -> None:
 
 
 @pytest.mark.parametrize("kind", ["kl", "mse"])
-def test_loss_is_least_at_the_target(kind: str) -> None:
+def test_loss_is_least_at_the_target(kind):
     """Invariant 22: zero where the attention's distribution is the target, positive elsewhere."""
     edge = (random(3, 1, 9, 8) > 0.7).float()
     target = edge_distribution(edge)
@@ -98,7 +95,7 @@ def test_loss_is_least_at_the_target(kind: str) -> None:
         assert attention_edge_loss(other, edge, kind=kind) > 1e-3
 
 
-def test_gradient_is_the_difference_of_the_distributions() -> None:
+def test_gradient_is_the_difference_of_the_distributions():
     """Of the KL divergence; over the batch it is a mean."""
     edge = (random(2, 1, 6, 7) > 0.6).float()
     logits = random(2, 1, 6, 7, seed=1).requires_grad_()
@@ -107,7 +104,7 @@ def test_gradient_is_the_difference_of_the_distributions() -> None:
     torch.testing.assert_close(gradient, (found - edge_distribution(edge)) / 2)
 
 
-def test_image_without_edges_pulls_towards_even_attention() -> None:
+def test_image_without_edges_pulls_towards_even_attention():
     """Invariant 18: also with labels that are ignored all over."""
     label = torch.full((1, 16, 16), 255)
     edge = warp_edge_target(semantic_edge_target(label), (4, 4))
@@ -121,7 +118,7 @@ def test_image_without_edges_pulls_towards_even_attention() -> None:
     assert (gradient * centred).sum() > 0
 
 
-def test_first_stage_only_averages() -> None:
+def test_first_stage_only_averages():
     edge = (random(2, 1, 12, 16) > 0.5).float()
     for mappings in (None, MappingStack()):
         found = warp_edge_target(edge, (3, 4), mappings)
@@ -129,7 +126,7 @@ def test_first_stage_only_averages() -> None:
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_target_is_warped_as_the_features_were(align_corners: bool) -> None:
+def test_target_is_warped_as_the_features_were(align_corners):
     """Without downsampling, the map of the second stage sees the edges that it sees features."""
     displacement = (2 * random(2, 2, 9, 11) - 1).requires_grad_()
     mapping = Mapping(displacement, align_corners, 1, 0, (9, 11))
@@ -139,7 +136,7 @@ def test_target_is_warped_as_the_features_were(align_corners: bool) -> None:
     torch.testing.assert_close(found, modulate(edge, displacement.detach()), rtol=0, atol=1e-5)
 
 
-def test_target_crosses_the_downsampling_at_its_phase() -> None:
+def test_target_crosses_the_downsampling_at_its_phase():
     """Pixel j of a map behind a 3 x 3 convolution of stride 2 lies on pixel 2 j of the lattice.
 
     An edge on column 4 of 8 is at 1/4 of the averages over columns 4 and 5, column 2 of 4. At
