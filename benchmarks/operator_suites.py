@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.documents import CHECKOUT
 from freqfusion.layers import FreqFusion, deformable_attention, normalize_kernels, reassemble
-from freqfusion.layers.sfm.coordinates import lattice_pixels
+from freqfusion.layers.sampling import lattice_pixels
 from freqfusion.layers.sfm.displacement import saliency_to_displacement
 from freqfusion.layers.sfm.mapping import Mapping as LatticeMapping
 from freqfusion.layers.sfm.mapping import MappingStack

@@ -96,9 +96,9 @@ def check_against_loops(fused, case, **options):
         np.testing.assert_allclose(actual.cpu(), wanted, atol=1e-12)
 
 
-def check_derivatives(case, *, device="cpu"):
+def check_derivatives(case, **options):
     """Values, gradients and gradients of gradients of the operators: kernels against torch."""
-    inputs = [t.requires_grad_() for t in example(case, device=device)]
+    inputs = [t.requires_grad_() for t in example(case, **options)]
     features, kernels, values = inputs
     size = (features.shape[-2], features.shape[-1])
     g = case[-1]

@@ -7,7 +7,7 @@ from copies import disturbed
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from freqfusion import layers
-from freqfusion.layers import sfm
+from freqfusion.layers import deformable, sfm
 
 SHAPES = [(4, 5), (2, 3)]
 _PIXELS = sum(height * width for height, width in SHAPES)
@@ -113,6 +113,43 @@ FUNCTIONS = {
             lambda dtype: 0.5 * torch.randn(2, 3, 3, 2, dtype=dtype).tanh(),
         ),
     ),
+}
+
+# Functions of tensors in half precision that read maps hundreds of pixels wide, and their shapes.
+_PLACES = torch.rand(1, 5, 60, 2, generator=torch.Generator().manual_seed(4))
+_LOCATIONS = _PLACES.view(1, 100, 1, 1, 3, 2)
+WIDE = {
+    "reassemble": (
+        lambda features, kernels: layers.reassemble(
+            features, kernels, kernel_size=5, scale=2, padding_mode="reflect"
+        ),
+        ((1, 4, 3, 300), (1, 25, 6, 600)),
+    ),
+    "sample_at_offsets": (layers.sample_at_offsets, ((1, 4, 2, 600), (1, 2, 2, 2, 600))),
+    "deformable_attention": (
+        lambda value, weights: layers.deformable_attention(value, [(3, 600)], _LOCATIONS, weights),
+        ((1, 1800, 1, 4), (1, 100, 1, 1, 3)),
+    ),
+    "attend_by_levels": (
+        lambda value, weights: deformable.attend_by_levels(value, [(3, 600)], _LOCATIONS, weights),
+        ((1, 1800, 1, 4), (1, 100, 1, 1, 3)),
+    ),
+    "deformable_convolution_v3": (
+        lambda value, offsets, weights: layers.deformable_convolution_v3(
+            value, offsets, weights, kernel_size=3, padding=1
+        ),
+        ((1, 3, 600, 2), (1, 3, 600, 18), (1, 3, 600, 9)),
+    ),
+    "modulate": (sfm.modulate, ((1, 2, 3, 600), (1, 2, 3, 600))),
+    **{
+        interp: (
+            lambda features, interp=interp: sfm.interpolate_at(
+                features, 2 * _PLACES - 1, interp=interp
+            ),
+            ((1, 2, 3, 600),),
+        )
+        for interp in ("bilinear", "barycentric")
+    },
 }
 
 

@@ -14,7 +14,7 @@ from freqfusion.analysis import (
     measure_stage,
 )
 from freqfusion.layers.sfm import aliasing_ratio, modulate, saliency_to_displacement
-from freqfusion.layers.sfm.modulation import spatial_softmax
+from freqfusion.layers.sfm.displacement import spatial_softmax
 
 
 def tone(cycles, size=32):

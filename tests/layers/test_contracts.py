@@ -1,12 +1,15 @@
-"""What every layer holds to: named errors, batches, layouts, dtypes, parameters that learn."""
+"""What every layer holds to: errors, batches, layouts, dtypes, copies, compilers, learning."""
 
+import inspect
 from pathlib import Path
 
 import layer_cases
 import pytest
 import torch
+from copies import WAYS
 
 from freqfusion import layers
+from freqfusion.layers import sfm
 
 PACKAGE = Path(layers.__file__).parent
 NAMES = [*layer_cases.FUNCTIONS, *layer_cases.MODULES]
@@ -14,10 +17,7 @@ READERS = ("interpolate_at", "invert_displacement")
 # What is given in place of a tensor, and part of what is said.
 WRONG = {
     "integers": (torch.Tensor.long, "must be floating point, got torch.int64"),
-    "booleans": (torch.Tensor.bool, "must be floating point, got torch.bool"),
-    "complex": (lambda t: t.to(torch.complex64), "must be floating point, got torch.complex64"),
     "none": (lambda t: None, "must be a tensor, got NoneType"),
-    "list": (torch.Tensor.tolist, "must be a tensor, got list"),
     "array": (lambda t: t.numpy(), "must be a tensor, got ndarray"),
     "empty": (lambda t: t[:, :, :0], r"got \("),
     "flat": (lambda t: t.flatten(), r"got \("),
@@ -25,6 +25,17 @@ WRONG = {
 
 # Places where such a thing may stand: no points means all pixels, and there may be none to read.
 ALLOWED = {("invert_displacement", 1, "none"), *((n, 1, "empty") for n in READERS)}
+
+
+def test_no_public_module_is_forgotten():
+    names = {*layers.__all__, *sfm.__all__}
+    classes = {name: getattr(sfm, name, None) or getattr(layers, name) for name in names}
+    modules = {
+        name
+        for name, public in classes.items()
+        if inspect.isclass(public) and issubclass(public, torch.nn.Module)
+    }
+    assert modules == set(layer_cases.MODULES)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -110,6 +121,29 @@ def test_half_precision_is_close(name, dtype):
             assert output.dtype in (dtype, torch.float32)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 3e-3), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("name", layer_cases.WIDE)
+def test_half_precision_is_rounded_once(name, dtype, tolerance):
+    """On maps so wide that half precision could not tell their pixels apart.
+
+    Coordinates and sums are float32: the error is that of rounding the results, the gradient of
+    the first input among them.
+    """
+    function, shapes = layer_cases.WIDE[name]
+    generator = torch.Generator().manual_seed(0)
+    rounded = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    results = []
+    for inputs in (rounded, [tensor.double() for tensor in rounded]):
+        first = inputs[0].requires_grad_()
+        output = function(*inputs)
+        weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+        weight = weight.to(dtype).to(output.dtype)
+        results.append((output, torch.autograd.grad(output, first, weight)[0]))
+    for actual, expected in zip(*results, strict=True):
+        assert actual.dtype == dtype
+        assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
+
+
 @pytest.mark.parametrize("name", layer_cases.MODULES)
 def test_every_parameter_learns(name):
     module, inputs = layer_cases.built(name)
@@ -129,6 +163,60 @@ def test_a_batch_may_be_empty(name):
         pytest.skip("its mapping has a batch, too")
     function, tensors = layer_cases.as_function(name, torch.float32)
     assert all(output.shape[0] == 0 for output in function(*(tensor[:0] for tensor in tensors)))
+
+
+@pytest.mark.parametrize("name", layer_cases.MODULES)
+def test_copies_are_modules_of_their_own(name):
+    """The same numbers, also after the module that was copied has changed."""
+    module, inputs = layer_cases.built(name)
+    expected = layer_cases.tensors(module(*inputs))
+    copies = [way(module) for way in WAYS]
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    for copied in copies:
+        found = layer_cases.tensors(copied(*inputs))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+# What has operators of its own, or calls what has.
+OF_OPERATORS = ("FreqFusion", "MultiScaleDeformableAttention", "DeformableConvolutionV3")
+
+
+@pytest.mark.parametrize(
+    "name", [*OF_OPERATORS, pytest.param("AdaptiveResampling", marks=pytest.mark.slow)]
+)
+def test_compiles_without_graph_breaks(name):
+    function, tensors = layer_cases.as_function(name, torch.float32)
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    found, expected = compiled(*tensors), function(*tensors)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    gradients = [
+        torch.autograd.grad(sum(output.sum() for output in outputs), tensors)
+        for outputs in (found, expected)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+class Exported(torch.nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors):
+        return self.function(*tensors)
+
+
+@pytest.mark.parametrize("name", [*OF_OPERATORS, "LocalPixelRelation"])
+def test_exported_form_is_equal_and_standard(name):
+    function, tensors = layer_cases.as_function(name, torch.float32)
+    program = torch.export.export(Exported(function), (*tensors,))
+    torch.testing.assert_close(program.module()(*tensors), function(*tensors), rtol=1e-5, atol=1e-5)
+    assert not [node for node in program.graph.nodes if "freqfusion" in str(node.target)]
 
 
 def test_lists_of_maps():

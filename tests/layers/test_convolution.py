@@ -25,14 +25,6 @@ def test_pointwise_equals_convolution(shape, memory_format):
         torch.testing.assert_close(a, b)
 
 
-def test_pointwise_under_autocast():
-    layer, image = PointwiseConv2d(8, 4), torch.randn(1, 8, 6, 6)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = layer(image)
-    assert output.dtype == torch.bfloat16
-    torch.testing.assert_close(output.float(), layer(image), atol=0.05, rtol=0.05)
-
-
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_together_equals_one_after_the_other(dilation):
     layers = [nn.Conv2d(3, out, 3, padding=dilation, dilation=dilation).double() for out in (2, 5)]

@@ -78,47 +78,27 @@ def test_equals_plain_loops(shapes, batch, queries, heads, channels, points, mar
         np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=4),
-    queries=st.integers(1, 40),
+    queries=st.integers(1, 20),
     points=st.integers(1, 4),
     chunk=st.sampled_from([1, 17, 1 << 14]),
 )
 def test_gradients_equal_those_of_grid_sample(shapes, queries, points, chunk):
-    """In any number of chunks, for samples inside and outside."""
+    """In any number of chunks, for samples inside and outside; all of them, and one alone."""
     inputs = example(shapes, queries=queries, points=points, requires_grad=True)
     weight = torch.randn(2, queries, 6, dtype=torch.float64)
     expected = gradients(lambda v, x, w: oracle.sampled(v, shapes, x, w), inputs, weight)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deformable_rows, "_CHUNK_SAMPLES", chunk)
         actual = gradients(lambda v, x, w: deformable_attention(v, shapes, x, w), inputs, weight)
-    for ours, theirs in zip(actual, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-8)
-
-
-def test_derivatives_of_first_and_second_order():
-    inputs = example(batch=1, queries=3, heads=1, channels=2, requires_grad=True)
-
-    def run(value, locations, weights):
-        return deformable_attention(value, SHAPES, locations, weights)
-
-    assert torch.autograd.gradcheck(run, inputs)
-    assert torch.autograd.gradgradcheck(run, inputs, fast_mode=True)
-
-
-@pytest.mark.parametrize("needed", range(3))
-def test_only_needed_gradients(needed):
-    inputs = example(requires_grad=True)
-    weight = torch.randn(2, 6, 6, dtype=torch.float64)
-
-    def run(value, locations, weights):
-        return deformable_attention(value, SHAPES, locations, weights)
-
-    expected = gradients(run, inputs, weight)[needed]
-    some = [t.detach().requires_grad_(i == needed) for i, t in enumerate(inputs)]
-    (actual,) = torch.autograd.grad((run(*some) * weight).sum(), some[needed])
-    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(actual, expected, atol=1e-10, rtol=1e-8)
+    for needed, wanted in enumerate(expected):
+        some = [t.detach().requires_grad_(i == needed) for i, t in enumerate(inputs)]
+        total = (deformable_attention(some[0], shapes, *some[1:]) * weight).sum()
+        (alone,) = torch.autograd.grad(total, some[needed])
+        torch.testing.assert_close(alone, wanted, atol=1e-10, rtol=1e-8)
 
 
 def test_at_pixel_centres_the_derivative_is_that_towards_the_right():
@@ -133,7 +113,7 @@ def test_at_pixel_centres_the_derivative_is_that_towards_the_right():
     assert grad.flatten()[0].item() == pytest.approx(6.0)
 
 
-@pytest.mark.parametrize("far", [1.5, -1e4, 1e12, 1e30, -1e308])
+@pytest.mark.parametrize("far", [1.5, -1e4, -1e308])
 def test_far_outside_is_zero(far):
     value, locations, weights = example([(3, 4), (2, 2)], requires_grad=True)
     far_away = torch.full_like(locations, far).requires_grad_()
@@ -144,7 +124,7 @@ def test_far_outside_is_zero(far):
 
 
 @pytest.mark.parametrize("form", [deformable_attention, deformable.attend_by_levels])
-@pytest.mark.parametrize("nowhere", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("nowhere", [math.nan, math.inf])
 def test_a_place_that_does_not_exist_makes_its_query_nan(form, nowhere):
     """A diverged query must neither read outside the maps nor hide what happened."""
     value, locations, weights = example(requires_grad=True)
@@ -158,26 +138,6 @@ def test_a_place_that_does_not_exist_makes_its_query_nan(form, nowhere):
     torch.autograd.grad(out.sum(), (value, broken, weights))
 
 
-@pytest.mark.parametrize("form", [deformable_attention, deformable.attend_by_levels])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
-def test_half_precision(form, dtype, tolerance):
-    """Summed in float32: the error is that of rounding inputs and output once."""
-    shapes = [(13, 21), (6, 11)]
-    value, locations, weights = example(shapes, queries=50, channels=8)
-    inputs = (value.to(dtype), locations.float(), weights.to(dtype))
-    inputs = tuple(t.requires_grad_() for t in inputs)
-    exact = tuple(t.detach().double().requires_grad_() for t in inputs)
-    out, expected = form(inputs[0], shapes, *inputs[1:]), form(exact[0], shapes, *exact[1:])
-    assert out.dtype == dtype
-    assert (out - expected).abs().max() <= tolerance * expected.abs().max()
-    weight = torch.randn_like(expected).to(dtype)
-    actual = torch.autograd.grad(out, inputs, weight)
-    wanted = torch.autograd.grad(expected, exact, weight.double())
-    for given_, ours, theirs in zip(inputs, actual, wanted, strict=True):
-        assert ours.dtype == given_.dtype
-        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
-
-
 def test_saves_only_its_inputs():
     value, locations, weights = example(requires_grad=True)
     saved = []
@@ -186,11 +146,10 @@ def test_saves_only_its_inputs():
     assert [t.data_ptr() for t in saved] == [t.data_ptr() for t in (value, locations, weights)]
 
 
-@pytest.mark.parametrize(("batch", "queries"), [(0, 6), (2, 0)])
-def test_nothing_to_do(batch, queries):
-    value, locations, weights = example(batch=batch, queries=queries, requires_grad=True)
+def test_no_queries():
+    value, locations, weights = example(queries=0, requires_grad=True)
     out = deformable_attention(value, SHAPES, locations, weights)
-    assert out.shape == (batch, queries, 6)
+    assert out.shape == (2, 0, 6)
     out.sum().backward()
     assert value.grad.shape == value.shape
     assert not value.grad.any()
@@ -206,19 +165,6 @@ def test_operators_are_registered_correctly():
     for needs in ((True, True), (False, True), (True, False)):
         arguments = (grad, inputs[0], sizes, *inputs[1:], *needs)
         torch.library.opcheck(deformable._attend_backward, arguments)
-
-
-def test_compiles_without_graph_breaks():
-    inputs = example(requires_grad=True)
-
-    def run(value, locations, weights):
-        return deformable_attention(value * 2, SHAPES, locations, weights).relu()
-
-    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
-    out, expected = compiled(*inputs), run(*inputs)
-    torch.testing.assert_close(out, expected)
-    actual = torch.autograd.grad(out.sum(), inputs)
-    torch.testing.assert_close(actual, torch.autograd.grad(expected.sum(), inputs))
 
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -296,47 +242,37 @@ def plain_layer(module, query, reference, value, padding_mask=None):
 
 
 @pytest.mark.parametrize("box", [False, True])
-def test_layer_equals_plain_loops(box):
+@pytest.mark.parametrize("padded", [False, True])
+def test_layer_equals_plain_loops(box, padded):
+    """What is padding counts as zero."""
     module, *inputs = layer_example(box=box, dtype=torch.float64)
-    expected = plain_layer(module, *inputs)
-    np.testing.assert_allclose(module(*inputs, SHAPES).detach(), expected, atol=1e-10)
-
-
-def test_padding_counts_as_zero():
-    module, *inputs = layer_example(dtype=torch.float64)
     mask = torch.zeros(2, 24, dtype=torch.bool)
-    mask[0, 10:] = True
+    mask[0, 10:] = padded
     out = module(*inputs, SHAPES, mask).detach()
     np.testing.assert_allclose(out, plain_layer(module, *inputs, mask), atol=1e-10)
-    assert not torch.allclose(out[0], module(*inputs, SHAPES)[0])
 
 
-def test_names_and_sizes_of_parameters():
-    """256 channels, 8 heads, 3 levels, 4 points: 2 * 96 offsets, 96 weights."""
-    module = MultiScaleDeformableAttention(num_levels=3)
-    assert {name: tuple(p.shape) for name, p in module.state_dict().items()} == {
-        "sampling_offsets.weight": (192, 256),
-        "sampling_offsets.bias": (192,),
-        "attention_weights.weight": (96, 256),
-        "attention_weights.bias": (96,),
-        "value_proj.weight": (256, 256),
-        "value_proj.bias": (256,),
-        "output_proj.weight": (256, 256),
-        "output_proj.bias": (256,),
-    }
+def test_names_and_start():
+    """Eight heads look at the eight neighbours, point by point one pixel further; equal weights.
 
-
-def test_initialisation():
-    """Eight heads look at the eight neighbours, point by point one pixel further; equal weights."""
+    2 levels and 3 points of 8 heads: 2 * 48 offsets, 48 weights.
+    """
     module = MultiScaleDeformableAttention(num_levels=2, num_points=3)
+    widths = {
+        "sampling_offsets": 96,
+        "attention_weights": 48,
+        "value_proj": 256,
+        "output_proj": 256,
+    }
+    shapes = {name: tuple(p.shape) for name, p in module.state_dict().items()}
+    assert shapes == {
+        **{f"{name}.weight": (width, 256) for name, width in widths.items()},
+        **{f"{name}.bias": (width,) for name, width in widths.items()},
+    }
     offsets = module.sampling_offsets.bias.detach().view(8, 2, 3, 2)
     around = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
-    for head, direction in enumerate(around):
-        for point in range(3):
-            expected = torch.tensor(direction).float() * (point + 1)
-            torch.testing.assert_close(
-                offsets[head, :, point], expected.expand(2, 2), atol=1e-5, rtol=0
-            )
+    steps = torch.arange(1.0, 4)[:, None] * torch.tensor(around).float()[:, None, None]
+    torch.testing.assert_close(offsets, steps.expand(-1, 2, -1, -1), atol=1e-5, rtol=0)
     for layer in (module.sampling_offsets, module.attention_weights):
         assert not layer.weight.any()
     assert not module.attention_weights.bias.any()
@@ -344,31 +280,3 @@ def test_initialisation():
         assert not layer.bias.any()
         bound = math.sqrt(6 / 512)
         assert 0.95 * bound < layer.weight.abs().max() <= bound
-
-
-class Fixed(torch.nn.Module):
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, query, reference, value):
-        return self.module(query, reference, value, SHAPES)
-
-
-OLD = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 15)
-
-
-@pytest.mark.parametrize(
-    "dynamic",
-    [False, pytest.param(True, marks=pytest.mark.skipif(OLD, reason="2.12 guards on strides"))],
-)
-def test_exported_form_is_equal_and_standard(dynamic):
-    """With a fixed number of queries, and with any."""
-    module, *inputs = layer_example()
-    dim = torch.export.Dim("queries", min=2, max=99)
-    axes = ({1: dim}, {1: dim}, None) if dynamic else None
-    program = torch.export.export(Fixed(module), tuple(inputs), dynamic_shapes=axes)
-    others = layer_example(queries=9 if dynamic else 5)[1:]
-    torch.testing.assert_close(program.module()(*others), module(*others, SHAPES))
-    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
-    assert not [target for target in targets if "freqfusion" in target]

@@ -19,7 +19,7 @@ from freqfusion.analysis.spectra import radial_power_spectrum
 from freqfusion.layers.checks import check_positive
 from freqfusion.layers.sampling import ResampleMode
 from freqfusion.layers.sfm import aliasing_ratio, modulate, saliency_to_displacement
-from freqfusion.layers.sfm.modulation import spatial_softmax
+from freqfusion.layers.sfm.displacement import spatial_softmax
 from freqfusion.layers.sfm.spectrum import SpectrumWindow
 
 Version = Literal["plain", "modulated", "control"]

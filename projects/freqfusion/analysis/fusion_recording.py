@@ -20,7 +20,7 @@ from freqfusion.layers import (
     FreqFusion,
     InterpolationUpsampling,
 )
-from freqfusion.layers.resize import resize_nearest
+from freqfusion.layers.sampling import resize_nearest
 
 _FUSIONS = (FreqFusion, CarafeUpsampling, DySampleUpsampling, InterpolationUpsampling)
 

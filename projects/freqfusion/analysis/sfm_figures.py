@@ -15,9 +15,9 @@ from freqfusion.analysis.figures import (
     new_figure,
     panel_size,
 )
+from freqfusion.layers.sampling import lattice_points, lattice_points_of, to_pixels
 from freqfusion.layers.sfm import Mapping, MappingStack, interpolate_at
-from freqfusion.layers.sfm.coordinates import lattice_points, lattice_points_of, to_pixels
-from freqfusion.layers.sfm.modulation import spatial_softmax
+from freqfusion.layers.sfm.displacement import spatial_softmax
 
 _PANEL = 4.2
 _OPACITY = 0.72

@@ -13,9 +13,8 @@ from freqfusion.layers.deformable_convolution import (
     deformable_convolution_v3,
 )
 from freqfusion.layers.freqfusion import FreqFusion
-from freqfusion.layers.kernels import hamming_window, normalize_kernels
-from freqfusion.layers.reassembly import reassemble
-from freqfusion.layers.sampler import LocalSimilaritySampler, sample_at_offsets
+from freqfusion.layers.reassembly import hamming_window, normalize_kernels, reassemble
+from freqfusion.layers.sampler import LocalSimilaritySampler, local_similarity, sample_at_offsets
 from freqfusion.layers.sfm import (
     AdaptiveResampling,
     LocalPixelRelation,
@@ -25,7 +24,6 @@ from freqfusion.layers.sfm import (
     NonUniformUpsample,
     ThreePointReassembly,
 )
-from freqfusion.layers.similarity import local_similarity
 from freqfusion.layers.upsampling import (
     CarafeUpsampling,
     DySampleUpsampling,

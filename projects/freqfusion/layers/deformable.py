@@ -28,7 +28,7 @@ from freqfusion.layers import deformable_rows
 from freqfusion.layers.checks import check_choice, check_floating, check_positive
 from freqfusion.layers.neighbourhood.choice import needs_standard_operators
 from freqfusion.layers.neighbourhood.geometry import accumulation_dtype
-from freqfusion.layers.sampling import gather_at, sample_at
+from freqfusion.layers.sampling import gather_at, sample_at, wide_dtype
 
 AttentionImplementation = Literal["auto", "torch", "deformops"]
 
@@ -180,8 +180,7 @@ class MultiScaleDeformableAttention(nn.Module):
     ) -> Tensor:
         """Return sampling locations (B, Q, heads, levels, points, 2), float32 or better."""
         shape = (self.num_heads, self.num_levels, self.num_points, 2)
-        # Half precision cannot tell the pixels of a large map apart.
-        dtype = torch.promote_types(query.dtype, torch.float32)
+        dtype = wide_dtype(query)
         offsets = self.sampling_offsets(query).unflatten(-1, shape).to(dtype)
         reference = reference_points.to(dtype)[:, :, None, :, None]
         if reference.shape[-1] == 4:

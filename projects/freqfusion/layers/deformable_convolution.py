@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_floating, check_odd, check_positive
 from freqfusion.layers.deformable import deformable_attention
+from freqfusion.layers.sampling import wide_dtype
 
 # Of all normalisations in published models.
 EPSILON = 1e-6
@@ -179,7 +180,7 @@ def _axis(
 
     The middle of the kernel begins at pixel ``first``; taps are ``step`` pixels apart.
     """
-    dtype = torch.promote_types(like.dtype, torch.float32)
+    dtype = wide_dtype(like)
     pixels = torch.arange(out, device=like.device, dtype=dtype) * stride
     steps = (torch.arange(taps, device=like.device, dtype=dtype) - taps // 2) * step
     return (pixels[:, None] + (first + 0.5) + steps) / size

@@ -19,13 +19,18 @@ from freqfusion.layers.checks import (
     check_same_batch,
 )
 from freqfusion.layers.convolution import PointwiseConv2d, convolve_together, zero_bias
-from freqfusion.layers.kernels import CENTER_WEIGHT, favor_center, normalize_kernels
-from freqfusion.layers.kernels import hamming_window as make_hamming_window
 from freqfusion.layers.neighbourhood.geometry import accumulation_dtype
-from freqfusion.layers.reassembly import PaddingMode, reassemble
+from freqfusion.layers.reassembly import (
+    CENTER_WEIGHT,
+    PaddingMode,
+    favor_center,
+    normalize_kernels,
+    reassemble,
+)
+from freqfusion.layers.reassembly import hamming_window as make_hamming_window
 from freqfusion.layers.renaming import rename_on_load
-from freqfusion.layers.resize import resize_nearest
 from freqfusion.layers.sampler import FusionInit, LocalSimilaritySampler, SamplerFeatures
+from freqfusion.layers.sampling import resize_nearest
 
 UpsampleMode = Literal["nearest", "bilinear", "bicubic"]
 

@@ -1,17 +1,28 @@
 """Content-aware reassembly: upsample with a kernel predicted for every output pixel.
 
-Wang et al., CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019.
+Predicted logits become kernels, and kernels weigh the pixels around each output pixel. Wang et al.,
+CARAFE: Content-Aware ReAssembly of FEatures, ICCV 2019.
 """
 
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from freqfusion.layers.checks import check_choice, check_map, check_odd, check_positive
+from freqfusion.layers.checks import (
+    check_choice,
+    check_floating,
+    check_map,
+    check_odd,
+    check_positive,
+)
 from freqfusion.layers.neighbourhood import Geometry, gather
 
 PaddingMode = Literal["zeros", "reflect"]
+
+# Weight of the center in kernels that start as the identity.
+CENTER_WEIGHT = 0.995
 
 
 def reassemble(
@@ -60,22 +71,83 @@ def reassemble(
     kernels = _fit_kernels(kernels, whole, target, scale, given=out_size is not None)
     reach, margin = kernel_size // 2, 0
     if padding_mode == "reflect" and reach > 0:
-        features, margin = reflect_pad(features, reach), reach
+        features = mirror(mirror(features, reach, dim=-2), reach, dim=-1)
+        margin = reach
     geometry = Geometry(kernel_size, scale=scale, groups=groups, margin=margin)
     return gather(features, kernels, geometry)
 
 
-def reflect_pad(image: Tensor, border: int) -> Tensor:
-    """Mirror an image (..., H, W) at its edges without repeating them, for images of any size."""
-    for dim in (-2, -1):
-        size = image.shape[dim]
-        index = torch.arange(-border, size + border, device=image.device)
-        # A triangle wave of period 2 (size - 1); torch's own padding refuses borders >= size.
-        period = max(2 * (size - 1), 1)
-        index = index - index // period * period  # exporters know no remainder of a dynamic number
-        index = torch.minimum(index, period - index) if size > 1 else index
-        image = image.index_select(dim, index)
-    return image
+def mirror(image: Tensor, border: int, dim: int) -> Tensor:
+    """Continue an axis on both sides by its mirror image, the edge itself not repeated.
+
+    Unlike ``torch.nn.functional.pad`` this works for axes shorter than ``border``, which are
+    mirrored again and again; an axis of one pixel repeats it.
+    """
+    size = image.shape[dim]
+    index = torch.arange(-border, size + border, device=image.device)
+    # A triangle wave.
+    period = max(2 * (size - 1), 1)
+    index = index - index // period * period  # exporters know no remainder of a dynamic number
+    return image.index_select(dim, torch.minimum(index, period - index))
+
+
+def normalize_kernels(logits: Tensor, window: Tensor | None = None, *, groups: int = 1) -> Tensor:
+    """Turn predicted logits into kernels that are positive and sum to one at every pixel.
+
+    Softmax over the taps, times ``window``, divided by the sum over the taps again. It is computed
+    as ``softmax(logits + log(window))``, which is the same in one pass.
+
+    Args:
+        logits: (B, groups * taps, H, W).
+        window: (k, k) positive weights of the taps, for example :func:`hamming_window`.
+        groups: Number of kernels per pixel.
+
+    Returns:
+        (B, groups * taps, H, W).
+
+    Raises:
+        ValueError: if the channels are no multiple of ``groups``, or the window has another size.
+    """
+    check_floating(logits=logits)
+    channels = logits.shape[1]
+    check_positive(groups=groups)
+    if channels % groups:
+        raise ValueError(f"groups must divide the {channels} channels of the logits, got {groups}")
+    if window is not None:
+        if window.numel() * groups != channels:
+            raise ValueError(
+                f"the window must have one weight for each of the {channels // groups} taps, "
+                f"got {tuple(window.shape)}"
+            )
+        logits = logits + window.to(logits.dtype).log().flatten().repeat(groups)[:, None, None]
+    if groups == 1:
+        return F.softmax(logits, dim=1)
+    return F.softmax(logits.unflatten(1, (groups, -1)), dim=2).flatten(1, 2)
+
+
+def hamming_window(size: int) -> Tensor:
+    """Return the Hamming window of ``size`` x ``size`` taps, float32: ``h(r) * h(c)``.
+
+    ``h(i) = 0.54 - 0.46 cos(2 pi i / (size - 1))``; a single tap has weight one.
+    """
+    check_positive(size=size)
+    if size == 1:
+        return torch.ones(1, 1)
+    line = torch.hamming_window(size, periodic=False, dtype=torch.float64)
+    return torch.outer(line, line).to(torch.float32)
+
+
+def favor_center(bias: Tensor, taps: int, share: float, window: Tensor | None = None) -> None:
+    """Set logits (groups * taps) so that :func:`normalize_kernels` gives the center ``share``.
+
+    The other taps are left equal, but for the window.
+    """
+    weights = bias.new_ones(taps) if window is None else window.flatten()
+    center = taps // 2
+    others = weights.sum() / weights[center] - 1
+    with torch.no_grad():
+        bias.zero_()
+        bias[center::taps] = (others * share / (1 - share)).log()
 
 
 def _check(

@@ -19,13 +19,13 @@ from freqfusion.layers.checks import (
     check_same_batch,
 )
 from freqfusion.layers.convolution import convolve_together, zero_bias
+from freqfusion.layers.neighbourhood import Geometry, correlate
 from freqfusion.layers.renaming import rename_on_load
-from freqfusion.layers.resize import resize_nearest
-from freqfusion.layers.sampling import sample_at
-from freqfusion.layers.similarity import local_similarity
+from freqfusion.layers.sampling import resize_nearest, sample_at, wide_dtype
 
 SamplerFeatures = Literal["sim_concat", "sim"]
 FusionInit = Literal["published", "identity"]
+SimilarityMeasure = Literal["cosine", "dot"]
 
 # Names in the research code, by their beginnings, and here.
 ORIGINAL_NAMES = {
@@ -39,6 +39,8 @@ ORIGINAL_BUFFERS = {"init_pos": ""}
 _NEIGHBOURS = 8
 # Without learned scales every learned offset is multiplied by this.
 _FIXED_SCALE = 0.25
+# Norms are kept above this, so that a pixel of zeros resembles nothing instead of giving NaN.
+_SMALLEST_NORM = 1e-8
 
 
 class LocalSimilaritySampler(nn.Module):
@@ -126,7 +128,7 @@ class LocalSimilaritySampler(nn.Module):
         return sample_at_offsets(features, self.predict_offsets(hr, lr))
 
     def predict_offsets(self, hr: Tensor, lr: Tensor) -> Tensor:
-        """Offsets in high-resolution pixels, (B, 2, groups, Ho, Wo), x first, then y."""
+        """Return offsets in high-resolution pixels, (B, 2, groups, Ho, Wo), x first, then y."""
         for name, guide in (("hr", hr), ("lr", lr)):
             check_map(name, guide, self.channels, like=self.lr_offset.weight)
         check_same_batch(hr=hr, lr=lr)
@@ -144,7 +146,7 @@ class LocalSimilaritySampler(nn.Module):
         return offsets
 
     def _predict(self, guide: Tensor, offset: nn.Conv2d, scale: nn.Conv2d | None) -> Tensor:
-        """Offsets and, after them, the logits of their scales."""
+        """Return offsets and, after them, the logits of their scales."""
         similarity = local_similarity(guide)
         if self.guide_features == "sim_concat":
             both = torch.cat([guide, similarity], dim=1)
@@ -170,7 +172,7 @@ def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
             f"{tuple(offsets.shape)}"
         )
     _, _, groups, height, width = offsets.shape
-    offsets = offsets.float() if offsets.dtype in (torch.float16, torch.bfloat16) else offsets
+    offsets = offsets.to(wide_dtype(offsets))
     columns = torch.arange(width, device=offsets.device, dtype=offsets.dtype)
     rows = torch.arange(height, device=offsets.device, dtype=offsets.dtype)[:, None]
     x = (columns + 0.5 + offsets[:, 0]) * (2 / width) - 1
@@ -180,3 +182,44 @@ def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
     sampled = sample_at(blocks, grid, padding_mode="border").to(features.dtype)
     output: Tensor = sampled.unflatten(0, (batch, groups)).flatten(1, 2)
     return output
+
+
+def local_similarity(
+    features: Tensor,
+    *,
+    kernel_size: int = 3,
+    dilation: int = 2,
+    measure: SimilarityMeasure = "cosine",
+) -> Tensor:
+    """Compare every pixel with its neighbours over channels (FreqFusion, section 3.3).
+
+    Args:
+        features: (B, C, H, W).
+        kernel_size: Odd width of the neighbourhood in taps.
+        dilation: Distance between taps in pixels.
+        measure: ``"cosine"`` or the plain ``"dot"`` product.
+
+    Returns:
+        (B, kernel_size ** 2 - 1, H, W): the neighbours in row-major order without the centre. A
+        neighbour outside the image has similarity 0. The dtype is that of ``features``.
+
+    Raises:
+        ValueError: for an even ``kernel_size`` or one below 3, or an unknown ``measure``.
+    """
+    check_odd(kernel_size=kernel_size)
+    if kernel_size == 1:
+        raise ValueError("kernel_size must be at least 3, since a pixel is not its own neighbour")
+    check_positive(dilation=dilation)
+    check_choice(SimilarityMeasure, measure=measure)
+    check_map("features", features)
+    geometry = Geometry(kernel_size, dilation=dilation)
+    products = correlate(features, features, geometry)
+    centre = kernel_size**2 // 2
+    if measure == "cosine":
+        # Not unit vectors: the product of every pixel with itself is there already, and dividing
+        # products touches fewer numbers than dividing features.
+        squares = products[:, centre : centre + 1].clamp_min(_SMALLEST_NORM**2)
+        inverse = squares.rsqrt()
+        products = products * correlate(inverse, inverse, geometry)
+    neighbours = torch.cat([products[:, :centre], products[:, centre + 1 :]], dim=1)
+    return neighbours.to(features.dtype)

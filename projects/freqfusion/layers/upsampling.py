@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_choice, check_map, check_odd, check_positive
 from freqfusion.layers.convolution import PointwiseConv2d, zero_bias
-from freqfusion.layers.kernels import CENTER_WEIGHT, favor_center, normalize_kernels
-from freqfusion.layers.reassembly import PaddingMode, reassemble
-from freqfusion.layers.resize import resize_nearest
+from freqfusion.layers.reassembly import (
+    CENTER_WEIGHT,
+    PaddingMode,
+    favor_center,
+    normalize_kernels,
+    reassemble,
+)
 from freqfusion.layers.sampler import FusionInit, sample_at_offsets
+from freqfusion.layers.sampling import resize_nearest
 
 InterpolationMode = Literal["nearest", "bilinear"]
 

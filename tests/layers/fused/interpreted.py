@@ -26,33 +26,33 @@ if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8):
     interpreter._patch_lang_tensor = patch_tensor_and_index
 
 CASES = [pytest.param(case, id=fused_cases.name_of(case)) for case in fused_cases.CASES]
+# Large for an interpreter, and of kinds that smaller ones have, too.
+LARGE = (1, 3, 8, 13)
 GRID = [pytest.param(case, id=fused_cases.name_of(case)) for case in fused_cases.GRID]
-SMALL = pytest.param(((2, 3), (4, 5), Geometry(3, scale=2, groups=2)), id="small")
 DOUBLE = ((3, 4), (5, 7), Geometry(3, scale=2))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for i, case in enumerate(CASES) if i not in LARGE])
 def test_equals_plain_loops(case):
     fused_cases.check_against_loops(fused, case, batch=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", GRID)
+@pytest.mark.parametrize("case", [*(CASES[i] for i in LARGE), *GRID])
 def test_grid_equals_plain_loops(case):
     fused_cases.check_against_loops(fused, case, batch=1)
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
-@pytest.mark.parametrize("dtype", fused_cases.DTYPES, ids=str)
-@pytest.mark.parametrize("case", [SMALL])
-def test_equals_torch_in_any_dtype_and_layout(case, dtype, last):
+@pytest.mark.parametrize("number", range(4))
+def test_equals_torch_in_any_dtype_and_layout(number):
+    dtype, last = fused_cases.DTYPES[number], number % 2 == 1
+    case = ((2, 3), (4, 5), Geometry(3, scale=2, groups=2))
     fused_cases.check_against_torch(fused, case, dtype=dtype, last=last)
 
 
-@pytest.mark.parametrize("channels", [1, 9])
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
-def test_blocks_of_channels_that_are_not_full(channels, last):
-    fused_cases.check_against_torch(fused, DOUBLE, channels=channels, batch=1, last=last)
+def test_blocks_of_channels_that_are_not_full(last):
+    fused_cases.check_against_torch(fused, DOUBLE, channels=9, batch=1, last=last)
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def test_grid_equals_torch_in_any_dtype_and_layout(case, dtype, last):
 
 
 def test_derivatives_of_first_and_second_order():
-    fused_cases.check_derivatives(DOUBLE)
+    fused_cases.check_derivatives(((2, 2), (3, 4), Geometry(3, scale=2)), channels=1, batch=1)
 
 
 @pytest.mark.slow
@@ -73,11 +73,10 @@ def test_all_derivatives_of_first_and_second_order(case):
     fused_cases.check_derivatives(case)
 
 
-@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
-def test_reassemble_uses_the_kernels(monkeypatch, padding_mode):
-    features = torch.randn(1, 4, 3, 4, dtype=torch.float64, requires_grad=True)
-    kernels = torch.randn(1, 50, 6, 8, dtype=torch.float64, requires_grad=True)
-    options = {"kernel_size": 5, "scale": 2, "groups": 2, "padding_mode": padding_mode}
+def test_reassemble_uses_the_kernels(monkeypatch):
+    features = torch.randn(1, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+    kernels = torch.randn(1, 18, 4, 6, dtype=torch.float64, requires_grad=True)
+    options = {"kernel_size": 3, "scale": 2, "groups": 2, "padding_mode": "reflect"}
     expected = reassemble(features, kernels, **options)
     wanted = torch.autograd.grad(expected.square().sum(), (features, kernels))
     calls = count_calls(monkeypatch)
@@ -97,13 +96,6 @@ def test_local_similarity_uses_the_kernels(monkeypatch):
     torch.testing.assert_close(local_similarity(features), expected)
     # Of the features, and of their inverse norms.
     assert calls == ["correlate", "correlate"]
-
-
-def test_automatic_choice_leaves_a_cpu_to_torch(monkeypatch):
-    calls = count_calls(monkeypatch)
-    monkeypatch.delenv("FREQFUSION_KERNELS", raising=False)
-    reassemble(torch.ones(1, 1, 2, 2), torch.ones(1, 9, 2, 2), kernel_size=3)
-    assert calls == []
 
 
 def test_strided_inputs_are_read_where_they_lie():
@@ -154,26 +146,6 @@ def before_a_forbidden_page(tensor):
     forbidden = ctypes.c_void_p(copy.data_ptr() + size)
     assert ctypes.CDLL(None).mprotect(forbidden, ctypes.c_size_t(page), 0) == 0
     return copy
-
-
-def test_results_do_not_depend_on_the_batch():
-    inputs = fused_cases.example(DOUBLE, batch=2, dtype=torch.float32)
-    together = fused_cases.run(fused, *inputs, DOUBLE[-1])
-    alone = fused_cases.run(fused, *(t[1:] for t in inputs), DOUBLE[-1])
-    assert all(torch.equal(t[1:], a) for t, a in zip(together, alone, strict=True))
-
-
-def test_compiles_to_one_node(monkeypatch):
-    monkeypatch.setenv("FREQFUSION_KERNELS", "triton")
-    features, kernels, _ = fused_cases.example(DOUBLE, batch=1)
-
-    def double(features, kernels):
-        options = {"kernel_size": 3, "scale": 2, "out_size": DOUBLE[1]}
-        return reassemble(features * 2, kernels, **options)
-
-    expected = double(features, kernels)
-    compiled = torch.compile(double, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(features, kernels), expected)
 
 
 def count_calls(monkeypatch):

@@ -59,17 +59,6 @@ def test_programs_cover_pixels_and_channels_within_limits(
     assert taps * math.prod(correlate.tile) * correlate.sub**2 * correlate.block <= 4096
 
 
-def test_shapes_of_tiles():
-    """One line of memory wide where columns are contiguous, nearly square otherwise."""
-    options = {"images": 2, "channels": 256}
-    p = plan.plan_gather((64, 64), (64, 64), Geometry(3), channels_last=False, **options)
-    assert (p.tile, p.block, p.warps, p.sub) == ((8, 32), 16, 8, 1)
-    p = plan.plan_gather((64, 64), (128, 128), Geometry(5, scale=2), channels_last=False, **options)
-    assert (p.tile, p.block, p.warps, p.sub) == ((8, 32), 8, 8, 2)
-    p = plan.plan_gather((64, 64), (64, 64), Geometry(3), channels_last=True, **options)
-    assert (p.tile, p.block, p.warps, p.sub) == ((8, 8), 32, 4, 1)
-
-
 def test_small_maps_share_out_channels():
     """16 x 16 pixels are one tile: 16 blocks of 16 channels for 16 programs an image."""
     g, options = Geometry(3), {"channels": 256, "channels_last": False}

@@ -1,55 +1,39 @@
 """The attention generator: its formula written another way, its start, its bounds."""
 
-from __future__ import annotations
-
 import math
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from freqfusion.layers.sfm.attention import LearnableHighPass, SemanticHighFreqAttention
 
-SIZES = [(32, 32), (33, 47), (7, 5), (1, 9), (3, 3), (1, 1)]
 
-
-def features(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+def features(*shape, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=dtype)
 
 
-def trained(**options: Any) -> SemanticHighFreqAttention:
+def trained(**options):
     """A module that does something."""
     torch.manual_seed(0)
     return SemanticHighFreqAttention(zero_init=False, **options)
 
 
-@pytest.mark.parametrize(
-    ("channels", "ratio", "parameters"),
-    [(256, 16, 19137), (512, 16, 71041), (1024, 16, 273153), (256, 4, 68865)],
-)
-def test_parameter_counts(channels: int, ratio: int, parameters: int) -> None:
-    """With C channels, four bins and D = C / ratio: 9 C + 4 (C D + 2 D + D) + C + 1."""
-    module = SemanticHighFreqAttention(channels=channels, ratio=ratio)
-    assert sum(parameter.numel() for parameter in module.parameters()) == parameters
+def test_parameter_count():
+    """With C channels, four bins and D = C / 16: 9 C + 4 (C D + 2 D + D) + C + 1."""
+    module = SemanticHighFreqAttention(channels=256)
+    assert sum(parameter.numel() for parameter in module.parameters()) == 19137
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_zero_start(size: tuple[int, int]) -> None:
-    module = SemanticHighFreqAttention(channels=8)
-    logits = module(features(2, 8, *size))
-    assert logits.shape == (2, 1, *size)
-    assert logits.abs().max() == 0
-
-
-def test_zero_start_can_learn() -> None:
+def test_zero_start_can_learn():
     """Invariant 14: the projections get a gradient at once, but for the bin of one, which cannot
     change the shape of the logits, and the bias."""
     module = SemanticHighFreqAttention(channels=8)
     weight = features(2, 1, 12, 15, seed=1)
-    (module(features(2, 8, 12, 15)) * weight).sum().backward()
+    logits = module(features(2, 8, 12, 15))
+    assert not logits.any()
+    (logits * weight).sum().backward()
     grads = {name: parameter.grad for name, parameter in module.named_parameters()}
     assert all(gradient is not None for gradient in grads.values())
     learning = ["project.weight", *(f"context.{index}.project.weight" for index in (1, 2, 3))]
@@ -59,7 +43,7 @@ def test_zero_start_can_learn() -> None:
         assert grads[name].abs().max() < 1e-4, name
 
 
-def test_equals_enlarging_concatenating_and_projecting() -> None:
+def test_equals_enlarging_concatenating_and_projecting():
     """The formula of the specification, with the pyramid as related code has it."""
     module = trained(channels=8, ratio=2).double()
     image = features(2, 8, 13, 18, dtype=torch.float64)
@@ -78,28 +62,13 @@ def test_equals_enlarging_concatenating_and_projecting() -> None:
     torch.testing.assert_close(module(image), expected)
 
 
-@pytest.mark.parametrize("bound", [0.5, 2.0])
-def test_logits_are_bounded(bound: float) -> None:
+def test_logits_are_bounded():
     """Invariant 18: also where they come from features of 1e4."""
-    module = trained(channels=8, logit_bound=bound)
-    logits = module(features(2, 8, 16, 16) * 1e4)
-    assert logits.isfinite().all()
-    assert logits.abs().max() <= bound
-    assert logits.abs().max() > 0.99 * bound
+    logits = trained(channels=8, logit_bound=0.5)(features(2, 8, 16, 16) * 1e4)
+    assert 0.49 < logits.abs().max() <= 0.5
 
 
-def test_bin_of_one_and_bias_change_nothing() -> None:
-    """They shift all logits alike, which centring takes out."""
-    module = trained(channels=8, ratio=2)
-    image = features(2, 8, 10, 10)
-    expected = module(image)
-    with torch.no_grad():
-        module.project.bias += 3
-        module.context[0].project.weight *= -5
-    torch.testing.assert_close(module(image), expected, rtol=0, atol=1e-5)
-
-
-def test_highpass_by_hand() -> None:
+def test_highpass_by_hand():
     """At the start, the weighted mean has e / (1 + 8 e) at eight taps and 1 / (1 + 8 e) at one."""
     module = LearnableHighPass(1)
     impulse = torch.zeros(1, 1, 5, 5)
@@ -113,7 +82,7 @@ def test_highpass_by_hand() -> None:
     torch.testing.assert_close(module(torch.full((1, 1, 1, 3), 7.0)), torch.full((1, 1, 1, 3), 7.0))
 
 
-def test_parts_can_be_left_out() -> None:
+def test_parts_can_be_left_out():
     module = trained(channels=6, bins=(), highpass=False, pool=1)
     assert {name for name, _ in module.named_parameters()} == {"project.weight", "project.bias"}
     image = features(1, 6, 4, 5)
@@ -122,7 +91,7 @@ def test_parts_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("dim", [2, 3])
-def test_flips_at_the_start(dim: int) -> None:
+def test_flips_at_the_start(dim):
     """Invariant 15: all filters are symmetric, until the high-pass has learnt another shape."""
     module = trained(channels=8)
     image = features(1, 8, 15, 22)

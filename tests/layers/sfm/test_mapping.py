@@ -1,48 +1,35 @@
 """Coordinates through one stage and through several."""
 
-from __future__ import annotations
-
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from freqfusion.layers.sfm.coordinates import lattice_points, to_normalized, to_pixels
-from freqfusion.layers.sfm.displacement import saliency_to_displacement
+from freqfusion.layers.sampling import lattice_points, to_normalized, to_pixels
+from freqfusion.layers.sfm.displacement import modulate, saliency_to_displacement, spatial_softmax
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
-from freqfusion.layers.sfm.modulation import modulate, spatial_softmax
 
 CORNERS = pytest.mark.parametrize("align_corners", [False, True])
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
+def random(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def displacement_of(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
+def displacement_of(batch, height, width, seed=0):
     """From random logits within [-2, 2]."""
     logits = 4 * random(batch, 1, height, width, seed=seed) - 2
     return saliency_to_displacement(spatial_softmax(logits))
 
 
-def one_stage(
-    displacement: Tensor,
-    align_corners: bool = False,
-    stride: int = 2,
-    phase: float = 0.5,
-    out_size: tuple[int, int] | None = None,
-) -> Mapping:
+def one_stage(displacement, align_corners=False, stride=2, phase=0.5, out_size=None):
     if out_size is None:
         height, width = displacement.shape[-2:]
         out_size = max(height // stride, 1), max(width // stride, 1)
     return Mapping(displacement, align_corners, stride, phase, out_size)
 
 
-def points_at(
-    pixels: list[tuple[float, float]], size: tuple[int, int], align_corners: bool
-) -> Tensor:
+def points_at(pixels, size, align_corners):
     """Pixels (x, y) as one row of normalised points (1, 1, n, 2)."""
     places = torch.tensor(pixels, dtype=torch.float64).view(1, 1, -1, 2)
     return to_normalized(places, size, align_corners)
@@ -52,7 +39,7 @@ def points_at(
 
 
 @CORNERS
-def test_forward_points_by_hand(align_corners: bool) -> None:
+def test_forward_points_by_hand(align_corners):
     """x moves by 0, 1, 3 pixels at x = 0, 1, 2; y by 0.5 in the lower of two rows.
 
     Between nodes the displacement is bilinear, beyond them that of the border.
@@ -69,8 +56,8 @@ def test_forward_points_by_hand(align_corners: bool) -> None:
 
 
 @CORNERS
-@pytest.mark.parametrize("size", [(9, 12), (1, 5), (1, 1)], ids=str)
-def test_nodes_are_where_modulation_reads(size: tuple[int, int], align_corners: bool) -> None:
+@pytest.mark.parametrize("size", [(9, 12), (1, 5)], ids=str)
+def test_nodes_are_where_modulation_reads(size, align_corners):
     """Coordinates as an image: reading them is the same as moving points."""
     displacement = displacement_of(2, *size)
     stage = one_stage(displacement, align_corners)
@@ -82,7 +69,7 @@ def test_nodes_are_where_modulation_reads(size: tuple[int, int], align_corners: 
 
 @CORNERS
 @pytest.mark.parametrize("solver", ["newton", "search"])
-def test_inverse_points_undo_the_mapping(solver: Any, align_corners: bool) -> None:
+def test_inverse_points_undo_the_mapping(solver, align_corners):
     """At nodes, where both interpolants agree."""
     stage = one_stage(displacement_of(2, 14, 17), align_corners)
     nodes = lattice_points((14, 17), align_corners, dtype=torch.float64).expand(2, -1, -1, -1)
@@ -92,7 +79,7 @@ def test_inverse_points_undo_the_mapping(solver: Any, align_corners: bool) -> No
 
 @CORNERS
 @pytest.mark.parametrize(("phase", "stride"), [(0.0, 2), (0.5, 2), (1.5, 4), (0.0, 1)])
-def test_crossing_a_downsampling(phase: float, stride: int, align_corners: bool) -> None:
+def test_crossing_a_downsampling(phase, stride, align_corners):
     """Pixel j of the downsampled map is pixel stride * j + phase of the lattice."""
     size, small = (13, 17), (4, 6)
     stage = one_stage(torch.zeros(1, 2, *size), align_corners, stride, phase, small)
@@ -103,19 +90,7 @@ def test_crossing_a_downsampling(phase: float, stride: int, align_corners: bool)
     torch.testing.assert_close(stage.to_downsampled(high), low)
 
 
-def test_half_pixel_convention_is_phase_one_half() -> None:
-    """An even map halved at phase 0.5 covers the same area: normalised points stay.
-
-    With corners aligned, so do those of an odd map at phase 0.
-    """
-    points = 2 * random(1, 3, 4, 2) - 1
-    halves = one_stage(torch.zeros(1, 2, 8, 12), False, 2, 0.5, (4, 6))
-    torch.testing.assert_close(halves.to_downsampled(points), points)
-    corners = one_stage(torch.zeros(1, 2, 9, 13), True, 2, 0.0, (5, 7))
-    torch.testing.assert_close(corners.to_downsampled(points), points)
-
-
-def test_density_by_hand() -> None:
+def test_density_by_hand():
     """x(m) = 0.5 m: two samples per pixel; y(m) = m + 0.25 m: 0.8 of them."""
     displacement = torch.zeros(1, 2, 5, 9, dtype=torch.float64)
     displacement[0, 0] = -0.5 * torch.arange(9)
@@ -127,7 +102,7 @@ def test_density_by_hand() -> None:
     torch.testing.assert_close(density, torch.full_like(density, 2 * 0.8))
 
 
-def test_density_counts_samples() -> None:
+def test_density_counts_samples():
     """Its mean over the original map is one sample per pixel; it peaks on a line."""
     saliency = torch.ones(1, 1, 33, 33, dtype=torch.float64)
     saliency[..., 16] = 30
@@ -140,29 +115,10 @@ def test_density_counts_samples() -> None:
     assert one_stage(torch.zeros(2, 2, 4, 4)).density((3, 5)).sub(1).abs().max() < 1e-6
 
 
-def test_float32_points_and_displacements() -> None:
-    stage = one_stage(displacement_of(1, 6, 6).float())
-    points = lattice_points((6, 6))[None]
-    assert stage.forward_points(points).dtype == torch.float32
-    assert stage.inverse_points(points).dtype == torch.float32
-    assert stage.forward_points(points.double()).dtype == torch.float64
-    assert stage.density_at(points.double()).dtype == torch.float64
-
-
-def test_gradient_reaches_displacement_and_points() -> None:
-    displacement = displacement_of(1, 4, 5).requires_grad_()
-    points = (1.2 * random(1, 2, 3, 2) - 0.6).requires_grad_()
-
-    def run(displacement: Tensor, points: Tensor) -> Tensor:
-        return one_stage(displacement).forward_points(points)
-
-    assert torch.autograd.gradcheck(run, (displacement, points))
-
-
 # Several stages
 
 
-def three_stages(align_corners: bool, phase: float) -> MappingStack:
+def three_stages(align_corners, phase):
     odd, even = [(33, 41), (17, 21), (9, 11), (5, 6)], [(32, 40), (16, 20), (8, 10), (4, 5)]
     sizes = odd if phase == 0 else even
     return MappingStack(
@@ -171,7 +127,7 @@ def three_stages(align_corners: bool, phase: float) -> MappingStack:
     )
 
 
-def test_empty_stack_is_the_identity() -> None:
+def test_empty_stack_is_the_identity():
     points = random(2, 3, 4, 2)
     assert torch.equal(MappingStack().forward(points), points)
     assert torch.equal(MappingStack().inverse(points), points)
@@ -180,7 +136,7 @@ def test_empty_stack_is_the_identity() -> None:
 
 @CORNERS
 @pytest.mark.parametrize("phase", [0.0, 0.5])
-def test_stages_are_composed_from_the_last_to_the_first(phase: float, align_corners: bool) -> None:
+def test_stages_are_composed_from_the_last_to_the_first(phase, align_corners):
     stack = three_stages(align_corners, phase)
     first, second, _ = stack
     points = 1.6 * random(2, 4, 5, 2) - 0.8
@@ -193,7 +149,7 @@ def test_stages_are_composed_from_the_last_to_the_first(phase: float, align_corn
 
 @CORNERS
 @pytest.mark.parametrize("phase", [0.0, 0.5])
-def test_inverse_of_a_stack(phase: float, align_corners: bool) -> None:
+def test_inverse_of_a_stack(phase, align_corners):
     """Phi(Phi^-1(o)) = o for any number of stages, to a hundredth of a pixel."""
     stack = three_stages(align_corners, phase)
     size = stack[0].size
@@ -204,19 +160,8 @@ def test_inverse_of_a_stack(phase: float, align_corners: bool) -> None:
         assert error.abs().max() <= 1e-2
 
 
-def test_density_of_a_stack_is_a_product() -> None:
-    """Two stages that halve x, the second at half the resolution: 2 * 2."""
-    stack = MappingStack()
-    for width in (16, 8):
-        displacement = torch.zeros(1, 2, 4, width, dtype=torch.float64)
-        displacement[0, 0] = -0.5 * torch.arange(width)
-        stack.append(Mapping(displacement, False, 1 + (width == 16), 0.0, (4, 8)))
-    points = points_at([(1, 1), (1.4, 2)], (4, 16), False)
-    torch.testing.assert_close(stack.density_at(points), torch.full((1, 1, 1, 2), 4.0).double())
-
-
 @CORNERS
-def test_density_of_a_stack_is_read_where_each_stage_lies(align_corners: bool) -> None:
+def test_density_of_a_stack_is_read_where_each_stage_lies(align_corners):
     """The second stage halves x on the right half of its map only."""
     first = one_stage(torch.zeros(1, 2, 4, 16, dtype=torch.float64), align_corners, phase=0.0)
     displacement = torch.zeros(1, 2, 2, 8, dtype=torch.float64)

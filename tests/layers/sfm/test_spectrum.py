@@ -1,41 +1,38 @@
 """The aliasing ratio on tones and noise whose spectrum is known."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from freqfusion.layers.sfm.spectrum import aliasing_ratio, equivalent_sampling_rate
 
 
-def tone(cycles: int, size: int = 64, *, along: str = "x") -> Tensor:
+def tone(cycles, size=64, *, along="x"):
     """A wave of whole cycles per image, (1, 1, size, size)."""
     wave = torch.cos(2 * math.pi * cycles * torch.arange(size) / size).expand(1, 1, size, size)
     return wave if along == "x" else wave.mT
 
 
 @pytest.mark.parametrize("along", ["x", "y"])
-@pytest.mark.parametrize(("cycles", "ratio"), [(8, 0), (16, 0), (17, 1), (24, 1)])
-def test_tones_of_64_pixels(cycles: int, ratio: float, along: str) -> None:
-    """Invariant 23: 16 cycles in 64 pixels are 0.25 cycles per pixel exactly, which is safe."""
-    found = aliasing_ratio(tone(cycles, along=along))
-    assert found.shape == (1,)
-    assert found.item() == pytest.approx(ratio, abs=1e-6)
-
-
-@pytest.mark.parametrize("size", [12, 48, 49, 50, 66, 96, 120])
+@pytest.mark.parametrize("size", [12, 49, 64, 120])
 @pytest.mark.parametrize("stride", [2, 3, 5])
-def test_a_tone_on_the_limit_is_safe_at_every_size(size: int, stride: int) -> None:
-    """The last whole cycle within the limit counts as safe, the next one does not."""
+def test_a_tone_on_the_limit_is_safe_at_every_size(size, stride, along):
+    """Invariant 23: the last whole cycle within the limit counts as safe, the next one does not.
+
+    16 cycles in 64 pixels are 0.25 cycles per pixel exactly.
+    """
     limit = size // (2 * stride)
-    assert aliasing_ratio(tone(limit, size), stride=stride).item() < 1e-6
-    assert aliasing_ratio(tone(limit + 1, size), stride=stride).item() > 1 - 1e-6
+    below, above = (
+        aliasing_ratio(tone(cycles, size, along=along), stride=stride)
+        for cycles in (limit, limit + 1)
+    )
+    assert below.shape == (1,)
+    assert below.item() < 1e-6
+    assert above.item() > 1 - 1e-6
 
 
-def test_white_noise() -> None:
+def test_white_noise():
     """Invariant 23: 33 of 64 frequencies are safe along each axis; 1 - 33^2 / 64^2 = 0.734."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, 32, 64, 64, generator=generator)
@@ -43,7 +40,7 @@ def test_white_noise() -> None:
     assert aliasing_ratio(noise).tolist() == pytest.approx([expected] * 2, abs=0.003)
 
 
-def test_channels_are_summed_and_images_kept_apart() -> None:
+def test_channels_are_summed_and_images_kept_apart():
     """Amplitudes 1 (safe) and 2 (above): 4 of 5 parts of the power; the other image has none."""
     first = torch.cat([tone(4), 2 * tone(20)], dim=1)
     second = torch.cat([tone(4), tone(5)], dim=1)
@@ -51,21 +48,21 @@ def test_channels_are_summed_and_images_kept_apart() -> None:
     assert found.tolist() == pytest.approx([0.8, 0.0], abs=1e-6)
 
 
-def test_mean_can_be_left_out() -> None:
+def test_mean_can_be_left_out():
     """A wave of amplitude 1 has the power of a constant of sqrt(1/2)."""
     image = tone(20) + math.sqrt(0.5)
     assert aliasing_ratio(image).item() == pytest.approx(0.5, abs=1e-6)
     assert aliasing_ratio(image, remove_dc=True).item() == pytest.approx(1, abs=1e-6)
 
 
-def test_nyquist_frequency_can_be_given() -> None:
+def test_nyquist_frequency_can_be_given():
     """20 of 64 is 0.3125: above 0.25, below half of the equivalent sampling rate 0.707."""
     rate = equivalent_sampling_rate(3, 2, 64, 128)
     assert aliasing_ratio(tone(20)).item() > 0.99
     assert aliasing_ratio(tone(20), f_nyquist=rate / 2).item() < 0.01
 
 
-def test_window_keeps_the_border_from_leaking() -> None:
+def test_window_keeps_the_border_from_leaking():
     """Half a cycle across the image jumps at the border, though it has no detail."""
     ramp = torch.linspace(-1, 1, 64).expand(1, 1, 64, 64)
     plain, faded = aliasing_ratio(ramp), aliasing_ratio(ramp, window="hann")
@@ -73,49 +70,21 @@ def test_window_keeps_the_border_from_leaking() -> None:
     assert faded < plain / 1000
 
 
-def test_image_without_power() -> None:
+def test_image_without_power():
     image = torch.stack([torch.zeros(2, 5, 7), torch.ones(2, 5, 7)])
     assert aliasing_ratio(image).tolist() == pytest.approx([0, 0], abs=1e-7)
     assert aliasing_ratio(image, remove_dc=True).tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 5)], ids=str)
-def test_small_maps(size: tuple[int, int]) -> None:
-    generator = torch.Generator().manual_seed(1)
-    found = aliasing_ratio(torch.rand(2, 3, *size, generator=generator), window="hann")
-    assert found.isfinite().all()
-    assert found.min() >= 0
-    assert found.max() <= 1
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.float64])
-def test_dtypes(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(2)
-    image = torch.randint(-9, 9, (1, 2, 20, 24), generator=generator).to(dtype)
-    found = aliasing_ratio(image)
-    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    torch.testing.assert_close(found.float(), aliasing_ratio(image.float()))
-
-
-def test_gradient() -> None:
-    generator = torch.Generator().manual_seed(3)
-    image = torch.randn(1, 2, 6, 5, generator=generator, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: aliasing_ratio(x, remove_dc=True), image)
 
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "c_in", "c_out", "expected"),
     [
         (3, 2, 64, 128, math.sqrt(2) / 2),  # channels double
-        (2, 2, 96, 192, math.sqrt(2) / 2),
-        (3, 2, 64, 64, 0.5),
         (1, 2, 256, 512, 0.5),  # a kernel of one sees one pixel, whatever it makes of it
         (3, 2, 3, 64, 1.0),
         (3, 1, 64, 64, 1.0),
     ],
 )
-def test_equivalent_sampling_rate(
-    kernel: int, stride: int, c_in: int, c_out: int, expected: float
-) -> None:
+def test_equivalent_sampling_rate(kernel, stride, c_in, c_out, expected):
     """Invariant 23."""
     assert equivalent_sampling_rate(kernel, stride, c_in, c_out) == pytest.approx(expected)

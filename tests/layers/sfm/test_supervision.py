@@ -1,16 +1,13 @@
 """Edge targets and the attention's loss."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from freqfusion.layers.sfm.displacement import modulate
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
-from freqfusion.layers.sfm.modulation import modulate
 from freqfusion.layers.sfm.supervision import (
     attention_edge_loss,
     edge_distribution,
@@ -19,11 +16,11 @@ from freqfusion.layers.sfm.supervision import (
 )
 
 
-def random(*shape: int, seed: int = 0) -> Tensor:
+def random(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def columns_of(edge: Tensor) -> list[int]:
+def columns_of(edge):
     """The marked columns of the only image; all rows must agree."""
     assert edge.shape[:2] == (1, 1)
     assert (edge == edge[:, :, :1]).all()
@@ -33,7 +30,7 @@ def columns_of(edge: Tensor) -> list[int]:
 @pytest.mark.parametrize(
     ("width", "marked"), [(1, [4, 5]), (3, [3, 4, 5, 6]), (5, [2, 3, 4, 5, 6, 7])]
 )
-def test_half_planes(width: int, marked: list[int]) -> None:
+def test_half_planes(width, marked):
     """Invariant 22: one pixel of each class, and (width - 1) / 2 more on each side."""
     label = torch.zeros(1, 6, 10, dtype=torch.long)
     label[..., 5:] = 3
@@ -45,8 +42,8 @@ def test_half_planes(width: int, marked: list[int]) -> None:
     assert columns_of(down.mT) == marked
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_ignored_pixels_make_no_edges(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_ignored_pixels_make_no_edges(dtype):
     """Invariant 22: neither with a class beside them nor between two classes."""
     label = torch.zeros(1, 5, 9, dtype=dtype)
     label[..., 4], label[..., 5:] = 255, 2
@@ -55,7 +52,7 @@ def test_ignored_pixels_make_no_edges(dtype: torch.dtype) -> None:
     assert semantic_edge_target(torch.full((2, 5, 9), 255)).sum() == 0
 
 
-def test_edges_against_a_loop() -> None:
+def test_edges_against_a_loop():
     label = torch.randint(0, 3, (1, 8, 7), generator=torch.Generator().manual_seed(4))
     label[label == 2] = 255
     expected = torch.zeros(8, 7)
@@ -69,13 +66,7 @@ def test_edges_against_a_loop() -> None:
     assert torch.equal(found, (expected > 0).float())
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 4), (4, 1)], ids=str)
-def test_labels_one_pixel_wide(size: tuple[int, int]) -> None:
-    label = torch.arange(size[0] * size[1]).view(1, *size)
-    assert semantic_edge_target(label).sum() == (0 if size == (1, 1) else 4)
-
-
-def test_loss_by_hand() -> None:
+def test_loss_by_hand():
     """Two pixels, an edge on one, floor 1: Q = (2/3, 1/3); even logits: P = (1/2, 1/2).
 
     KL = 2/3 ln(4/3) + 1/3 ln(2/3). At mean one, P is (1, 1) and Q (4/3, 2/3): MSE = 1/9.
@@ -91,7 +82,7 @@ def test_loss_by_hand() -> None:
 
 
 @pytest.mark.parametrize("kind", ["kl", "mse"])
-def test_loss_is_least_at_the_target(kind: str) -> None:
+def test_loss_is_least_at_the_target(kind):
     """Invariant 22: zero where the attention's distribution is the target, positive elsewhere."""
     edge = (random(3, 1, 9, 8) > 0.7).float()
     target = edge_distribution(edge)
@@ -104,7 +95,7 @@ def test_loss_is_least_at_the_target(kind: str) -> None:
         assert attention_edge_loss(other, edge, kind=kind) > 1e-3
 
 
-def test_gradient_is_the_difference_of_the_distributions() -> None:
+def test_gradient_is_the_difference_of_the_distributions():
     """Of the KL divergence; over the batch it is a mean."""
     edge = (random(2, 1, 6, 7) > 0.6).float()
     logits = random(2, 1, 6, 7, seed=1).requires_grad_()
@@ -113,16 +104,7 @@ def test_gradient_is_the_difference_of_the_distributions() -> None:
     torch.testing.assert_close(gradient, (found - edge_distribution(edge)) / 2)
 
 
-def test_target_has_a_floor_and_no_scale() -> None:
-    """A place without edges has 0.05 / 1.05 of a place on an edge."""
-    edge = torch.zeros(1, 1, 4, 4)
-    edge[..., 1, 2] = 1
-    for level in (1.0, 0.2, 30.0):
-        target = edge_distribution(edge * level)
-        assert (target.min() / target.max()).item() == pytest.approx(0.05 / 1.05, rel=2e-4)
-
-
-def test_image_without_edges_pulls_towards_even_attention() -> None:
+def test_image_without_edges_pulls_towards_even_attention():
     """Invariant 18: also with labels that are ignored all over."""
     label = torch.full((1, 16, 16), 255)
     edge = warp_edge_target(semantic_edge_target(label), (4, 4))
@@ -136,33 +118,25 @@ def test_image_without_edges_pulls_towards_even_attention() -> None:
     assert (gradient * centred).sum() > 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtypes(dtype: torch.dtype) -> None:
-    logits, edge = random(2, 1, 8, 8).to(dtype), (random(2, 1, 8, 8, seed=1) > 0.5).to(dtype)
-    loss = attention_edge_loss(logits, edge)
-    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    torch.testing.assert_close(loss.float(), attention_edge_loss(logits.float(), edge.float()))
-
-
-def test_first_stage_only_averages() -> None:
+def test_first_stage_only_averages():
     edge = (random(2, 1, 12, 16) > 0.5).float()
-    torch.testing.assert_close(warp_edge_target(edge, (3, 4)), F.avg_pool2d(edge, 4))
-    torch.testing.assert_close(
-        warp_edge_target(edge, (3, 4), MappingStack()), F.avg_pool2d(edge, 4)
-    )
+    for mappings in (None, MappingStack()):
+        found = warp_edge_target(edge, (3, 4), mappings)
+        torch.testing.assert_close(found, F.avg_pool2d(edge, 4))
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_target_is_warped_as_the_features_were(align_corners: bool) -> None:
+def test_target_is_warped_as_the_features_were(align_corners):
     """Without downsampling, the map of the second stage sees the edges that it sees features."""
-    displacement = 2 * random(2, 2, 9, 11) - 1
+    displacement = (2 * random(2, 2, 9, 11) - 1).requires_grad_()
     mapping = Mapping(displacement, align_corners, 1, 0, (9, 11))
     edge = (random(2, 1, 9, 11, seed=2) > 0.6).float()
     found = warp_edge_target(edge, (9, 11), MappingStack([mapping]))
-    torch.testing.assert_close(found, modulate(edge, displacement), rtol=0, atol=1e-5)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, modulate(edge, displacement.detach()), rtol=0, atol=1e-5)
 
 
-def test_target_crosses_the_downsampling_at_its_phase() -> None:
+def test_target_crosses_the_downsampling_at_its_phase():
     """Pixel j of a map behind a 3 x 3 convolution of stride 2 lies on pixel 2 j of the lattice.
 
     An edge on column 4 of 8 is at 1/4 of the averages over columns 4 and 5, column 2 of 4. At
@@ -176,26 +150,3 @@ def test_target_crosses_the_downsampling_at_its_phase() -> None:
         stack = MappingStack([Mapping(still, False, 2, phase, (4, 4))])
         found = warp_edge_target(edge, (4, 4), stack)
         torch.testing.assert_close(found, torch.tensor(expected).expand(1, 1, 4, 4))
-
-
-def test_target_has_no_gradient() -> None:
-    displacement = random(1, 2, 6, 6).requires_grad_()
-    stack = MappingStack([Mapping(displacement, False, 2, 0.5, (3, 3))])
-    assert not warp_edge_target(random(1, 1, 12, 12), (3, 3), stack).requires_grad
-
-
-@pytest.mark.slow
-def test_attention_learns_edges() -> None:
-    """The specification's toy: gradient descent lowers the divergence well below the start."""
-    label = torch.zeros(1, 32, 32, dtype=torch.long)
-    label[:, 8:24, 10:20] = 1
-    edge = warp_edge_target(semantic_edge_target(label), (32, 32))
-    logits = torch.zeros(1, 1, 32, 32, requires_grad=True)
-    losses = []
-    for _ in range(100):
-        loss = attention_edge_loss(2 * torch.tanh(logits / 2), edge)
-        (gradient,) = torch.autograd.grad(loss, logits)
-        with torch.no_grad():
-            logits -= 200 * gradient
-        losses.append(loss.item())
-    assert losses[-1] < 0.1 * losses[0]

@@ -1,13 +1,14 @@
 """What modulation and demodulation are for: thin structures survive strided layers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from sfm_signals import binary_curves, curve_distance, detail_logits, smooth_noise, thin_curves
 
-from freqfusion.layers.sfm.displacement import saliency_to_displacement
+from freqfusion.layers.sfm.displacement import modulate, saliency_to_displacement
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
-from freqfusion.layers.sfm.modulation import modulate
 from freqfusion.layers.sfm.upsampling import NonUniformUpsample
 
 POOLS = {0.5: {"kernel_size": 2}, 0.0: {"kernel_size": 3, "padding": 1, "count_include_pad": False}}
@@ -32,26 +33,24 @@ def downsample(image, phase, stages=3):
     return modulated, stack, plain
 
 
-def with_phase(stack, phase):
+def changed(stack, phase=None, by=1):
+    """The same stages with another phase, or their displacement times a number."""
     return MappingStack(
-        Mapping(stage.displacement, False, 2, phase, stage.out_size) for stage in stack
-    )
-
-
-def still(stack):
-    """The same stages without any displacement."""
-    return MappingStack(
-        Mapping(torch.zeros_like(stage.displacement), False, 2, stage.phase, stage.out_size)
+        replace(
+            stage,
+            displacement=by * stage.displacement,
+            phase=stage.phase if phase is None else phase,
+        )
         for stage in stack
     )
 
 
-def best_iou(scores, truth):
+def best_iou(scores, mask):
     """Intersection over union at the best of 40 thresholds."""
-    truth, best = truth > 0.5, 0.0
+    mask, best = mask > 0.5, 0.0
     for threshold in torch.linspace(scores.min(), scores.max(), 42)[1:-1]:
         found = scores > threshold
-        best = max(best, ((found & truth).sum() / (found | truth).sum()).item())
+        best = max(best, ((found & mask).sum() / (found | mask).sum()).item())
     return best
 
 
@@ -65,7 +64,7 @@ def test_thin_curves_are_segmented_better(seed):
     modulated, stack, plain = downsample(image, phase=0.5)
     module = NonUniformUpsample()
     ours = best_iou(module(modulated, stack, (256, 256)), image)
-    assert ours - best_iou(module(plain, still(stack), (256, 256)), image) >= 0.15
+    assert ours - best_iou(module(plain, changed(stack, by=0), (256, 256)), image) >= 0.15
 
 
 def test_the_phase_matters():
@@ -77,7 +76,7 @@ def test_the_phase_matters():
     modulated, stack, _ = downsample(image, phase=0.0)
     module = NonUniformUpsample()
     right, wrong = (
-        best_iou(module(modulated, with_phase(stack, phase), (256, 256)), image)
+        best_iou(module(modulated, changed(stack, phase), (256, 256)), image)
         for phase in (0.0, 0.5)
     )
     assert right - wrong >= 0.15
@@ -93,6 +92,6 @@ def test_detail_is_kept(fwhm):
     stack = MappingStack([Mapping(displacement, False, 2, 0.5, (64, 64))])
     module = NonUniformUpsample()
     ours = module(F.avg_pool2d(modulate(image, displacement), 2), stack, (128, 128))
-    plain = module(F.avg_pool2d(image, 2), still(stack), (128, 128))
+    plain = module(F.avg_pool2d(image, 2), changed(stack, by=0), (128, 128))
     errors = [(output - image)[near].square().mean().sqrt() for output in (ours, plain)]
     assert errors[0] <= 0.8 * errors[1]

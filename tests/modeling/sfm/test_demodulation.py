@@ -5,7 +5,7 @@ import torch
 from sfm_backbones import STAGES, FixedAttention, Picks, relative_errors
 from sfm_signals import band_limited
 
-from freqfusion.layers.sfm.modulation import modulate
+from freqfusion.layers.sfm.displacement import modulate
 from freqfusion.modeling.sfm import modulate_backbone
 
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from sfm_models import NAMES, SHAPES, modulated_maps
 
+from freqfusion.layers.sampling import interpolate_at
 from freqfusion.layers.sfm import MappingStack, NonUniformUpsample, ThreePointReassembly
-from freqfusion.layers.sfm.interpolation import interpolate_at
 from freqfusion.modeling.fpn import fusion_factory
 from freqfusion.modeling.mask2former import FreqFusionPixelDecoder
 from freqfusion.modeling.sfm import SFMPixelDecoder

@@ -1,7 +1,7 @@
 """Weighted sums over a pixel's neighbourhood, with weights that differ from pixel to pixel.
 
-Three operators that are each other's derivatives (:mod:`.operators`), two ways to compute them in
-plain torch (:mod:`.shifted`, :mod:`.banded`) and one form for exporters (:mod:`.portable`).
+Three operators that are each other's derivatives (:mod:`.operators`, also in a form for exporters)
+and two ways to compute them in plain torch (:mod:`.shifted`, :mod:`.banded`).
 
 Shapes used throughout this package::
 

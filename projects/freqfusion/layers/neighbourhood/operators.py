@@ -16,9 +16,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from freqfusion.layers.neighbourhood import banded, portable, shifted
+from freqfusion.layers.neighbourhood import banded, shifted
 from freqfusion.layers.neighbourhood.choice import fused_kernels, needs_standard_operators
 from freqfusion.layers.neighbourhood.geometry import Geometry, accumulation_dtype, empty_output
 
@@ -29,18 +31,18 @@ def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     The output has the spatial size of the kernels and the dtype and memory format of the features.
     """
     if needs_standard_operators():
-        return portable.gather(features, kernels, geometry)
+        return _standard_gather(features, kernels, geometry)
     output: Tensor = _gather(features, kernels, list(geometry))
     return output
 
 
 def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
-    """Dot product over channels of each output pixel with each of its neighbours.
+    """Return the dot product over channels of each output pixel with each of its neighbours.
 
     The result is float32 for half-precision inputs.
     """
     if needs_standard_operators():
-        return portable.correlate(values, features, geometry)
+        return _standard_correlate(values, features, geometry)
     kernels: Tensor = _correlate(values, features, list(geometry))
     return kernels
 
@@ -51,7 +53,7 @@ def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Ge
     The result, of height and width ``size``, is float32 for half-precision inputs.
     """
     if needs_standard_operators():
-        return portable.scatter(values, kernels, size, geometry)
+        return _standard_scatter(values, kernels, size, geometry)
     features: Tensor = _scatter(values, kernels, *size, list(geometry))
     return features
 
@@ -189,7 +191,7 @@ def _correlate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _of_opposite_taps(kernels: Tensor, geometry: Geometry) -> Tensor:
     """For every pixel and tap, what the pixel there has for the tap that points back."""
     flipped = kernels.unflatten(1, (-1, geometry.taps)).flip(2)
-    there = portable.all_neighbours(flipped, kernels.shape[-2:], geometry)
+    there = _all_neighbours(flipped, kernels.shape[-2:], geometry)
     return torch.stack([maps[:, :, tap] for tap, maps in enumerate(there)], 2).flatten(1, 2)
 
 
@@ -233,3 +235,64 @@ _gather.register_autograd(_gather_backward, setup_context=_save_inputs)
 _correlate.register_autograd(_correlate_backward, setup_context=_save_correlated)
 _scatter.register_autograd(_scatter_backward, setup_context=_save_inputs)
 _gradients.register_autograd(_gradients_backward, setup_context=_save_all_inputs)
+
+
+# For exporters, the transforms of torch.func and forward mode: standard operators only (pad, index,
+# slice, multiply, add). An exporter's time and its graph grow with the number of operations, so a
+# tap takes few of them.
+
+
+def _standard_gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
+    weights = kernels.to(accumulation_dtype(features.dtype))
+    total: Tensor | None = None
+    for tap, neighbours in enumerate(_all_neighbours(features, kernels.shape[-2:], geometry)):
+        weight = weights[:, tap :: geometry.taps]
+        if geometry.groups > 1:
+            weight = weight.repeat_interleave(features.shape[1] // geometry.groups, 1)
+        weighted = neighbours * weight
+        total = weighted if total is None else total + weighted
+    assert total is not None
+    return total.to(features.dtype)
+
+
+def _standard_correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
+    values = values.to(accumulation_dtype(values.dtype))
+    taps = [
+        (values * neighbours).unflatten(1, (geometry.groups, -1)).sum(2)
+        for neighbours in _all_neighbours(features, values.shape[-2:], geometry)
+    ]
+    return torch.stack(taps, 2).flatten(1, 2)
+
+
+def _standard_scatter(
+    values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Geometry
+) -> Tensor:
+    dtype = accumulation_dtype(values.dtype)
+    zeros = values.new_zeros((*values.shape[:2], *size), dtype=dtype)
+    transposed = torch.func.vjp(
+        lambda features: _standard_gather(features, kernels, geometry), zeros
+    )[1]
+    spread: Tensor = transposed(values.to(dtype))[0]
+    return spread
+
+
+def _all_neighbours(features: Tensor, out_size: Sequence[int], geometry: Geometry) -> list[Tensor]:
+    """Return for each tap the source pixel of every output pixel."""
+    border = geometry.reach - geometry.margin
+    source = features.to(accumulation_dtype(features.dtype))
+    padded = F.pad(source, (border,) * 4) if border else source
+    lines = _shifted(padded, -2, out_size[0], geometry)
+    return [tap for line in lines for tap in _shifted(line, -1, out_size[1], geometry)]
+
+
+def _shifted(padded: Tensor, dim: int, out: int, geometry: Geometry) -> list[Tensor]:
+    """Return the source lines under ``out`` output lines, for each shift of the taps."""
+    size, scale = padded.shape[dim] - 2 * geometry.reach, geometry.scale
+    if not statically_known_true(out == scale * size):
+        index = geometry.source(torch.arange(out, device=padded.device), out, size)
+        return [padded.index_select(dim, index + shift) for shift in geometry.shifts]
+    if scale > 1:
+        # Repeated once, every tap is a slice.
+        index = torch.arange(padded.shape[dim] * scale, device=padded.device) // scale
+        padded = padded.index_select(dim, index)
+    return [padded.narrow(dim, scale * shift, out) for shift in geometry.shifts]

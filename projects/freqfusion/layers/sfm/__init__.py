@@ -4,13 +4,15 @@ Chen, Fu, Gu, Zheng, Dai: Spatial Frequency Modulation for Semantic Segmentation
 module says which of it is published and which is our design.
 """
 
+from freqfusion.layers.sampling import interpolate_at
 from freqfusion.layers.sfm.attention import SemanticHighFreqAttention
-from freqfusion.layers.sfm.displacement import saliency_to_displacement
-from freqfusion.layers.sfm.interpolation import interpolate_at
+from freqfusion.layers.sfm.displacement import (
+    AdaptiveResampling,
+    modulate,
+    saliency_to_displacement,
+)
 from freqfusion.layers.sfm.inversion import invert_displacement
 from freqfusion.layers.sfm.mapping import Mapping, MappingStack
-from freqfusion.layers.sfm.modulation import AdaptiveResampling, modulate
-from freqfusion.layers.sfm.msau import MultiScaleAdaptiveUpsampling
 from freqfusion.layers.sfm.relation import LocalPixelRelation
 from freqfusion.layers.sfm.spectrum import aliasing_ratio, equivalent_sampling_rate
 from freqfusion.layers.sfm.supervision import (
@@ -18,8 +20,11 @@ from freqfusion.layers.sfm.supervision import (
     semantic_edge_target,
     warp_edge_target,
 )
-from freqfusion.layers.sfm.three_point import ThreePointReassembly
-from freqfusion.layers.sfm.upsampling import NonUniformUpsample
+from freqfusion.layers.sfm.upsampling import (
+    MultiScaleAdaptiveUpsampling,
+    NonUniformUpsample,
+    ThreePointReassembly,
+)
 
 __all__ = [
     "AdaptiveResampling",

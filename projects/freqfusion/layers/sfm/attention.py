@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_map, check_odd, check_positive
 from freqfusion.layers.convolution import PointwiseConv2d, zero_bias
+from freqfusion.layers.sampling import wide_dtype
 
 _TAPS = 9
 _CENTRE = 4
@@ -84,7 +85,7 @@ class SemanticHighFreqAttention(nn.Module):
         features = self.highpass(features)
         logits = self.project(features)
         # Half precision ends here: rounded logits would become rounded coordinates.
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = logits.to(wide_dtype(logits))
         for branch in self.context:
             pooled = branch(features).to(logits.dtype)
             logits = logits + F.interpolate(pooled, size=size, mode="bilinear")

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from freqfusion.layers.checks import check_map, check_positive
-from freqfusion.layers.sampling import sample_at
-from freqfusion.layers.sfm.cells import Cells
-from freqfusion.layers.sfm.coordinates import lattice_points_of, to_normalized, to_pixels
-from freqfusion.layers.sfm.inversion import InverseGradient, InverseSolver, invert_displacement
+from freqfusion.layers.sampling import lattice_points_of, sample_at, to_normalized, to_pixels
+from freqfusion.layers.sfm.inversion import (
+    Cells,
+    InverseGradient,
+    InverseSolver,
+    invert_displacement,
+)
 
 # Keeps the sampling density finite where a mapping nearly folds.
 _LEAST_DETERMINANT = 1e-2

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_map, check_odd, check_positive
-from freqfusion.layers.kernels import favor_center, normalize_kernels
 from freqfusion.layers.neighbourhood import Geometry, gather
+from freqfusion.layers.reassembly import favor_center, normalize_kernels
 
 _CONV_INIT_STD = 1e-3
 _NORM_INIT_GAIN = 0.1

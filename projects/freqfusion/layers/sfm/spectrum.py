@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from freqfusion.layers.checks import check_choice, check_positive
+from freqfusion.layers.sampling import wide_dtype
 
 SpectrumWindow = Literal["hann"]
 # A frequency on the limit is safe, however the limit has been rounded.
@@ -83,7 +84,7 @@ def power_spectrum(
             f"features must be (batch, channels, height, width), got {tuple(features.shape)}"
         )
     # Half precision transforms exist on some devices and for some sizes only.
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    features = features.to(wide_dtype(features))
     if remove_dc:
         features = features - features.mean(dim=(2, 3), keepdim=True)
     if window is not None:

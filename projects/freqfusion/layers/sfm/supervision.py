@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqfusion.layers.checks import check_choice, check_map, check_odd
-from freqfusion.layers.sampling import sample_at
-from freqfusion.layers.sfm.coordinates import lattice_points_of
+from freqfusion.layers.sampling import lattice_points_of, sample_at, wide_dtype
+from freqfusion.layers.sfm.displacement import spatial_softmax
 from freqfusion.layers.sfm.mapping import MappingStack
-from freqfusion.layers.sfm.modulation import spatial_softmax
 
 EdgeLoss = Literal["kl", "mse"]
 # Gives images without any edge an even target.
@@ -99,7 +98,7 @@ def attention_edge_loss(
         )
     if floor < 0:
         raise ValueError(f"floor must not be negative, got {floor}")
-    dtype = torch.promote_types(logits.dtype, torch.float32)
+    dtype = wide_dtype(logits)
     logits, target = logits.to(dtype), edge_distribution(edge.to(dtype), floor=floor)
     if kind == "mse":
         return F.mse_loss(spatial_softmax(logits), target * target[0].numel())

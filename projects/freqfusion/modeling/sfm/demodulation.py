@@ -8,6 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from freqfusion.layers.sampling import lattice_points_of
 from freqfusion.layers.sfm import (
     Mapping,
     MappingStack,
@@ -16,7 +17,6 @@ from freqfusion.layers.sfm import (
     invert_displacement,
     modulate,
 )
-from freqfusion.layers.sfm.coordinates import lattice_points_of
 from freqfusion.layers.sfm.inversion import INTERPOLATION_OF
 
 
