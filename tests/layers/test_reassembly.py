@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 from oracles import loops, unfold
 
 from freqfusion.layers import reassemble
-from freqfusion.layers.neighbourhood import (
-    Geometry,
-    banded,
-    gather,
-    operators,
-    shifted,
-)
+from freqfusion.layers.neighbourhood import Geometry, compiled, gather, operators, plain
 from freqfusion.layers.reassembly import mirror
 
 
@@ -147,25 +141,20 @@ SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
     scale=st.integers(1, 3),
     groups=st.integers(1, 2),
     margin=st.integers(0, 3),
-    tile=st.sampled_from([1, 30, 1 << 17]),
+    form=st.sampled_from([plain, compiled]),
 )
-def test_shifted_operators_are_adjoint(
-    size, out_size, kernel_size, dilation, scale, groups, margin, tile
-):
-    """They are derivatives of one form, also where a tile holds some lines and channels only."""
+def test_operators_are_adjoint(size, out_size, kernel_size, dilation, scale, groups, margin, form):
+    """They are derivatives of one sum over values, kernels and features."""
     geometry = Geometry(kernel_size, dilation, scale, groups, margin)
     padded = tuple(length + 2 * margin for length in size)
     features = torch.randn(2, 4, *padded, dtype=torch.float64)
     kernels = torch.randn(2, geometry.taps * groups, *out_size, dtype=torch.float64)
     values = torch.randn(2, 4, *out_size, dtype=torch.float64)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("_TILE_ELEMENTS", "_SUMS_ELEMENTS", "_KERNEL_ELEMENTS"):
-            patch.setattr(shifted, name, tile)
-        form = (shifted.gather(features, kernels, geometry) * values).sum()
-        by_scatter = (shifted.scatter(values, kernels, padded, geometry) * features).sum()
-        by_correlate = (shifted.correlate(values, features, geometry) * kernels).sum()
-    torch.testing.assert_close(by_scatter, form)
-    torch.testing.assert_close(by_correlate, form)
+    total = (form.gather(features, kernels, geometry) * values).sum()
+    by_scatter = (form.scatter(values, kernels, padded, geometry) * features).sum()
+    by_correlate = (form.correlate(values, features, geometry) * kernels).sum()
+    torch.testing.assert_close(by_scatter, total)
+    torch.testing.assert_close(by_correlate, total)
 
 
 @pytest.mark.parametrize("geometry", [Geometry(3), Geometry(3, scale=2, groups=2)])
@@ -180,48 +169,6 @@ def test_operators_are_registered_correctly(geometry):
     torch.library.opcheck(operators._correlate, (values, features, fields))
     torch.library.opcheck(operators._scatter, (values, kernels, 4, 5, fields))
     torch.library.opcheck(operators._gradients, (values, features, kernels, fields))
-
-
-WIDE = [
-    pytest.param(
-        (3, 2 * banded._BLOCK + 5),
-        (6, 4 * banded._BLOCK + 9),
-        Geometry(3, scale=2, groups=2),
-        id="cropped",
-    ),
-    pytest.param(
-        (5, banded._BLOCK + 1),
-        (15, 3 * banded._BLOCK + 3),
-        Geometry(5, scale=3),
-        id="one-pixel-more",
-    ),
-    pytest.param(
-        (8, 3 * banded._BLOCK),
-        (8, 6 * banded._BLOCK - 8),
-        Geometry(5, scale=2, margin=2),
-        id="margin",
-    ),
-    pytest.param((300, 7), (600, 14), Geometry(5, scale=2), id="narrow"),
-]
-
-
-@pytest.mark.parametrize(("size", "out_size", "geometry"), WIDE)
-def test_blocks_of_wide_maps_join_without_seams(size, out_size, geometry):
-    """The products of small matrices, block by block, and shift-and-add without blocks."""
-    channels, g = 2 * geometry.groups, geometry
-    features = torch.randn(2, channels, *size, dtype=torch.float64)
-    kernels = torch.randn(2, g.groups * g.taps, *out_size, dtype=torch.float64)
-    values = torch.randn(2, channels, *out_size, dtype=torch.float64)
-    assert banded.is_applicable(g.source_size(*size), out_size, g)
-    close = torch.testing.assert_close
-    close(banded.gather(features, kernels, g), shifted.gather(features, kernels, g))
-    spread, products = (
-        shifted.scatter(values, kernels, size, g),
-        shifted.correlate(values, features, g),
-    )
-    close(banded.scatter(values, kernels, size, g), spread)
-    close(banded.correlate(values, features, g), products)
-    close(banded.gradients(values, features, kernels, g), (spread, products))
 
 
 def test_mixed_precision_keeps_each_dtype():

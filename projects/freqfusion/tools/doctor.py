@@ -47,11 +47,16 @@ GPU = "import torch as t; t.ones(1, device='cuda').sum().item(); print(t.cuda.ge
 LAYERS = """
 import torch
 from freqfusion.layers import FreqFusion
-from freqfusion.layers.neighbourhood.choice import fused_kernels
+from freqfusion.layers.neighbourhood.choice import choose_form
 device = "cuda" if torch.cuda.is_available() else "cpu"
 fine, coarse = torch.ones(1, 8, 8, 8, device=device), torch.ones(1, 8, 4, 4, device=device)
 FreqFusion(hr_channels=8, lr_channels=8).to(device)(hr_feat=fine, lr_feat=coarse)
-print("Triton kernels" if fused_kernels(fine) else "plain torch", "on", device)
+form = choose_form(fine).__name__.rpartition(".")[2]
+names = {"compiled": "compiled operators", "fused": "Triton kernels", "plain": "plain torch"}
+print(names[form], "on", device)
+if form == "plain" and device == "cpu":
+    from freqfusion.layers.neighbourhood.compiled import problem
+    print(problem())
 """
 ENVIRONMENT = """
 from detectron2.utils.collect_env import collect_env_info

@@ -10,7 +10,7 @@ import triton
 from triton.runtime import interpreter
 
 from freqfusion.layers import local_similarity, reassemble
-from freqfusion.layers.neighbourhood import Geometry, fused, shifted
+from freqfusion.layers.neighbourhood import Geometry, fused, plain
 
 assert fused.is_interpreted(), "set TRITON_INTERPRET=1 before the start"
 
@@ -64,13 +64,14 @@ def test_grid_equals_torch_in_any_dtype_and_layout(case, dtype, last):
 
 
 def test_derivatives_of_first_and_second_order():
-    fused_cases.check_derivatives(((2, 2), (3, 4), Geometry(3, scale=2)), channels=1, batch=1)
+    case = ((2, 2), (3, 4), Geometry(3, scale=2))
+    fused_cases.check_derivatives(case, "triton", channels=1, batch=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_all_derivatives_of_first_and_second_order(case):
-    fused_cases.check_derivatives(case)
+    fused_cases.check_derivatives(case, "triton")
 
 
 def test_reassemble_uses_the_kernels(monkeypatch):
@@ -104,7 +105,7 @@ def test_strided_inputs_are_read_where_they_lie():
     kernels = torch.randn(2, 6, 8, 9, dtype=torch.float64).permute(0, 3, 1, 2)
     values = torch.ones((), dtype=torch.float64).expand(2, 4, 6, 8)
     actual = fused_cases.run(fused, features, kernels, values, Geometry(3, scale=2))
-    expected = fused_cases.run(shifted, features, kernels, values, Geometry(3, scale=2))
+    expected = fused_cases.run(plain, features, kernels, values, Geometry(3, scale=2))
     torch.testing.assert_close(actual, expected)
 
 
@@ -113,7 +114,7 @@ def test_mixed_precision():
     features, kernels, values = fused_cases.example(DOUBLE, dtype=torch.float32)
     inputs = (features.half(), kernels, values.half())
     actual = fused_cases.run(fused, *inputs, DOUBLE[-1])
-    expected = fused_cases.run(shifted, *(t.float() for t in inputs), DOUBLE[-1])
+    expected = fused_cases.run(plain, *(t.float() for t in inputs), DOUBLE[-1])
     assert [t.dtype for t in actual] == [torch.float16, torch.float32, torch.float32]
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a.float(), e, rtol=2e-3, atol=1e-3)
@@ -122,7 +123,7 @@ def test_mixed_precision():
 def test_empty_batch():
     inputs = fused_cases.example(DOUBLE, batch=0)
     actual = fused_cases.run(fused, *inputs, DOUBLE[-1])
-    expected = fused_cases.run(shifted, *inputs, DOUBLE[-1])
+    expected = fused_cases.run(plain, *inputs, DOUBLE[-1])
     torch.testing.assert_close(actual, expected)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from freqfusion.layers import reassemble
-from freqfusion.layers.neighbourhood import choice
+from freqfusion.layers.neighbourhood import choice, compiled, plain
 
 CPU = torch.zeros(1)
 ON_GPU = types.SimpleNamespace(device=torch.device("cuda", 0))
@@ -40,47 +40,61 @@ def test_a_gpu_with_triton_takes_the_kernels(machine, variable, suitable):
     """Also an older one, when it is asked to."""
     kernels = stand_in()
     machine(kernels, variable, suitable=suitable)
-    assert choice.fused_kernels(ON_GPU, ON_GPU) is kernels
+    assert choice.choose_form(ON_GPU, ON_GPU) is kernels
 
 
 @pytest.mark.parametrize(
-    ("tensor", "kernels", "suitable", "variable"),
+    ("tensor", "kernels", "suitable", "variable", "expected"),
     [
-        pytest.param(ON_GPU, stand_in(), True, "torch", id="torch-is-asked-for"),
-        pytest.param(ON_GPU, None, True, "auto", id="no-triton"),
-        pytest.param(ON_GPU, stand_in(), False, "auto", id="older-gpu"),
-        pytest.param(ON_GPU, stand_in(fits=False), True, "auto", id="too-large"),
-        pytest.param(ON_GPU, stand_in(fits=False), True, "triton", id="too-large-for-triton"),
-        pytest.param(CPU, stand_in(interpreted=True), True, "auto", id="cpu"),
+        pytest.param(ON_GPU, stand_in(), True, "torch", plain, id="torch-is-asked-for"),
+        pytest.param(ON_GPU, None, True, "auto", plain, id="no-triton"),
+        pytest.param(ON_GPU, stand_in(), False, "auto", plain, id="older-gpu"),
+        pytest.param(ON_GPU, stand_in(fits=False), True, "auto", plain, id="too-large"),
+        pytest.param(ON_GPU, stand_in(fits=False), True, "triton", plain, id="too-large-too"),
+        pytest.param(CPU, stand_in(interpreted=True), True, "auto", compiled, id="cpu"),
+        pytest.param(CPU, stand_in(interpreted=True), True, "compiled", compiled, id="cpu-asked"),
+        pytest.param(CPU, stand_in(), True, "torch", plain, id="cpu-torch"),
+        pytest.param(CPU.int(), stand_in(), True, "auto", plain, id="whole-numbers"),
     ],
 )
-def test_everything_else_takes_plain_torch(machine, tensor, kernels, suitable, variable):
+def test_everything_else(machine, tensor, kernels, suitable, variable, expected, monkeypatch):
+    monkeypatch.setattr(compiled, "library", lambda: print)
     machine(kernels, variable, suitable=suitable)
-    assert choice.fused_kernels(tensor, tensor) is None
+    assert choice.choose_form(tensor, tensor) is expected
 
 
 def test_a_cpu_takes_them_in_the_interpreter_only(machine):
     kernels = stand_in(interpreted=True)
     machine(kernels, "triton")
-    assert choice.fused_kernels(CPU) is kernels
+    assert choice.choose_form(CPU) is kernels
     machine(stand_in(), "triton")
     with pytest.raises(
         RuntimeError, match=r"needs tensors on a GPU, got some on cpu; set FREQ.*=auto"
     ):
-        choice.fused_kernels(CPU)
+        choice.choose_form(CPU)
+
+
+def test_compiled_is_asked_for_where_it_cannot_run(machine, monkeypatch):
+    machine(stand_in(), "compiled")
+    with pytest.raises(RuntimeError, match=r"needs tensors on a CPU, got some on cuda:0; set FREQ"):
+        choice.choose_form(ON_GPU)
+    monkeypatch.setattr(compiled, "library", lambda: None)
+    monkeypatch.setattr(compiled, "problem", lambda: "there is no C++ compiler")
+    with pytest.raises(RuntimeError, match=r"compiled cannot be had: there is no C\+\+ compiler"):
+        choice.choose_form(CPU)
 
 
 def test_triton_is_asked_for_and_missing(machine):
     machine(None, "triton")
     with pytest.raises(RuntimeError, match="needs the package triton: pip install triton"):
-        choice.fused_kernels(ON_GPU)
+        choice.choose_form(ON_GPU)
 
 
 def test_unknown_value(monkeypatch):
     """It is read at every call, also by the operators."""
     monkeypatch.setenv(choice.VARIABLE, "cuda")
     features, kernels = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
-    with pytest.raises(ValueError, match=r"one of torch, triton and auto, got 'cuda'"):
+    with pytest.raises(ValueError, match=r"one of torch, compiled, triton and auto, got 'cuda'"):
         reassemble(features, kernels, kernel_size=1)
     monkeypatch.setenv(choice.VARIABLE, "torch")
     assert reassemble(features, kernels, kernel_size=1).shape == (1, 1, 2, 2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from freqfusion.layers import FreqFusion, reassemble
-from freqfusion.layers.neighbourhood import Geometry, choice
+from freqfusion.layers.neighbourhood import Geometry, choice, plain
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,16 +51,16 @@ def test_equals_torch(fused, case, dtype, last):
 
 @pytest.mark.parametrize("case", NAMED[:14])
 def test_derivatives(case):
-    fused_cases.check_derivatives(case, device="cuda")
+    fused_cases.check_derivatives(case, "triton", device="cuda")
 
 
 def test_automatic_choice(fused, monkeypatch):
     monkeypatch.delenv(choice.VARIABLE, raising=False)
     image = torch.zeros(1, device="cuda")
     new_enough = torch.cuda.get_device_capability() >= (8, 0)
-    assert choice.fused_kernels(image) is (fused if new_enough else None)
+    assert choice.choose_form(image) is (fused if new_enough else plain)
     monkeypatch.setenv(choice.VARIABLE, "torch")
-    assert choice.fused_kernels(image) is None
+    assert choice.choose_form(image) is plain
 
 
 def test_same_bits_from_run_to_run(fused):
@@ -90,7 +90,7 @@ def test_second_device():
     if torch.cuda.device_count() < 2:
         pytest.skip("there is one GPU")
     case = fused_cases.CASES[3]
-    fused_cases.check_derivatives(case, device="cuda:1")
+    fused_cases.check_derivatives(case, "triton", device="cuda:1")
 
 
 def test_freqfusion_equals_the_torch_way(monkeypatch):

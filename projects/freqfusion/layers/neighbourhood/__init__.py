@@ -1,7 +1,7 @@
 """Weighted sums over a pixel's neighbourhood, with weights that differ from pixel to pixel.
 
-Three operators that are each other's derivatives (:mod:`.operators`, also in a form for exporters)
-and two ways to compute them in plain torch (:mod:`.shifted`, :mod:`.banded`).
+Three operators that are each other's derivatives (:mod:`.operators`): what they are in plain torch
+(:mod:`.plain`), compiled for a CPU (:mod:`.compiled`) and as Triton kernels (:mod:`.fused`).
 
 Shapes used throughout this package::
 

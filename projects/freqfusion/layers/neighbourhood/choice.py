@@ -1,4 +1,4 @@
-"""Which implementation computes an operator: plain torch, or the Triton kernels on a GPU."""
+"""Which form computes an operator: plain torch, the compiled one, or the Triton kernels."""
 
 import functools
 import importlib
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-KernelChoice = Literal["torch", "triton", "auto"]
+from freqfusion.layers.neighbourhood import compiled, plain
+
+KernelChoice = Literal["torch", "compiled", "triton", "auto"]
 
 VARIABLE = "FREQFUSION_KERNELS"
 # The oldest GPUs that the kernels are designed for (Ampere).
@@ -31,34 +33,47 @@ def needs_standard_operators() -> bool:
     )
 
 
-def fused_kernels(*tensors: Tensor) -> ModuleType | None:
-    """The Triton kernels if they are to compute with these tensors, ``None`` for plain torch.
+def choose_form(*tensors: Tensor) -> ModuleType:
+    """Return the module that is to compute with these tensors.
 
-    The environment variable ``FREQFUSION_KERNELS`` decides, read at every call: ``torch`` never,
-    ``triton`` always, ``auto`` (also where it is not set) for tensors on an NVIDIA GPU of Ampere's
-    generation or newer where Triton can be imported. Dtypes other than floating-point ones of 16,
-    32 and 64 bits, and images of more than about 2 ** 30 numbers, take plain torch in any case.
-    ``auto`` also wants a C compiler, with which Triton builds what starts its kernels.
+    The environment variable ``FREQFUSION_KERNELS`` decides, read at every call: ``torch`` takes
+    :mod:`.plain`, ``compiled`` and ``triton`` the forms of these names, and ``auto`` (also where it
+    is not set) the compiled one on a CPU, where a compiler is found, and Triton's on an NVIDIA GPU
+    of Ampere's generation or newer, where Triton and a C compiler are. What a form does not do,
+    such as other dtypes than floating-point ones of 16, 32 and 64 bits, is left to plain torch.
 
     Raises:
         ValueError: for another value of the variable.
-        RuntimeError: if ``triton`` is asked for where it cannot run.
+        RuntimeError: if a form is asked for that cannot run.
     """
     choice = os.environ.get(VARIABLE) or "auto"
     if choice not in get_args(KernelChoice):
         raise ValueError(
-            f"the environment variable {VARIABLE} must be one of torch, triton and auto, "
+            f"the environment variable {VARIABLE} must be one of torch, compiled, triton and auto, "
             f"got {choice!r}"
         )
     device = tensors[0].device
-    if choice == "torch" or (choice == "auto" and not _is_suitable(device)):
-        return None
-    fused = _load()
-    if choice == "triton":
-        _check_runs(fused, device)
-    if fused is None or not fused.fits(*tensors):
-        return None
-    return fused
+    if choice == "compiled" or (choice == "auto" and device.type == "cpu"):
+        if choice == "compiled":
+            _check_compiled(device)
+        is_there = compiled.library() is not None and compiled.fits(*tensors)
+        return compiled if is_there else plain
+    if choice == "triton" or (choice == "auto" and _is_suitable(device)):
+        fused = _load()
+        if choice == "triton":
+            _check_runs(fused, device)
+        if fused is not None and fused.fits(*tensors):
+            return fused
+    return plain
+
+
+def _check_compiled(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise RuntimeError(
+            f"{VARIABLE}=compiled needs tensors on a CPU, got some on {device}; set {VARIABLE}=auto"
+        )
+    if compiled.library() is None:
+        raise RuntimeError(f"{VARIABLE}=compiled cannot be had: {compiled.problem()}")
 
 
 @functools.cache

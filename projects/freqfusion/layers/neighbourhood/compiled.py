@@ -9,14 +9,18 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from freqfusion.layers.neighbourhood.geometry import Geometry, accumulation_dtype, empty_output
+from freqfusion.layers.neighbourhood.geometry import (
+    Geometry,
+    empty_features,
+    empty_kernels,
+    empty_output,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -54,22 +58,22 @@ class _Call(ctypes.Structure):
 
 def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     """Sum the neighbours of each output pixel, weighted by its kernel."""
-    output = empty_output(features, kernels.shape[-2:])
+    output = empty_output(features, kernels)
     _run(_GATHER, geometry, features.shape[-2:], features=features, kernels=kernels, values=output)
     return output
 
 
 def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
-    """Dot product over channels of each output pixel with each of its neighbours."""
-    kernels = _empty_kernels(values, geometry)
+    """Return the dot product over channels of each output pixel with each of its neighbours."""
+    kernels = empty_kernels(values, geometry)
     maps = {"values": values, "features": features, "of_kernels": kernels}
     _run(_CORRELATE, geometry, features.shape[-2:], **maps)
     return kernels
 
 
-def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Geometry) -> Tensor:
+def scatter(values: Tensor, kernels: Tensor, size: Sequence[int], geometry: Geometry) -> Tensor:
     """Spread each output pixel over its neighbours, weighted by its kernel."""
-    features = empty_output(values, size, accumulation_dtype(values.dtype))
+    features = empty_features(values, size)
     _run(_SCATTER, geometry, size, values=values, kernels=kernels, of_features=features)
     return features
 
@@ -77,23 +81,22 @@ def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Ge
 def gradients(
     values: Tensor, features: Tensor, kernels: Tensor, geometry: Geometry
 ) -> tuple[Tensor, Tensor]:
-    """Both derivatives of a gather in one pass: :func:`scatter` and :func:`correlate`."""
-    size = features.shape[-2:]
-    of_features = empty_output(values, size, accumulation_dtype(values.dtype))
-    of_kernels = _empty_kernels(values, geometry)
+    """Return both derivatives of a gather in one pass: :func:`scatter` and :func:`correlate`."""
+    results = {
+        "of_features": empty_features(values, features.shape[-2:]),
+        "of_kernels": empty_kernels(values, geometry),
+    }
     maps = {"values": values, "features": features, "kernels": kernels}
-    _run(
-        _SCATTER | _CORRELATE, geometry, size, **maps, of_features=of_features, of_kernels=of_kernels
-    )  # fmt: skip
-    return of_features, of_kernels
+    _run(_SCATTER | _CORRELATE, geometry, features.shape[-2:], **maps, **results)
+    return results["of_features"], results["of_kernels"]
 
 
-def _empty_kernels(values: Tensor, geometry: Geometry) -> Tensor:
-    shape = (values.shape[0], geometry.groups * geometry.taps, *values.shape[-2:])
-    return values.new_empty(shape, dtype=accumulation_dtype(values.dtype))
+def fits(*tensors: Tensor) -> bool:
+    """Return whether the types of these tensors are known."""
+    return all(tensor.dtype in _TYPES for tensor in tensors)
 
 
-def _run(operation: int, g: Geometry, size: Any, **maps: Tensor) -> None:
+def _run(operation: int, g: Geometry, size: Sequence[int], **maps: Tensor) -> None:
     """Call the compiled function with maps by their names in it."""
     values = maps["values"]
     if not all(map_.numel() for map_ in maps.values()):

@@ -1,7 +1,6 @@
 """Which source pixels an output pixel reads, and how to read them where the image ends."""
 
 from collections.abc import Sequence
-from types import EllipsisType
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -64,66 +63,37 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def empty_output(
-    features: Tensor, out_size: Sequence[int], dtype: torch.dtype | None = None
-) -> Tensor:
-    """Room for the output, in the memory format of the features, and their dtype or another."""
-    batch, channels, height, width = *features.shape[:2], *out_size
-    if features.is_contiguous() or not features.is_contiguous(memory_format=torch.channels_last):
-        return features.new_empty((batch, channels, height, width), dtype=dtype)
-    return features.new_empty((batch, height, width, channels), dtype=dtype).permute(0, 3, 1, 2)
+def memory_format_of(map_: Tensor) -> torch.memory_format:
+    """Return the memory format that results take over from a map (B, C, H, W)."""
+    is_last = map_.is_contiguous(memory_format=torch.channels_last) and not map_.is_contiguous()
+    return torch.channels_last if is_last else torch.contiguous_format
 
 
-def read_window(
-    image: Tensor, top: int, left: int, height: int, width: int, dtype: torch.dtype
-) -> Tensor:
-    """Copy ``image[..., top : top + height, left : left + width]``, zero outside the image."""
-    window = image.new_empty((*image.shape[:-2], height, width), dtype=dtype)
-    fill_window(window, image, top, left)
-    return window
+def empty_output(features: Tensor, kernels: Tensor) -> Tensor:
+    """Return an empty map for a gather: of the size of the kernels, else like the features."""
+    return torch.empty(
+        (*features.shape[:2], *kernels.shape[-2:]),
+        dtype=features.dtype,
+        device=features.device,
+        memory_format=memory_format_of(features),
+    )
 
 
-def fill_window(window: Tensor, image: Tensor, top: int, left: int) -> None:
-    """:func:`read_window` into memory that is there already."""
-    height, width = window.shape[-2:]
-    inside, source = _overlap(image, top, left, height, width)
-    window[inside] = image[source]
-    _, rows, columns = inside
-    # Most windows end beyond the image on one or two sides only, and small calls count.
-    if rows.start > 0:
-        window[..., : rows.start, :].zero_()
-    if rows.stop < height:
-        window[..., rows.stop :, :].zero_()
-    if columns.start > 0:
-        window[..., rows, : columns.start].zero_()
-    if columns.stop < width:
-        window[..., rows, columns.stop :].zero_()
+def empty_features(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Return an empty map of height and width ``size`` for a scatter of values."""
+    return torch.empty(
+        (*values.shape[:2], *size),
+        dtype=accumulation_dtype(values.dtype),
+        device=values.device,
+        memory_format=memory_format_of(values),
+    )
 
 
-def add_window(image: Tensor, window: Tensor, top: int, left: int) -> None:
-    """Add ``window`` to ``image`` at ``(top, left)``; what falls outside the image is dropped.
-
-    The adjoint of :func:`read_window`.
-    """
-    inside, source = _overlap(image, top, left, window.shape[-2], window.shape[-1])
-    image[source] += window[inside]
-
-
-def store_window(image: Tensor, window: Tensor, top: int, left: int) -> None:
-    """:func:`add_window` to an image of zeros."""
-    inside, source = _overlap(image, top, left, window.shape[-2], window.shape[-1])
-    image[source] = window[inside]
-
-
-_Region = tuple[EllipsisType, slice, slice]
-
-
-def _overlap(
-    image: Tensor, top: int, left: int, height: int, width: int
-) -> tuple[_Region, _Region]:
-    """The common part of a window and an image, in the window's and in the image's coordinates."""
-    y0, y1 = max(top, 0), min(top + height, image.shape[-2])
-    x0, x1 = max(left, 0), min(left + width, image.shape[-1])
-    y1, x1 = max(y0, y1), max(x0, x1)
-    inside = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-    return inside, (..., slice(y0, y1), slice(x0, x1))
+def empty_kernels(values: Tensor, geometry: Geometry) -> Tensor:
+    """Return empty kernels for a correlation of values."""
+    return torch.empty(
+        (values.shape[0], geometry.groups * geometry.taps, *values.shape[-2:]),
+        dtype=accumulation_dtype(values.dtype),
+        device=values.device,
+        memory_format=memory_format_of(values),
+    )

@@ -7,22 +7,24 @@ but the inputs of a call is kept for the backward pass. Where both derivatives o
 wanted, one operator more computes them together.
 
 They are registered with torch's dispatcher, which lets ``torch.compile`` treat each as one node and
-lets counters name it. On a GPU they are computed by the Triton kernels in :mod:`.fused`, where
-:mod:`.choice` finds them.
+lets counters name it. On a CPU they are computed by :mod:`.compiled`, on a GPU by the Triton
+kernels in :mod:`.fused`, elsewhere by :mod:`.plain`; :mod:`.choice` decides.
 """
 
-from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from freqfusion.layers.neighbourhood import banded, shifted
-from freqfusion.layers.neighbourhood.choice import fused_kernels, needs_standard_operators
-from freqfusion.layers.neighbourhood.geometry import Geometry, accumulation_dtype, empty_output
+from freqfusion.layers.neighbourhood import compiled, plain
+from freqfusion.layers.neighbourhood.choice import choose_form, needs_standard_operators
+from freqfusion.layers.neighbourhood.geometry import (
+    Geometry,
+    empty_features,
+    empty_kernels,
+    empty_output,
+    memory_format_of,
+)
 
 
 def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
@@ -31,7 +33,7 @@ def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     The output has the spatial size of the kernels and the dtype and memory format of the features.
     """
     if needs_standard_operators():
-        return _standard_gather(features, kernels, geometry)
+        return plain.gather(features, kernels, geometry)
     output: Tensor = _gather(features, kernels, list(geometry))
     return output
 
@@ -42,7 +44,7 @@ def correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
     The result is float32 for half-precision inputs.
     """
     if needs_standard_operators():
-        return _standard_correlate(values, features, geometry)
+        return plain.correlate(values, features, geometry)
     kernels: Tensor = _correlate(values, features, list(geometry))
     return kernels
 
@@ -53,7 +55,7 @@ def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Ge
     The result, of height and width ``size``, is float32 for half-precision inputs.
     """
     if needs_standard_operators():
-        return _standard_scatter(values, kernels, size, geometry)
+        return plain.scatter(values, kernels, size, geometry)
     features: Tensor = _scatter(values, kernels, *size, list(geometry))
     return features
 
@@ -63,31 +65,28 @@ def scatter(values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Ge
 
 @torch.library.custom_op("freqfusion::gather", mutates_args=())
 def _gather(features: Tensor, kernels: Tensor, geometry: list[int]) -> Tensor:
-    g = Geometry(*geometry)
-    form = _form(features, kernels, features.shape[-2:], kernels.shape[-2:], g)
     with torch.cuda.device_of(features):
-        output: Tensor = form.gather(features, kernels, g)
-    return output
+        form = choose_form(features, kernels)
+        output: Tensor = form.gather(features, kernels, Geometry(*geometry))
+    return output.contiguous(memory_format=memory_format_of(features))
 
 
 @torch.library.custom_op("freqfusion::correlate", mutates_args=())
 def _correlate(values: Tensor, features: Tensor, geometry: list[int]) -> Tensor:
-    g = Geometry(*geometry)
-    form = _form(features, values, features.shape[-2:], values.shape[-2:], g)
     with torch.cuda.device_of(values):
-        kernels: Tensor = form.correlate(values, features, g)
-    return kernels
+        form = choose_form(features, values)
+        kernels: Tensor = form.correlate(values, features, Geometry(*geometry))
+    return kernels.contiguous(memory_format=memory_format_of(values))
 
 
 @torch.library.custom_op("freqfusion::scatter", mutates_args=())
 def _scatter(
     values: Tensor, kernels: Tensor, height: int, width: int, geometry: list[int]
 ) -> Tensor:
-    g = Geometry(*geometry)
-    form = _form(values, kernels, (height, width), values.shape[-2:], g)
     with torch.cuda.device_of(values):
-        features: Tensor = form.scatter(values, kernels, (height, width), g)
-    return features
+        form = choose_form(values, kernels)
+        features: Tensor = form.scatter(values, kernels, (height, width), Geometry(*geometry))
+    return features.contiguous(memory_format=memory_format_of(values))
 
 
 @torch.library.custom_op("freqfusion::gradients", mutates_args=())
@@ -95,55 +94,33 @@ def _gradients(
     values: Tensor, features: Tensor, kernels: Tensor, geometry: list[int]
 ) -> tuple[Tensor, Tensor]:
     """Both derivatives of a gather: ``scatter`` and ``correlate`` of its output's gradient."""
-    g = Geometry(*geometry)
-    size = (features.shape[-2], features.shape[-1])
-    form = _form(features, kernels, size, values.shape[-2:], g)
-    with torch.cuda.device_of(values):
-        if form is banded:
-            return banded.gradients(values, features, kernels, g)
-        return form.scatter(values, kernels, size, g), form.correlate(values, features, g)
-
-
-def _form(
-    first: Tensor, second: Tensor, size: Sequence[int], out_size: Sequence[int], g: Geometry
-) -> ModuleType:
-    """The module that computes this case fastest."""
-    fused = fused_kernels(first, second)
-    if fused is not None:
-        return fused
-    source = g.source_size(size[0], size[1])
-    if first.device.type == "cpu" and banded.is_applicable(source, out_size, g):
-        return banded
-    return shifted
+    if choose_form(features, kernels) is compiled:
+        return compiled.gradients(values, features, kernels, Geometry(*geometry))
+    size = features.shape[-2:]
+    return _scatter(values, kernels, *size, geometry), _correlate(values, features, geometry)
 
 
 @_gather.register_fake
 def _(features: Tensor, kernels: Tensor, geometry: list[int]) -> Tensor:
-    return empty_output(features, kernels.shape[-2:])
+    return empty_output(features, kernels)
 
 
 @_correlate.register_fake
 def _(values: Tensor, features: Tensor, geometry: list[int]) -> Tensor:
-    g = Geometry(*geometry)
-    shape = (values.shape[0], g.groups * g.taps, *values.shape[-2:])
-    return values.new_empty(shape, dtype=accumulation_dtype(values.dtype))
+    return empty_kernels(values, Geometry(*geometry))
 
 
 @_scatter.register_fake
 def _(values: Tensor, kernels: Tensor, height: int, width: int, geometry: list[int]) -> Tensor:
-    shape = (*values.shape[:2], height, width)
-    return values.new_empty(shape, dtype=accumulation_dtype(values.dtype))
+    return empty_features(values, (height, width))
 
 
 @_gradients.register_fake
 def _(
     values: Tensor, features: Tensor, kernels: Tensor, geometry: list[int]
 ) -> tuple[Tensor, Tensor]:
-    dtype = accumulation_dtype(values.dtype)
-    return (
-        values.new_empty(features.shape, dtype=dtype),
-        values.new_empty(kernels.shape, dtype=dtype),
-    )
+    size = features.shape[-2:]
+    return empty_features(values, size), empty_kernels(values, Geometry(*geometry))
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -191,7 +168,7 @@ def _correlate_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _of_opposite_taps(kernels: Tensor, geometry: Geometry) -> Tensor:
     """For every pixel and tap, what the pixel there has for the tap that points back."""
     flipped = kernels.unflatten(1, (-1, geometry.taps)).flip(2)
-    there = _all_neighbours(flipped, kernels.shape[-2:], geometry)
+    there = plain.all_neighbours(flipped, kernels.shape[-2:], geometry)
     return torch.stack([maps[:, :, tap] for tap, maps in enumerate(there)], 2).flatten(1, 2)
 
 
@@ -235,64 +212,3 @@ _gather.register_autograd(_gather_backward, setup_context=_save_inputs)
 _correlate.register_autograd(_correlate_backward, setup_context=_save_correlated)
 _scatter.register_autograd(_scatter_backward, setup_context=_save_inputs)
 _gradients.register_autograd(_gradients_backward, setup_context=_save_all_inputs)
-
-
-# For exporters, the transforms of torch.func and forward mode: standard operators only (pad, index,
-# slice, multiply, add). An exporter's time and its graph grow with the number of operations, so a
-# tap takes few of them.
-
-
-def _standard_gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
-    weights = kernels.to(accumulation_dtype(features.dtype))
-    total: Tensor | None = None
-    for tap, neighbours in enumerate(_all_neighbours(features, kernels.shape[-2:], geometry)):
-        weight = weights[:, tap :: geometry.taps]
-        if geometry.groups > 1:
-            weight = weight.repeat_interleave(features.shape[1] // geometry.groups, 1)
-        weighted = neighbours * weight
-        total = weighted if total is None else total + weighted
-    assert total is not None
-    return total.to(features.dtype)
-
-
-def _standard_correlate(values: Tensor, features: Tensor, geometry: Geometry) -> Tensor:
-    values = values.to(accumulation_dtype(values.dtype))
-    taps = [
-        (values * neighbours).unflatten(1, (geometry.groups, -1)).sum(2)
-        for neighbours in _all_neighbours(features, values.shape[-2:], geometry)
-    ]
-    return torch.stack(taps, 2).flatten(1, 2)
-
-
-def _standard_scatter(
-    values: Tensor, kernels: Tensor, size: tuple[int, int], geometry: Geometry
-) -> Tensor:
-    dtype = accumulation_dtype(values.dtype)
-    zeros = values.new_zeros((*values.shape[:2], *size), dtype=dtype)
-    transposed = torch.func.vjp(
-        lambda features: _standard_gather(features, kernels, geometry), zeros
-    )[1]
-    spread: Tensor = transposed(values.to(dtype))[0]
-    return spread
-
-
-def _all_neighbours(features: Tensor, out_size: Sequence[int], geometry: Geometry) -> list[Tensor]:
-    """Return for each tap the source pixel of every output pixel."""
-    border = geometry.reach - geometry.margin
-    source = features.to(accumulation_dtype(features.dtype))
-    padded = F.pad(source, (border,) * 4) if border else source
-    lines = _shifted(padded, -2, out_size[0], geometry)
-    return [tap for line in lines for tap in _shifted(line, -1, out_size[1], geometry)]
-
-
-def _shifted(padded: Tensor, dim: int, out: int, geometry: Geometry) -> list[Tensor]:
-    """Return the source lines under ``out`` output lines, for each shift of the taps."""
-    size, scale = padded.shape[dim] - 2 * geometry.reach, geometry.scale
-    if not statically_known_true(out == scale * size):
-        index = geometry.source(torch.arange(out, device=padded.device), out, size)
-        return [padded.index_select(dim, index + shift) for shift in geometry.shifts]
-    if scale > 1:
-        # Repeated once, every tap is a slice.
-        index = torch.arange(padded.shape[dim] * scale, device=padded.device) // scale
-        padded = padded.index_select(dim, index)
-    return [padded.narrow(dim, scale * shift, out) for shift in geometry.shifts]

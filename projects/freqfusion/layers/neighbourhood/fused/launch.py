@@ -30,7 +30,7 @@ def fits(*tensors: Tensor) -> bool:
 
 def gather(features: Tensor, kernels: Tensor, geometry: Geometry) -> Tensor:
     """Sum the neighbours of each output pixel, weighted by its kernel."""
-    values = empty_output(features, kernels.shape[-2:])
+    values = empty_output(features, kernels)
     if values.numel() == 0:
         return values
     case = _Case(features, values, geometry)

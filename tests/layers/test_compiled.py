@@ -1,0 +1,126 @@
+"""The compiled operators: every type, format and ratio against plain torch and against loops."""
+
+import fused_cases
+import pytest
+import torch
+
+from freqfusion.layers import reassemble
+from freqfusion.layers.neighbourhood import Geometry, compiled, plain
+
+pytestmark = pytest.mark.skipif(compiled.library() is None, reason=compiled.problem())
+
+# Larger than a tile in both directions, so that tiles have to join without seams.
+LARGE = [
+    ((21, 150), (42, 300), Geometry(5, scale=2)),
+    ((40, 131), (40, 131), Geometry(3, margin=1)),
+    ((11, 50), (32, 149), Geometry(3, scale=3, dilation=2, groups=2)),
+    ((33, 260), (17, 130), Geometry(3)),
+]
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["default", "channels_last"])
+@pytest.mark.parametrize("dtype", fused_cases.DTYPES, ids=str)
+def test_all_types_and_formats(dtype, last):
+    for case in fused_cases.CASES:
+        fused_cases.check_against_torch(compiled, case, dtype=dtype, last=last)
+
+
+def test_all_combinations_against_loops():
+    for case in fused_cases.GRID:
+        fused_cases.check_against_loops(compiled, case)
+
+
+@pytest.mark.parametrize("case", LARGE, ids=fused_cases.name_of)
+def test_tiles_join_without_seams(case):
+    fused_cases.check_against_torch(compiled, case, channels=1, batch=1)
+
+
+def test_more_channels_than_are_taken_at_a_time():
+    for dtype in (torch.float32, torch.float64):
+        fused_cases.check_against_torch(compiled, fused_cases.CASES[4], channels=70, dtype=dtype)
+
+
+@pytest.mark.parametrize("case", fused_cases.CASES[4:6], ids=fused_cases.name_of)
+def test_derivatives_of_first_and_second_order(case):
+    fused_cases.check_derivatives(case, "compiled")
+
+
+def test_both_gradients_in_one_pass_are_those_of_two():
+    for case in (*fused_cases.CASES, *LARGE):
+        features, kernels, values = fused_cases.example(case, channels=5, dtype=torch.float32)
+        spread, products = compiled.gradients(values, features, kernels, case[-1])
+        assert (spread == compiled.scatter(values, kernels, features.shape[-2:], case[-1])).all()
+        assert (products == compiled.correlate(values, features, case[-1])).all()
+
+
+def test_bits_do_not_depend_on_the_number_of_threads():
+    threads = torch.get_num_threads()
+    inputs = fused_cases.example(LARGE[0], channels=9, dtype=torch.float32)
+    results = []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            results.append(fused_cases.run(compiled, *inputs, LARGE[0][-1]))
+    finally:
+        torch.set_num_threads(threads)
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            assert (one == other).all()
+
+
+def test_views_are_read_where_they_lie():
+    case = fused_cases.CASES[4]
+    inputs = fused_cases.example(case, dtype=torch.float32)
+    wide = [torch.stack([one, one + 1], -1)[..., 0] for one in inputs]
+    turned = [one.transpose(2, 3).contiguous().transpose(2, 3) for one in inputs]
+    expected = fused_cases.run(compiled, *inputs, case[-1])
+    for views in (wide, turned):
+        assert not any(view.is_contiguous() for view in views)
+        for one, other in zip(fused_cases.run(compiled, *views, case[-1]), expected, strict=True):
+            assert (one == other).all()
+
+
+def test_mixed_types():
+    features, kernels, _ = fused_cases.example(fused_cases.CASES[4])
+    geometry = fused_cases.CASES[4][-1]
+    found = compiled.gather(features.bfloat16(), kernels.float(), geometry)
+    assert found.dtype == torch.bfloat16
+    expected = plain.gather(features.bfloat16().float(), kernels.float(), geometry)
+    torch.testing.assert_close(found, expected.bfloat16())
+
+
+def test_what_is_not_finite_stays_where_it_is_read():
+    features, kernels = torch.ones(1, 2, 6, 6), torch.ones(1, 9, 6, 6)
+    features[0, 0, 0, 0] = float("nan")
+    kernels[0, 4, 5, 5] = float("inf")
+    found = compiled.gather(features, kernels, Geometry(3))
+    assert found[0, 0, :2, :2].isnan().all()
+    assert (found[0, :, 5, 5] == float("inf")).all()
+    assert int((~found.isfinite()).sum()) == 4 + 2
+
+
+def test_an_empty_batch():
+    features, kernels = torch.zeros(0, 2, 3, 3), torch.zeros(0, 9, 3, 3)
+    assert compiled.gather(features, kernels, Geometry(3)).shape == (0, 2, 3, 3)
+
+
+def test_without_a_compiler_torch_computes(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.delenv("FREQFUSION_KERNELS", raising=False)
+    features, kernels = torch.randn(1, 2, 4, 4), torch.randn(1, 9, 4, 4)
+    expected = plain.gather(features, kernels, Geometry(3))
+    compiled.library.cache_clear()
+    try:
+        assert compiled.library() is None
+        assert "there is no C++ compiler" in compiled.problem()
+        assert (reassemble(features, kernels, kernel_size=3) == expected).all()
+    finally:
+        monkeypatch.undo()
+        compiled.library.cache_clear()
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "_FLAGS", ("-nonsense",))
+    assert "-nonsense" in compiled.problem()
+    assert not [*tmp_path.rglob("*.so")]
