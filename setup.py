@@ -106,7 +106,7 @@ setup(
     ],
     package_dir={"freqfusion": "projects/freqfusion"},
     packages=find_packages("projects", include=["freqfusion", "freqfusion.*"]),
-    package_data={"freqfusion": ["py.typed"]},
+    package_data={"freqfusion": ["py.typed", "layers/neighbourhood/*.cpp"]},
     zip_safe=False,
     python_requires=PYTHON_REQUIRES,
     install_requires=INSTALL_REQUIRES,
