@@ -52,7 +52,6 @@ def small_cfg(datasets, tmp_path):
             "SOLVER__IMS_PER_BATCH": 2,
             "SOLVER__MAX_ITER": 2,
             "SOLVER__STEPS": (),
-            "TEST__SAMPLE_PREDICTIONS": 0,
         },
     )
 
