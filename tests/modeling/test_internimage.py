@@ -90,8 +90,7 @@ def test_published_names():
     assert not any("gamma" in name for name in tiny(layer_scale=0.0).state_dict())
 
 
-@pytest.mark.parametrize("layer_scale", [0.0, 0.3])
-@pytest.mark.parametrize("post_norm", [False, True])
+@pytest.mark.parametrize(("post_norm", "layer_scale"), [(False, 0.0), (True, 0.3)])
 def test_a_block_is_the_sum_of_its_branches(post_norm, layer_scale):
     """Normalised before or after, and scaled; nothing is dropped out of training."""
     block = InternImageBlock(
@@ -154,13 +153,9 @@ def test_without_norms_of_stages_the_sum_itself_is_returned():
     torch.testing.assert_close(model(image)["res2"], expected)
 
 
-def test_stochastic_depth_grows_and_keeps_the_mean():
-    """Rates 0, 0.1, ..., 0.4 for five blocks; a kept image has its branch divided by the rest."""
-    model = tiny(drop_path_rate=0.4)
-    blocks = [block for level in model.levels for block in level.blocks]
-    rates = [getattr(block.drop_path, "p", 0) for block in blocks]
-    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
-    last = blocks[-1]
+def test_stochastic_depth_keeps_the_mean():
+    """A kept image has the branch of the last block divided by the rest, 0.6."""
+    last = tiny(drop_path_rate=0.4).levels[-1].blocks[-1]
     maps = torch.randn(1, 2, 2, 64).expand(200, -1, -1, -1)
     changed = F.linear(maps, torch.eye(64))
     branch = last._branch(maps, nn.Identity(), nn.Identity(), None) / changed
