@@ -206,7 +206,7 @@ def test_sound_configuration_passes_and_is_left_as_it_is(small_cfg):
             "MODEL.RPN.IN_FEATURES names p7",
         ),
         ({"MODEL__FREQFUSION__LOWPASS_KERNEL": 4}, "built: lowpass_kernel must be a positive odd"),
-        ({"MODEL__RESNETS__RES2_OUT_CHANNELS": 256}, "Must set MODEL.RESNETS.RES2_OUT_CHANNELS"),
+        ({"MODEL__RESNETS__DEPTH": 18}, "Must set MODEL.RESNETS.RES2_OUT_CHANNELS"),
         ({"MODEL__ANCHOR_GENERATOR__SIZES": [[8], [16]]}, "anchor generator"),
         ({"MODEL__RESNETS__DEPTH": 20}, "the model cannot be built: it has no 20, as a stage"),
         (
@@ -411,7 +411,7 @@ def test_switch_works_through_the_head_too(small_cfg):
         "MODEL__SEM_SEG_HEAD__IN_FEATURES": ["res2", "res3"],
     }
     assert check_model(change(small_cfg, head)) == []
-    assert "joining 128 and 64 channels at compress_ratio 500" in "".join(
+    assert "joining 64 and 32 channels at compress_ratio 500" in "".join(
         check_model(change(small_cfg, {"MODEL__FREQFUSION__COMPRESS_RATIO": 500}))
     )
 

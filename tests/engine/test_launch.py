@@ -24,7 +24,7 @@ CONFIG = "configs/synthetic/semantic-segmentation/sfm_semantic_fpn_r18.yaml"
 # Nothing random, and no statistics over a batch. Images of one size without ignored pixels, so that
 # means over the labelled pixels of a batch are means over its images.
 EXACT = {
-    "MODEL__RESNETS__NORM": "GN",
+    "MODEL__RESNETS__NORM": "LN",
     "INPUT__MIN_SIZE_TRAIN": (64,),
     "INPUT__RANDOM_FLIP": "none",
     "SOLVER__BASE_LR": 0.01,
@@ -51,7 +51,14 @@ SFM = EXACT | {
 QUICK = {"DATASETS__TEST": ()}
 # The statistics of a batch over both processes: those of one process that has all of it.
 SYNCHRONISED = (
-    EXACT | QUICK | {"MODEL__RESNETS__NORM": "naiveSyncBN", "DATASETS__TRAIN": (LABELLED,)}
+    EXACT
+    | QUICK
+    | {
+        "MODEL__RESNETS__DEPTH": 18,
+        "MODEL__RESNETS__RES2_OUT_CHANNELS": 64,
+        "MODEL__RESNETS__NORM": "naiveSyncBN",
+        "DATASETS__TRAIN": (LABELLED,),
+    }
 )
 
 

@@ -168,6 +168,14 @@ def test_float16_keeps_the_scale_of_the_losses():
     assert other.grad_scaler.get_scale() == 128.0
 
 
+def test_float16_measures_gradients_at_their_own_scale():
+    """As clipping needs them."""
+    plain, scaled = steps([GOOD]), steps([GOOD], precision="float16")
+    scaled.autocast = lambda: torch.autocast("cpu", enabled=False)
+    norms = [go(one).latest()["gradient_norm"][0] for one in (plain, scaled)]
+    assert norms[1] == pytest.approx(norms[0])
+
+
 def test_float16_lowers_its_scale_first():
     """The scale of 2**16 makes a gradient of 2**113 infinite; the loss itself is finite."""
     one = steps([[image(2.0**56)]] * 2, precision="float16", policy="stop")

@@ -10,7 +10,7 @@ from freqfusion.data.bad_samples import BadSample, Policy
 from freqfusion.engine import Trainer
 
 FLIPS_AND_CROPS = {
-    "SOLVER__MAX_ITER": 5,
+    "SOLVER__MAX_ITER": 4,
     "SOLVER__CHECKPOINT_PERIOD": 2,
     "INPUT__CROP__ENABLED": True,
     "INPUT__COLOR_JITTER__ENABLED": True,

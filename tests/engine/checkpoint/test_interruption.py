@@ -35,7 +35,7 @@ class Asked(Killing):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_ends_and_a_resumed_run_is_exact(semantic_cfg, tmp_path, number):
     before = signal.getsignal(number)
     cfg = change(semantic_cfg, QUICK)
