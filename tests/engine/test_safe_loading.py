@@ -225,13 +225,3 @@ def test_bases(base, message, tmp_path):
     (tmp_path / "a.yaml").write_text(f"_BASE_: {base}\n")
     with pytest.raises(ValueError, match=message):
         load_config(str(tmp_path / "a.yaml"))
-
-
-def test_bases_that_multiply(tmp_path):
-    """Each file is based on the next one twice: 2 to the 30 files would be read."""
-    for number in range(30):
-        text = f"_BASE_: [{number + 1}.yaml, {number + 1}.yaml]\n"
-        (tmp_path / f"{number}.yaml").write_text(text)
-    (tmp_path / "30.yaml").write_text("SEED: 1\n")
-    with pytest.raises(ValueError, match="is based on more than 64 files"):
-        load_config(str(tmp_path / "0.yaml"))
