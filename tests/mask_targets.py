@@ -3,6 +3,12 @@
 import torch
 
 
+def seeded(seed=0):
+    """A source of uniform points, the same ones for a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda sets, points, device: torch.rand(sets, points, 2, generator=generator)
+
+
 def random_outputs(batch, queries, classes, size, dtype=torch.float32, scale=2.0, auxiliary=0):
     """Predictions as a decoder gives them, with so many auxiliary ones."""
 

@@ -43,6 +43,31 @@ SWITCHES = {
         "MASK2FORMER.PIXEL_DECODER",
     ),
 }
+# Trained by default: each data set with each task, each method with each architecture, and each
+# backbone. All others are slow.
+QUICK = {
+    "ade20k/semantic-segmentation/freqfusion_semantic_fpn_r50",
+    "ade20k/semantic-segmentation/mask2former_internimage_t",
+    "ade20k/semantic-segmentation/sfm_mask2former_convnext_t",
+    "camvid/semantic-segmentation/freqfusion_semantic_fpn_lite0",
+    "camvid/semantic-segmentation/sfm_fcn_lite0",
+    "cityscapes/instance-segmentation/freqfusion_mask_rcnn_r50",
+    "cityscapes/panoptic-segmentation/freqfusion_panoptic_fpn_r50",
+    "cityscapes/semantic-segmentation/concat_convnext_t",
+    "cityscapes/semantic-segmentation/freqfusion_concat_r50",
+    "cityscapes/semantic-segmentation/sfm_fcn_r50_d8",
+    "coco/detection/freqfusion_faster_rcnn_r50_1x",
+    "coco/instance-segmentation/freqfusion_mask2former_r50",
+    "coco/instance-segmentation/mask_rcnn_swin_t_1x",
+    "coco/instance-segmentation/sfm_freqfusion_mask_rcnn_r50_1x",
+    "coco/panoptic-segmentation/mask2former_swin_t",
+    "coco/panoptic-segmentation/sfm_panoptic_fpn_r50_1x",
+    "synthetic/instance-segmentation/mask_rcnn_r18",
+    "synthetic/panoptic-segmentation/freqfusion_mask2former_r18",
+    "synthetic/panoptic-segmentation/panoptic_fpn_r18",
+    "synthetic/semantic-segmentation/fcn_r18",
+    "synthetic/semantic-segmentation/sfm_semantic_fpn_r18",
+}
 SMALL = {
     "MODEL.DEVICE": "cpu",
     "MODEL.WEIGHTS": "",
@@ -79,9 +104,9 @@ def data(tmp_path_factory):
 
 
 def trained(config):
-    """A parameter of the test; the largest backbones take long and gigabytes."""
-    large = config.stem.endswith(("swin_b", "swin_l"))
-    return pytest.param(config, id=str(config), marks=pytest.mark.slow if large else ())
+    """Return a configuration as a parameter of the test, slow where another one stands for it."""
+    marks = () if str(config.with_suffix("")) in QUICK else pytest.mark.slow
+    return pytest.param(config, id=str(config), marks=marks)
 
 
 @pytest.mark.parametrize("config", map(trained, CONFIGS))
@@ -141,6 +166,10 @@ def differences(one, other, path=""):
             yield from differences(one[key], other[key], f"{path}{key}.")
         elif one[key] != other[key]:
             yield f"{path}{key}"
+
+
+def test_quick_configurations_exist():
+    assert {str(config.with_suffix("")) for config in CONFIGS} >= QUICK
 
 
 def test_output_folders_differ():

@@ -15,8 +15,14 @@ DOCUMENTS = sorted(
 
 
 def blocks(name, language):
+    """The code of a document's fenced blocks of a language, "" for those that name none.
+
+    All blocks are read in their order, so that the end of one is not taken for a beginning.
+    """
     text = (ROOT / name).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```([^`\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert 2 * len(found) == len(re.findall("^```", text, re.MULTILINE)), f"a fence in {name}"
+    return [code for marked, code in found if marked == language]
 
 
 SNIPPETS = [
@@ -61,6 +67,7 @@ def test_named_tools_and_targets_exist(name):
 def commands(name):
     """Every command of a document's code blocks."""
     lines = "".join(blocks(name, "")).replace("\\\n", " ").splitlines()
+    assert lines, f"{name} shows no command"
     return [pytest.param(line, id=f"{number}") for number, line in enumerate(lines)]
 
 

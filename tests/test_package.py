@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,15 +49,6 @@ PROMISES = {
 # loaded when a tensor on a GPU asks for them.
 TRITON = "layers/neighbourhood/fused"
 IMPORT_SECONDS = 2.0
-
-
-def run_python(code: str) -> str:
-    """Run code in a fresh interpreter, away from the repository, and return what it prints."""
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False
-    )
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
 
 
 def module_name(path: Path) -> str:
@@ -117,20 +109,28 @@ def test_part_needs_only_what_it_promises(part: str) -> None:
                 assert top in packages | sys.stdlib_module_names, f"{path} imports {name}"
 
 
-def test_modules_that_promise_to_need_no_detectron2_import_without_it() -> None:
-    """They import while detectron2, and what comes with it, cannot be imported."""
-    parts = [*PROMISES, "tools"]
+@pytest.fixture(scope="module")
+def first_import() -> dict[str, Any]:
+    """What imports in a fresh interpreter load and take, the last ones without detectron2."""
     names = [
         module_name(path)
         for path in MODULES
-        if any(path.is_relative_to(PACKAGE / part) for part in parts)
+        if any(path.is_relative_to(PACKAGE / part) for part in [*PROMISES, "tools"])
     ]
     assert "freqfusion.tools.doctor" in names
     if importlib.util.find_spec("triton") is None:
         names = [name for name in names if TRITON.replace("/", ".") not in name]
-    run_python(
-        f"""
-import importlib, sys
+    code = f"""
+import importlib, json, sys, time
+import freqfusion
+found = {{"root loads torch": "torch" in sys.modules}}
+import torch
+before = set(sys.modules)
+start = time.process_time()
+freqfusion.layers
+found["seconds"] = time.process_time() - start
+found["dir"] = dir(freqfusion)
+found["modules"] = sorted({{n.partition(".")[0] for n in set(sys.modules) - before}})
 BLOCKED = ("detectron2", "fvcore", "cv2", "pycocotools", "torchvision", "timm")
 class Block:
     def find_spec(self, name, path=None, target=None):
@@ -139,39 +139,31 @@ class Block:
 sys.meta_path.insert(0, Block())
 for name in {names!r}:
     importlib.import_module(name)
+print(json.dumps(found))
 """
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=False
     )
+    assert answer.returncode == 0, answer.stderr
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
 
 
-def test_import_is_cheap() -> None:
+def test_import_is_cheap(first_import: dict[str, Any]) -> None:
     """Beyond torch, the package and its layers take less than two seconds, and load nothing big.
 
-    Of the processor: on the clock other work of the machine counts too.
+    Of the processor: on the clock other work of the machine counts too. What promises to need no
+    detectron2 has been imported without it.
     """
-    answer = run_python(
-        """
-import json, sys, time
-import torch
-before = set(sys.modules)
-start = time.process_time()
-import freqfusion, freqfusion.layers
-seconds = time.process_time() - start
-print(json.dumps([seconds, sorted({n.partition(".")[0] for n in set(sys.modules) - before})]))
-"""
-    )
-    seconds, modules = json.loads(answer)
-    assert seconds < IMPORT_SECONDS
+    assert first_import["seconds"] < IMPORT_SECONDS
     heavy = {"detectron2", "matplotlib", "torchvision", "PIL", "cv2", "tqdm", "fvcore", "timm"}
-    assert not heavy & set(modules)
+    assert not heavy & set(first_import["modules"])
 
 
-def test_root_import_needs_nothing() -> None:
+def test_root_import_needs_nothing(first_import: dict[str, Any]) -> None:
     """Not even torch; a subpackage comes when it is asked for."""
-    answer = run_python(
-        "import sys, freqfusion; a = 'torch' in sys.modules; freqfusion.layers;"
-        "print(a, 'torch' in sys.modules, 'layers' in dir(freqfusion))"
-    )
-    assert answer.split() == ["False", "True", "True"]
+    assert not first_import["root loads torch"]
+    assert "layers" in first_import["dir"]
 
 
 def test_unknown_attribute_is_an_attribute_error() -> None:

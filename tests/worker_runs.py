@@ -1,6 +1,8 @@
 """What the processes of a test do; a module of its own, since each of them imports it."""
 
 import atexit
+import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -10,12 +12,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from freqfusion.data.registration import register_datasets
 from freqfusion.engine import Trainer
 from freqfusion.engine.command_line import explain_errors
-from freqfusion.engine.output_folder import locked_folder
-from freqfusion.engine.training_step import unwrapped
+from freqfusion.engine.health import NonFiniteGuard
+from freqfusion.engine.training_step import TrainingSteps, unwrapped
 
 ONE_IMAGE = "one_panoptic_image"
 LABELLED = "semantic_images_without_ignored_pixels"
@@ -48,6 +53,12 @@ def record_runs(runs):
         record_run(cfg, path)
     if comm.get_world_size() > 1:
         leave_what_aborts(Path(runs[0][1]).parent)
+
+
+def skip_then_record_runs(runs):
+    """Train where one process has a NaN, then what ``record_runs`` does."""
+    train_where_one_is_wrong(Path(runs[0][1]).parent)
+    record_runs(runs)
 
 
 def record_run(cfg, path):
@@ -103,12 +114,6 @@ def leave_what_aborts(folder):
     atexit.register(Path(folder, f"rank{comm.get_rank()}").touch)
 
 
-def enter(folder):
-    """Keep other runs out of a folder, as a run does when it begins."""
-    with explain_errors(debug=False), locked_folder(folder):
-        pass
-
-
 def fail(how):
     """End as it is told; where one process fails, the other waits for it in vain."""
     if how == "all of them" or comm.get_rank() == 1:
@@ -117,3 +122,41 @@ def fail(how):
         with explain_errors(debug=False):
             raise ValueError(f"{how} cannot work so")
     comm.synchronize()
+
+
+class Mean(nn.Module):
+    """Its loss is the mean of weight times image."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(self.layer.weight)
+
+    def forward(self, batch):
+        return {"loss": self.layer(torch.stack([one["image"] for one in batch])).mean()}
+
+
+def batch(rank, *values):
+    return [
+        {"file_name": f"rank{rank}_{number}.png", "image": torch.tensor([value])}
+        for number, value in enumerate(values)
+    ]
+
+
+def train_where_one_is_wrong(folder):
+    """Rank 1 has a NaN in its second of three steps; each batch is trained on in two parts."""
+    rank = comm.get_rank()
+    wrong = math.nan if rank == 1 else 7.0
+    batches = [batch(rank, 1.0 + rank, 2.0), batch(rank, 5.0, wrong), batch(rank, 3.0, 4.0)]
+    model = DistributedDataParallel(Mean().train())
+    guard = NonFiniteGuard(model.module, policy="skip", patience=1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    one = TrainingSteps(model, batches, optimizer, parts=2, guard=guard)
+    weights = []
+    with EventStorage() as storage:
+        for one.iter in range(3):
+            storage.iter = one.iter
+            one.run_step()
+            weights.append(model.module.layer.weight.item())
+    record = {"weights": weights, **guard.state_dict()}
+    Path(folder, f"{rank}.json").write_text(json.dumps(record))

@@ -369,10 +369,8 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.POLY_LR_POWER = 0.9
     # Mixed precision (SOLVER.AMP.ENABLED) in "float16", on a GPU, or "bfloat16", anywhere.
     cfg.SOLVER.AMP.DTYPE = "float16"
-    # Checkpoints, besides every CHECKPOINT_PERIOD iterations: after so many minutes too (0: not by
-    # time); and how many numbered ones stay, the newest (0: all).
+    # How many numbered checkpoints stay, the newest (0: all).
     cfg.SOLVER.CHECKPOINT = node = CfgNode()
-    node.MINUTES = 0.0
     node.KEEP_LAST = 0
     # For training in several processes: look in each iteration for parameters without a gradient,
     # as models have that leave parts of them out. It takes time.
@@ -388,7 +386,6 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA = node = CfgNode()
     node.ENABLED = False
     node.DECAY = 0.9999
-    node.EVALUATE = True
     # A step whose losses or gradients are not finite: "stop" the run or "skip" the step, at most so
     # many times in a row.
     cfg.SOLVER.NON_FINITE = "stop"
@@ -406,6 +403,3 @@ def _add_training_keys(cfg: CfgNode) -> None:
     node.ENABLED = False
     # At most so many images, spread evenly over the data set.
     node.MAX_IMAGES = 200
-    # With each evaluation, draw the predictions for so many images of the first test set, to be
-    # seen in TensorBoard.
-    cfg.TEST.SAMPLE_PREDICTIONS = 4

@@ -9,8 +9,6 @@ from toy_configs import change, resnet18_cfg
 
 from freqfusion.config import (
     did_you_mean,
-    inner_architecture,
-    inner_backbone,
     nearest,
     value_of,
 )
@@ -60,20 +58,6 @@ def test_nothing_is_wrong_with_a_sound_configuration():
             {"SOLVER__ACCUMULATE_STEPS": 17},
             "the 2 images that each process has of a batch, so it must be from 1 to 2; got 17",
         ),
-        ({"MODEL__RESNETS__DEPTH": 20}, "DEPTH must be one of 18, 34, 50, 101, 152; got 20"),
-        ({"MODEL__FPN__IN_FEATURES": []}, "MODEL.FPN.IN_FEATURES is empty"),
-        (
-            {"MODEL__RESNETS__OUT_FEATURES": ["res3", "res5"]},
-            "needs res2, res4, which MODEL.RESNETS.OUT_FEATURES does not name",
-        ),
-        (
-            {
-                "MODEL__BACKBONE__NAME": "build_retinanet_resnet_fpn_backbone",
-                "MODEL__FPN__IN_FEATURES": ["res3"],
-                "MODEL__RESNETS__OUT_FEATURES": ["res3"],
-            },
-            "needs res5",
-        ),
         ({"MODEL__MASK_ON": False}, "set MODEL.MASK_ON True"),
         ({"MODEL__PIXEL_STD": [1.0, 0.0, 1.0]}, "MODEL.PIXEL_STD must be positive"),
         (
@@ -82,14 +66,6 @@ def test_nothing_is_wrong_with_a_sound_configuration():
         ),
         ({"INPUT__MIN_SIZE_TRAIN": (640, 1400)}, "INPUT.MIN_SIZE_TRAIN 640, 1400 must not exceed"),
         ({"INPUT__MIN_SIZE_TRAIN": ()}, "INPUT.MIN_SIZE_TRAIN is empty"),
-        (
-            {"INPUT__CROP__ENABLED": True, "INPUT__CROP__SIZE": [512, 512]},
-            "must be fractions of the image, above 0 and at most 1",
-        ),
-        (
-            {"INPUT__CROP__ENABLED": True, "INPUT__CROP__TYPE": "absolute"},
-            "INPUT.CROP.SIZE 0.9, 0.9 must be whole pixels",
-        ),
         ({"TEST__BEST_CHECKPOINT": "PQ"}, "such as panoptic_seg/PQ, segm/AP or sem_seg/mIoU"),
         (
             {"TEST__BEST_CHECKPOINT": "segm/AP", "DATASETS__TEST": ()},
@@ -127,15 +103,6 @@ def test_values_that_are_never_allowed(key):
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({"MODEL__RESNETS__DEPTH": 20}, "DEPTH must be one of 18, 34, 50, 101, 152; got 20"),
-        (
-            {
-                "MODEL__SFM__BACKBONE": "build_swin_backbone",
-                "MODEL__SWIN__OUT_FEATURES": ["res2", "res3", "res5"],
-            },
-            "the pyramid build_sfm_freqfusion_fpn_backbone needs res4, which"
-            " MODEL.SWIN.OUT_FEATURES does not name",
-        ),
         ({"MODEL__MASK_ON": False}, "set MODEL.MASK_ON True"),
         (
             {
@@ -154,17 +121,9 @@ def test_rules_see_what_is_modulated(keys, sentence):
     assert len(list(config_warnings(sound(**SFM | {"MODEL__WEIGHTS": ""})))) == 1
 
 
-def test_inner_names():
-    cfg = sound(**SFM | {"MODEL__SFM__BACKBONE": "build_swin_backbone"})
-    assert (inner_architecture(cfg), inner_backbone(cfg)) == ("PanopticFPN", "build_swin_backbone")
-    plain = ("PanopticFPN", "build_resnet_freqfusion_fpn_backbone")
-    assert (inner_architecture(sound()), inner_backbone(sound())) == plain
-
-
 @pytest.mark.parametrize(
     "keys",
     [
-        {"INPUT__CROP__SIZE": [512, 512]},
         {"MODEL__META_ARCHITECTURE": "SemanticSegmentor", "MODEL__MASK_ON": False},
         {"INPUT__SCALE_JITTER__ENABLED": True, "INPUT__MIN_SIZE_TRAIN": ()},
         {"MODEL__SEM_SEG_HEAD__IGNORE_VALUE": -1},
@@ -236,32 +195,24 @@ def test_sound_configuration_passes_and_is_left_as_it_is(small_cfg):
             "MODEL.META_ARCHITECTURE names PanopticFNP, which is not registered; did you mean"
             " PanopticFPN?",
         ),
-        (
-            {"MODEL__BACKBONE__NAME": "build_resnet_freqfusion_backbone"},
-            "did you mean build_resnet_freqfusion_fpn_backbone",
-        ),
-        ({"MODEL__ROI_HEADS__NAME": "RoiHeads"}, "MODEL.ROI_HEADS.NAME names RoiHeads"),
         ({"MODEL__ROI_BOX_HEAD__NAME": ""}, "MODEL.ROI_BOX_HEAD.NAME is empty; there are FastRCNN"),
-        (
-            {"MODEL__SEM_SEG_HEAD__NAME": "FreqfusionSemSegHead"},
-            "did you mean FreqFusionSemSegHead?",
-        ),
         (
             {"MODEL__SEM_SEG_HEAD__IN_FEATURES": ["p2", "p7"]},
             "MODEL.SEM_SEG_HEAD.IN_FEATURES names p7, but build_resnet_freqfusion_fpn_backbone"
             " makes p2, p3, p4, p5, p6",
         ),
-        ({"MODEL__ROI_HEADS__IN_FEATURES": ["res4"]}, "MODEL.ROI_HEADS.IN_FEATURES names res4"),
         (
             {"MODEL__RPN__IN_FEATURES": ["p3", "p4", "p5", "p6", "p7"]},
             "MODEL.RPN.IN_FEATURES names p7",
         ),
         ({"MODEL__FREQFUSION__LOWPASS_KERNEL": 4}, "built: lowpass_kernel must be a positive odd"),
-        ({"MODEL__FREQFUSION__PADDING_MODE": "same"}, "must be one of ('zeros', 'reflect')"),
-        ({"MODEL__FREQFUSION__COMPRESSED_CHANNELS": 25}, "the model cannot be built: "),
-        ({"MODEL__FREQFUSION__FEATURE_RESAMPLE_GROUP": 3}, "the model cannot be built: "),
-        ({"MODEL__RESNETS__RES2_OUT_CHANNELS": 256}, "Must set MODEL.RESNETS.RES2_OUT_CHANNELS"),
+        ({"MODEL__RESNETS__DEPTH": 18}, "Must set MODEL.RESNETS.RES2_OUT_CHANNELS"),
         ({"MODEL__ANCHOR_GENERATOR__SIZES": [[8], [16]]}, "anchor generator"),
+        ({"MODEL__RESNETS__DEPTH": 20}, "the model cannot be built: it has no 20, as a stage"),
+        (
+            {"MODEL__RESNETS__OUT_FEATURES": ["res3", "res4", "res5"]},
+            "it has no 'res2', as a stage",
+        ),
         (
             {"MODEL__FREQFUSION__FUSE_TYPE": "bicubic"},
             "MODEL.FREQFUSION.FUSE_TYPE must be one of freqfusion, nearest, bilinear, carafe",
@@ -270,13 +221,6 @@ def test_sound_configuration_passes_and_is_left_as_it_is(small_cfg):
             {"MODEL__BACKBONE__NAME": "build_resnet_fpn_backbone"},
             "MODEL.FREQFUSION.ENABLED has no effect with MODEL.BACKBONE.NAME"
             " build_resnet_fpn_backbone",
-        ),
-        (
-            {
-                "MODEL__BACKBONE__NAME": "build_timm_freqfusion_fpn_backbone",
-                "MODEL__TIMM__NAME": "resnet1",
-            },
-            "the model cannot be built: timm has no model 'resnet1'",
         ),
         ({"MODEL__WEIGHTS": "none/r18.pth"}, "MODEL.WEIGHTS names none/r18.pth, which does not ex"),
         (
@@ -326,18 +270,9 @@ PLAIN_HEAD = {"MODEL__SEM_SEG_HEAD__NAME": "SemSegFPNHead"}
     ("keys", "sentence"),
     [
         (
-            MODULATED | {"MODEL__SFM__META_ARCHITECTURE": "PanopticFNP"},
-            "MODEL.SFM.META_ARCHITECTURE names PanopticFNP, which is not registered; did you mean"
-            " PanopticFPN?",
-        ),
-        (
             MODULATED | {"MODEL__SFM__BACKBONE": "build_resnets_backbone"},
             "MODEL.SFM.BACKBONE names build_resnets_backbone, which is not registered; did you mean"
             " build_resnet_backbone",
-        ),
-        (
-            MODULATED | {"MODEL__ROI_HEADS__IN_FEATURES": ["res4"]},
-            "MODEL.ROI_HEADS.IN_FEATURES names res4, but build_sfm_freqfusion_fpn_backbone makes",
         ),
         (
             SFM_HEAD | {"MODEL__SFM__HEAD": "SemSegFPNHaed"},
@@ -349,10 +284,6 @@ PLAIN_HEAD = {"MODEL__SEM_SEG_HEAD__NAME": "SemSegFPNHead"}
             {"MODEL__SFM__ENABLED": True},
             "MODEL.SFM.ENABLED has no effect with MODEL.BACKBONE.NAME"
             " build_resnet_freqfusion_fpn_backbone, which is not modulated",
-        ),
-        (
-            MODULATED | {"MODEL__BACKBONE__NAME": "build_resnet_freqfusion_fpn_backbone"},
-            "MODEL.SFM.ENABLED has no effect",
         ),
         (
             SFM_HEAD | {"MODEL__FREQFUSION__ENABLED": True},
@@ -390,11 +321,6 @@ def test_sound_modulated_models_pass(small_cfg, keys):
     [
         ({}, ""),
         ({"MODEL__FREQFUSION__ENABLED": True}, ""),
-        (
-            {"MODEL__MASK2FORMER__PIXEL_DECODER": "SFMPixelDecodr"},
-            "MODEL.MASK2FORMER.PIXEL_DECODER names SFMPixelDecodr, which is not registered; did you"
-            " mean SFMPixelDecoder",
-        ),
         (
             {"MODEL__MASK2FORMER__PIXEL_DECODER": "FreqFusionPixelDecoder"},
             'MODEL.SFM.DEMODULATE "head" leaves maps modulated',
@@ -485,7 +411,7 @@ def test_switch_works_through_the_head_too(small_cfg):
         "MODEL__SEM_SEG_HEAD__IN_FEATURES": ["res2", "res3"],
     }
     assert check_model(change(small_cfg, head)) == []
-    assert "joining 128 and 64 channels at compress_ratio 500" in "".join(
+    assert "joining 64 and 32 channels at compress_ratio 500" in "".join(
         check_model(change(small_cfg, {"MODEL__FREQFUSION__COMPRESS_RATIO": 500}))
     )
 

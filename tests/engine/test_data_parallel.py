@@ -20,15 +20,14 @@ def without_gradient(model, inputs):
     return [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(
-    "keys",
+    ("architecture", "keys"),
     [
-        {},
-        {"MODEL__SFM__STRENGTH": 0.0},
-        {"MODEL__SFM__DETACH_GRID": True, "MODEL__SFM__EDGE_LOSS_WEIGHT": 0.0},
+        *((architecture, {}) for architecture in ARCHITECTURES),
+        ("Mask2Former", {"MODEL__SFM__STRENGTH": 0.0}),
+        ("PanopticFPN", {"MODEL__SFM__DETACH_GRID": True, "MODEL__SFM__EDGE_LOSS_WEIGHT": 0.0}),
     ],
-    ids=lambda keys: "-".join(name.rpartition("__")[2] for name in keys) or "default",
+    ids=str,
 )
 def test_every_parameter_of_sfm_gets_a_gradient(architecture, keys):
     model = built(sfm_cfg(architecture, **keys))

@@ -1,17 +1,14 @@
 """Training steps: parts of a batch, half precision, and numbers that are not finite."""
 
-import json
 import logging
 import math
 
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from health_workers import train_where_one_is_wrong
 from torch import nn
 
 from freqfusion.engine import Trainer
-from freqfusion.engine.launch import start_processes
 from freqfusion.engine.training_step import NonFiniteGuard, TrainingSteps, split_batch
 
 
@@ -132,19 +129,6 @@ def test_long_lists_of_images_are_cut():
         go(steps([batch], policy="stop", parts=2))
 
 
-def test_processes_skip_together(tmp_path, capfd):
-    """Weight 1, less 0.1 times the mean of all four images: (1 + 2 + 2 + 2) / 4, then 3.5."""
-    assert start_processes(train_where_one_is_wrong, str(tmp_path), count=2, device="cpu") == 0
-    for rank in (0, 1):
-        record = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert record["weights"] == pytest.approx([0.825, 0.825, 0.475])
-        assert (record["skipped"], record["in_a_row"]) == (1, 0)
-    said = capfd.readouterr().err
-    assert (
-        "iteration 1, rank 1: numbers are not finite: the loss loss is nan; images: rank1_0" in said
-    )
-
-
 @pytest.mark.parametrize("parts", [2, 3, 7])
 def test_parts_of_a_batch_give_its_gradient(parts):
     """Losses that are means over images; the batch normalization reaches no loss here."""
@@ -182,6 +166,14 @@ def test_float16_keeps_the_scale_of_the_losses():
     assert other.grad_scaler.get_scale() == 128.0
     other.load_state_dict(steps([GOOD]).state_dict())  # from a run in full precision
     assert other.grad_scaler.get_scale() == 128.0
+
+
+def test_float16_measures_gradients_at_their_own_scale():
+    """As clipping needs them."""
+    plain, scaled = steps([GOOD]), steps([GOOD], precision="float16")
+    scaled.autocast = lambda: torch.autocast("cpu", enabled=False)
+    norms = [go(one).latest()["gradient_norm"][0] for one in (plain, scaled)]
+    assert norms[1] == pytest.approx(norms[0])
 
 
 def test_float16_lowers_its_scale_first():

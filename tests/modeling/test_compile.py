@@ -37,7 +37,7 @@ def result_of(model, images):
     return found["pred_masks"] if isinstance(found, dict) else found[0]
 
 
-SLOW = ("mask2former", "sfm with FPN", "sfm at the exit", "sfm with Mask2Former")
+SLOW = ("concatenation", "mask2former", "sfm with FPN", "sfm at the exit", "sfm with Mask2Former")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,8 @@ import torch
 from copies import WAYS, disturbed
 from detectron2.structures import Instances
 from mask2former_models import small_cfg
-from sfm_models import ARCHITECTURES, built, example, plain_cfg, semantic_cfg, sfm_cfg
+from sfm_models import built, example, plain_cfg, semantic_cfg, sfm_cfg
 from toy_configs import change
-
-KINDS = ("swin", "internimage", "convnext")
 
 
 def backbone_cfg(kind):
@@ -39,12 +37,13 @@ def concatenation_cfg():
 
 # What each model is built from.
 MODELS = {
-    **{f"FreqFusion in {name}": (freqfusion_cfg, name) for name in ARCHITECTURES},
+    "FreqFusion in PanopticFPN": (freqfusion_cfg, "PanopticFPN"),
     "FreqFusion in a concatenation": (concatenation_cfg,),
-    **{f"SFM in {name}": (sfm_cfg, name) for name in ARCHITECTURES},
+    "SFM in PanopticFPN": (sfm_cfg, "PanopticFPN"),
     "SFM with FCN": (semantic_cfg, "FCNHead", ["res5"]),
-    **{f"{kind} in Mask2Former": (backbone_cfg, kind) for kind in KINDS},
-    **{f"SFM on {kind}": (modulated_cfg, kind) for kind in KINDS},
+    "SFM on convnext in Mask2Former": (modulated_cfg, "convnext"),
+    "SFM on swin in Mask2Former": (modulated_cfg, "swin"),
+    "internimage in Mask2Former": (backbone_cfg, "internimage"),
 }
 
 

@@ -16,7 +16,6 @@ from detectron2.layers import ShapeSpec
 from freqfusion.config import (
     did_you_mean,
     inner_architecture,
-    inner_backbone,
     is_supervised,
     modulates,
     value_of,
@@ -30,9 +29,6 @@ from freqfusion.modeling.sfm.backbone import NEEDS_A_HEAD
 
 # Addresses that are left to the run, since a download may take long.
 _DOWNLOADED = ("https://", "http://", "ftp://", "detectron2://")
-_RESNETS = (18, 34, 50, 101, 152)
-# The section of MODEL that describes a backbone, by a part of its builder's name.
-_SECTIONS = {"timm": "TIMM", "resnet": "RESNETS", "internimage": "INTERNIMAGE", "swin": "SWIN"}
 _CHOICES: dict[str, Iterable[str]] = {
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
@@ -43,9 +39,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "SOLVER.NON_FINITE": POLICIES,
 }
 _AT_LEAST = {
-    "TEST.SAMPLE_PREDICTIONS": 0,
     "TEST.VALIDATION_LOSS.MAX_IMAGES": 1,
-    "SOLVER.CHECKPOINT.MINUTES": 0,
     "SOLVER.CHECKPOINT.KEEP_LAST": 0,
     "SOLVER.REFERENCE_BATCH": 0,
     "SOLVER.NON_FINITE_PATIENCE": 1,
@@ -128,7 +122,7 @@ def preflight(
 
 def check_config(cfg: CfgNode, world_size: int = 1) -> list[str]:
     """Return what the keys alone show cannot work, one sentence each that says what to change."""
-    rules = (_value_rules, _model_rules, _pyramid_rules, _mask2former_rules, _input_rules)
+    rules = (_value_rules, _model_rules, _mask2former_rules, _input_rules)
     problems = [problem for rule in (*rules, _run_rules) for problem in rule(cfg)]
     return [*problems, *_batch_rules(cfg, world_size)]
 
@@ -162,10 +156,8 @@ def _value_rules(cfg: CfgNode) -> Iterator[str]:
 
 
 def _model_rules(cfg: CfgNode) -> Iterator[str]:
-    """Depth, masks, pixel statistics and the ignored label."""
+    """Masks, pixel statistics and the ignored label."""
     model, head = cfg.MODEL, cfg.MODEL.SEM_SEG_HEAD
-    if "resnet" in inner_backbone(cfg) and model.RESNETS.DEPTH not in _RESNETS:
-        yield f"MODEL.RESNETS.DEPTH must be one of {_listed(_RESNETS)}; got {model.RESNETS.DEPTH}"
     if inner_architecture(cfg) == "PanopticFPN" and not model.MASK_ON:
         yield "PanopticFPN joins masks with the semantic labels: set MODEL.MASK_ON True"
     if any(value <= 0 for value in model.PIXEL_STD):
@@ -174,27 +166,6 @@ def _model_rules(cfg: CfgNode) -> Iterator[str]:
         yield (
             f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE {head.IGNORE_VALUE} is one of the"
             f" {head.NUM_CLASSES} classes: take a label from {head.NUM_CLASSES} to 255"
-        )
-
-
-def _pyramid_rules(cfg: CfgNode) -> Iterator[str]:
-    """The stages that a pyramid stands on are made."""
-    name, wanted = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.FPN.IN_FEATURES)
-    kind = next((_SECTIONS[part] for part in _SECTIONS if part in inner_backbone(cfg)), None)
-    if "fpn" not in name or kind is None:
-        return
-    if not wanted:
-        yield (
-            f"MODEL.FPN.IN_FEATURES is empty, but {name} is a pyramid: name the stages that it"
-            " stands on, such as [res2, res3, res4, res5]"
-        )
-    made = list(cfg.MODEL[kind].OUT_FEATURES)
-    needed = [*wanted, "res5"] if "retinanet" in name and "res5" not in wanted else wanted
-    absent = [stage for stage in needed if stage not in made]
-    if absent:
-        yield (
-            f"the pyramid {name} needs {_listed(absent)}, which MODEL.{kind}.OUT_FEATURES does not"
-            f" name: add it to {_listed(made)}"
         )
 
 
@@ -218,8 +189,8 @@ def _mask2former_rules(cfg: CfgNode) -> Iterator[str]:
 
 
 def _input_rules(cfg: CfgNode) -> Iterator[str]:
-    """Sizes and crops of images."""
-    node, crop = cfg.INPUT, cfg.INPUT.CROP
+    """Sizes of images, which Detectron2 would make smaller without a word."""
+    node = cfg.INPUT
     used = {"TEST": (node.MIN_SIZE_TEST,)}
     if not node.SCALE_JITTER.ENABLED:
         used["TRAIN"] = node.MIN_SIZE_TRAIN
@@ -231,11 +202,6 @@ def _input_rules(cfg: CfgNode) -> Iterator[str]:
                 f" INPUT.MAX_SIZE_{when} {largest}: the first is for the shorter side of an image,"
                 " the second limits the longer one"
             )
-    relative = crop.TYPE.startswith("relative")
-    fits = all(0 < s <= 1 if relative else isinstance(s, int) and s >= 1 for s in crop.SIZE)
-    if crop.ENABLED and not fits:
-        wanted = "fractions of the image, above 0 and at most 1" if relative else "whole pixels"
-        yield f"INPUT.CROP.SIZE {_listed(crop.SIZE)} must be {wanted}, for CROP.TYPE {crop.TYPE}"
 
 
 def _run_rules(cfg: CfgNode) -> Iterator[str]:
@@ -381,6 +347,8 @@ def _build_problems(cfg: CfgNode) -> Iterator[str]:
             absent = list(_absent_features(cfg, backbone.output_shape()))
             if not absent:
                 d2.build_model(cfg)
+    except KeyError as error:
+        yield f"the model cannot be built: it has no {error}, as a stage, a map or a depth"
     except (ValueError, ImportError, AssertionError) as error:
         if str(error):
             yield f"the model cannot be built: {error}"

@@ -22,7 +22,6 @@ BASE = "_BASE_"
 _TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 _SUFFIXES = (".yaml", ".yml")
-_MOST_FILES = 64
 _COMMAND_LINE = "command line"
 _KINDS: dict[type, str] = {
     bool: "True or False",
@@ -48,32 +47,22 @@ def read_config_file(path: str, *, unsafe: bool = False) -> ConfigFile:
     A base is looked for beside the file that names it. No YAML tag can run code, unless it is
     allowed by ``unsafe``. ValueError, with the file and the line, for whatever cannot be read.
     """
-    return _Reader(unsafe).read(path, ())
+    return _read(path, (), unsafe)
 
 
-class _Reader:
-    """Reads files that are based on one another, up to a number that no configuration needs."""
-
-    def __init__(self, unsafe: bool) -> None:
-        self._unsafe, self._count = unsafe, 0
-
-    def read(self, path: str, above: tuple[str, ...]) -> ConfigFile:
-        """``above``: the files by whose ``_BASE_`` this one was reached, the first one first."""
-        self._count += 1
-        if self._count > _MOST_FILES:
-            raise ValueError(
-                f"{above[0]} is based on more than {_MOST_FILES} files, or on itself"
-                f" ({' -> '.join((*above, path)[-4:])}); shorten what {BASE} names"
-            )
-        tree, lines = _parse(_text(path, above), path, self._unsafe)
-        result = ConfigFile({}, {})
-        for base in _bases(tree, lines):
-            read = self.read(_beside(path, base, self._unsafe), (*above, path))
-            _lay_over(read.tree, result.tree)
-            result.lines.update(read.lines)
-        _lay_over(tree, result.tree)
-        result.lines.update(lines)
-        return result
+def _read(path: str, above: tuple[str, ...], unsafe: bool) -> ConfigFile:
+    """``above``: the files by whose ``_BASE_`` this one was reached, the first one first."""
+    if os.path.realpath(path) in map(os.path.realpath, above):
+        raise ValueError(f"{above[0]} is based on itself: {' -> '.join((*above, path))}")
+    tree, lines = _parse(_text(path, above), path, unsafe)
+    result = ConfigFile({}, {})
+    for base in _bases(tree, lines):
+        read = _read(_beside(path, base, unsafe), (*above, path), unsafe)
+        _lay_over(read.tree, result.tree)
+        result.lines.update(read.lines)
+    _lay_over(tree, result.tree)
+    result.lines.update(lines)
+    return result
 
 
 def _bases(tree: dict[str, Any], lines: Mapping[str, str]) -> list[str]:

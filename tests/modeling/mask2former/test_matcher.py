@@ -15,6 +15,7 @@ from mask_targets import (
     random_targets,
     recorded_outputs,
     recorded_targets,
+    seeded,
 )
 from recorded_points import RecordedPoints
 
@@ -24,15 +25,10 @@ from freqfusion.modeling.mask2former.mask_losses import (
     pairwise_dice_loss,
     pairwise_mask_cross_entropy,
     sample_points,
-    seeded_points,
 )
 from freqfusion.modeling.mask2former.matcher import HungarianMatcher
 
 DTYPES = [torch.float32, torch.float64]
-
-
-def seeded(seed=0):
-    return seeded_points(torch.Generator().manual_seed(seed))
 
 
 def build(case):

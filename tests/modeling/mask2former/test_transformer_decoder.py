@@ -162,9 +162,7 @@ def test_reference(case, dtype):
         {"pre_norm": True},
         {"enforce_input_project": True},
         {"in_channels": 5},
-        {"nheads": 1, "num_classes": 1, "num_queries": 1},
-        {"dec_layers": 1},
-        {"dec_layers": 7},
+        {"nheads": 1, "num_classes": 1, "num_queries": 1, "dec_layers": 7},
     ],
     ids=str,
 )
@@ -207,8 +205,7 @@ def test_an_empty_mask_sees_everything():
     assert torch.equal(empty, full)
 
 
-@pytest.mark.parametrize("auxiliary", [True, False])
-@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize(("autocast", "auxiliary"), [(True, True), (False, False)])
 def test_every_parameter_learns(autocast, auxiliary):
     decoder = small(enforce_input_project=True).float()
     features, mask_features = maps(dtype=torch.float32)

@@ -13,7 +13,6 @@ from torch import nn
 from freqfusion.modeling import TimmBackbone
 from freqfusion.modeling.sfm import modulate_backbone, record_modulations
 
-SMALL = [kind for kind in KINDS if kind not in ("timm_swin", "timm_resnet")]
 SIZES = [(64, 96), (65, 97), (33, 130)]
 
 
@@ -61,7 +60,7 @@ def test_untrained_resnet50():
         assert sum(p.numel() for p in modulated.sfm[name].parameters()) == by_hand
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", ["resnet", "swin"])
 def test_keys_are_the_wrapped_backbones(kind, tmp_path):
     """Also those of named_parameters; a published file loads by Detectron2's checkpointer."""
     modulated, bare = build_pair(kind)
@@ -86,35 +85,7 @@ def test_keys_are_the_wrapped_backbones(kind, tmp_path):
     assert all(name.startswith("sfm.") for name in unexpected)
 
 
-class OldNames(Picks):
-    """A backbone with a way of its own to read state dicts, a parameter and a buffer."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
-        self.register_buffer("shift", torch.zeros(1))
-        self.register_load_state_dict_pre_hook(self.rename)
-
-    @staticmethod
-    def rename(module, state, prefix, *_):
-        for name in [name for name in state if name.startswith(prefix + "old")]:
-            state[prefix + name.removeprefix(prefix + "old")] = state.pop(name)
-
-    def forward(self, images):
-        return super().forward(images * self.scale + self.shift)
-
-
-def test_a_backbones_own_way_to_load_stays():
-    modulated = modulate_backbone(OldNames())
-    assert isinstance(modulated, OldNames)
-    state = modulated.state_dict()
-    state["oldscale"], state["oldshift"] = torch.full((1,), 2.0), torch.full((1,), 3.0)
-    del state["scale"], state["shift"]
-    modulated.load_state_dict(state)
-    assert modulated(torch.ones(1, 3, 32, 32))["res2"].unique().item() == 5.0
-
-
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", ["resnet", "convnext", "swin"])
 def test_modulated_maps_have_the_right_shapes(kind):
     modulated, bare = build_pair(kind)
     disturb(modulated)
@@ -183,10 +154,9 @@ def test_recording_reaches_through_a_pyramid():
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("kind", ["resnet", "swin"])
-def test_bfloat16_autocast(kind):
+def test_bfloat16_autocast():
     """Invariant 17: coordinates stay float32; maps come in the type of the bare backbone's."""
-    modulated, bare = build_pair(kind)
+    modulated, bare = build_pair("swin")
     disturb(modulated)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         features, mappings, _ = modulated.forward_with_mappings(image())
@@ -197,7 +167,7 @@ def test_bfloat16_autocast(kind):
     assert {mapping.displacement.dtype for mapping in mappings["res5"]} == {torch.float32}
 
 
-@pytest.mark.parametrize("kind", SMALL)
+@pytest.mark.parametrize("kind", ["resnet", "internimage"])
 def test_the_task_teaches_the_attention(kind):
     """Invariant 14: at the identity start, gradients of a task reach the heads of all stages.
 
@@ -247,12 +217,12 @@ def test_without_demodulation_maps_leave_as_they_are():
     assert all(torch.equal(features[name], value) for name, value in expected.items())
 
 
-@pytest.mark.parametrize("kind", ["timm_resnet", "convnext", "swin", "internimage"])
+@pytest.mark.parametrize("kind", ["convnext", "swin"])
 def test_checkpointing_changes_nothing(kind):
     """The resampling inside a recomputed stage runs twice; logits keep their gradients."""
     results = []
     for use in (False, True):
-        section = {"swin": "SWIN", "internimage": "INTERNIMAGE"}.get(kind, "TIMM")
+        section = "SWIN" if kind == "swin" else "TIMM"
         torch.manual_seed(0)
         keys = {f"MODEL__{section}__USE_CHECKPOINT": use, f"MODEL__{section}__DROP_PATH_RATE": 0.0}
         modulated = build_backbone(sfm_cfg(kind, **keys), IMAGE).eval()

@@ -64,12 +64,11 @@ def test_losses_are_the_models_with_attention_of_zero_and_no_weight(architecture
         torch.testing.assert_close(found[name], loss, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (43, 65)], ids=str)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_trains_a_step_and_predicts(architecture, size):
+def test_trains_a_step_and_predicts(architecture):
     """One image; every parameter gets a gradient, so that processes can train in parallel."""
     model = shake_attention(built(sfm_cfg(architecture)))
-    inputs = example(architecture, *size)
+    inputs = example(architecture, 43, 65)
     found = losses(model, [inputs])
     assert found["loss_attention"] > 0
     assert all(loss.isfinite() for loss in found.values())
@@ -84,10 +83,9 @@ def test_trains_a_step_and_predicts(architecture, size):
         assert outputs["sem_seg"].shape[-2:] == (50, 70)
 
 
-@pytest.mark.parametrize("architecture", ["SemanticSegmentor", "Mask2Former"])
-def test_trains_in_bfloat16(architecture):
-    model = shake_attention(built(sfm_cfg(architecture)))
-    inputs = [example(architecture, 43, 65)]
+def test_trains_in_bfloat16():
+    model = shake_attention(built(sfm_cfg("Mask2Former")))
+    inputs = [example("Mask2Former", 43, 65)]
     with torch.autocast("cpu", torch.bfloat16):
         found = losses(model, inputs)
     assert found["loss_attention"].dtype == torch.float32
@@ -270,17 +268,3 @@ def test_says_what_is_wrong(keys, message):
 def test_says_which_image_has_no_labels():
     with pytest.raises(ValueError, match=r"a\.png has no sem_seg, pan_seg or instances"):
         label_edges([{"file_name": "a.png"}], (8, 8), CPU, ignore_value=255)
-
-
-def test_trains_in_parallel(tmp_path):
-    """Twice: parameters without a gradient are an error in the second step."""
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
-    try:
-        model = built(semantic_cfg("FCNHead", ["res5"]))
-        parallel = torch.nn.parallel.DistributedDataParallel(model)
-        for _ in range(2):
-            sum(parallel([example("SemanticSegmentor")]).values()).backward()
-    finally:
-        torch.distributed.destroy_process_group()

@@ -98,7 +98,7 @@ def test_modulated_maps_are_demodulated(name):
 
 
 @pytest.mark.parametrize("name", HEADS)
-@pytest.mark.parametrize("size", [(64, 96), (43, 65), (1, 1)], ids=str)
+@pytest.mark.parametrize("size", [(43, 65), (1, 1)], ids=str)
 def test_in_detectron2s_segmentor(name, size):
     """All parameters get a gradient; the attention gets one from the labels too."""
     model = shake_attention(

@@ -91,7 +91,7 @@ def handled_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 
 class Saving(HookBase):
-    """Save every so many iterations or minutes, at the end, and when a signal asks to end.
+    """Save every so many iterations, at the end, and when a signal asks to end.
 
     Runs in all processes, after everything of a step that changes the model. A checkpoint that
     cannot be written is logged as an error and training goes on, except for the last one.
@@ -100,7 +100,6 @@ class Saving(HookBase):
         checkpointer: Of the run.
         request: Says whether a signal has come.
         period: Iterations.
-        minutes: Time after which to save too; 0 for none.
         keep_last: Numbered checkpoints that stay; 0 for all.
     """
 
@@ -110,16 +109,10 @@ class Saving(HookBase):
         request: StopRequest,
         *,
         period: int,
-        minutes: float = 0.0,
         keep_last: int = 0,
     ) -> None:
         self._checkpointer, self._request = checkpointer, request
-        self._period, self._minutes, self._keep_last = period, minutes, keep_last
-        self._saved_at = time.monotonic()
-
-    def before_train(self) -> None:
-        """Count the minutes from here."""
-        self._saved_at = time.monotonic()
+        self._period, self._keep_last = period, keep_last
 
     def after_step(self) -> None:
         """Save where it is time to.
@@ -129,9 +122,9 @@ class Saving(HookBase):
             LastSaveFailedError: when the last checkpoint of the run cannot be written.
         """
         done = self.trainer.iter + 1
-        signal, waited = self._agreed()
+        signal = max(comm.all_gather(self._request.signal_name))
         last = done >= self.trainer.max_iter
-        if not (last or signal or waited or done % self._period == 0):
+        if not (last or signal or done % self._period == 0):
             return
         problem = self._save("model_final" if last else f"model_{done - 1:07d}")
         if problem and (last or signal):
@@ -143,15 +136,6 @@ class Saving(HookBase):
                 f" saved in {folder}; the same command with --resume goes on",
                 signal,
             )
-
-    def _agreed(self) -> tuple[str, bool]:
-        """Return the signal that came, if any, and whether it is time, the same everywhere."""
-        minutes = (time.monotonic() - self._saved_at) / 60
-        own = (self._request.signal_name, 0 < self._minutes <= minutes)
-        if comm.get_world_size() == 1:
-            return own
-        all_of_them: list[tuple[str, bool]] = comm.all_gather(own)
-        return max(name for name, _ in all_of_them), all_of_them[0][1]
 
     def _save(self, name: str) -> str:
         """Save, and return what went wrong in the main process, in all of them."""
@@ -165,7 +149,6 @@ class Saving(HookBase):
         except OSError as error:
             problem = str(error)
             logger.error("%s; the checkpoint before it stays", problem)
-        self._saved_at = time.monotonic()
         answers: list[str] = comm.all_gather(problem)
         return answers[0]
 

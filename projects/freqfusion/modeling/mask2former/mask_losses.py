@@ -24,16 +24,6 @@ def uniform_points(sets: int, points: int, device: torch.device) -> Tensor:
     return torch.rand(sets, points, 2, device=device)
 
 
-def seeded_points(generator: torch.Generator) -> PointSource:
-    """Return a source of points like :func:`uniform_points` from a generator of one's own."""
-
-    def draw(sets: int, points: int, device: torch.device) -> Tensor:
-        drawn = torch.rand(sets, points, 2, generator=generator, device=generator.device)
-        return drawn.to(device)
-
-    return draw
-
-
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     """Read maps at points, bilinearly; outside there are zeros.
 
