@@ -8,7 +8,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from validation_sets import assert_found, check, cut, edit_json, edit_png, errors, notes, only
 
-from freqfusion.data.preparation import prepare_cityscapes
+from freqfusion.data.preparation import PreparationOptions, prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 
@@ -35,7 +35,7 @@ INSTANCE, SEMANTIC, PANOPTIC_SET, BOTH = TYPES
 def good(tmp_path_factory):
     root = tmp_path_factory.mktemp("cityscapes") / "data"
     write_cityscapes(root, num_train=2, num_val=0, size=SIZE, workers=1, progress=False)
-    prepare_cityscapes(root, workers=1, progress=False)
+    prepare_cityscapes(root, PreparationOptions(1, progress=False))
     return root
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from freqfusion.data.reading import in_words
 from freqfusion.data.validation.annotations import check_entry
-from freqfusion.data.validation.issues import shorten
+from freqfusion.messages import shorten
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from freqfusion.data.validation.annotations import describe
-from freqfusion.data.validation.issues import repeated, shorten
+from freqfusion.data.validation.issues import repeated
 from freqfusion.data.workers import default_workers
+from freqfusion.messages import shorten
 
 logger = logging.getLogger(__name__)
 

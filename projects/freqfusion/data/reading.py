@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +49,13 @@ class ImageFile:
     size: tuple[int, int]
 
 
-def read_file(path: str) -> ImageFile:
-    """Read an image as it is; one of ``UNREADABLE`` where it is missing or not whole."""
-    with Image.open(path) as file:
-        pixels = np.asarray(file)
+def read_file(path: str, to_rgb: Collection[str] = ()) -> ImageFile:
+    """Read an image as it is, or as RGB where its mode is one of ``to_rgb``.
+
+    Raises one of ``UNREADABLE`` where it is missing or not whole.
+    """
+    with _open(path) as stream, Image.open(stream) as file:
+        pixels = np.asarray(file.convert("RGB") if file.mode in to_rgb else file)
         mode, turned = file.mode, _is_turned(file)
     height, width = pixels.shape[:2]
     return ImageFile(path, pixels, mode, (width, height) if turned else (height, width))
@@ -64,11 +68,9 @@ def read_image(path: str | Path, image_format: str) -> tuple[NDArray[Any], str |
     file that is missing, is no whole image, has no pixels, is so large that it must be a mistake
     (Pillow's limit) or has more than 8 bits of grey, which the conversion would cut off at 255.
     """
-    from detectron2.utils.file_io import PathManager
-
     name = str(path)
     try:
-        with PathManager.open(name, "rb") as file, Image.open(file) as opened:
+        with _open(name) as file, Image.open(file) as opened:
             mode, frames = opened.mode, getattr(opened, "n_frames", 1)
             image = pixels_of(opened, image_format)
     except UNREADABLE as error:
@@ -102,24 +104,24 @@ def read_label_png(path: str | Path) -> NDArray[np.integer[Any]]:
 
     Detectron2 reads labels by converting to grey, which mixes up the labels of a palette PNG.
     """
-    labels, mode = _read_ground_truth(path, "semantic")
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+    png = _read_ground_truth(path, "semantic")
+    if png.pixels.ndim != 2 or not np.issubdtype(png.pixels.dtype, np.integer):
         raise ValueError(
-            f"{path} is an image of mode {mode}, but labels need one number a pixel; save it as 8"
-            " or 16 bit grey"
+            f"{path} is an image of mode {png.mode}, but labels need one number a pixel; save it as"
+            " 8 or 16 bit grey"
         )
-    return labels
+    return png.pixels
 
 
 def read_panoptic_colors(path: str | Path) -> NDArray[np.uint8]:
     """Return a panoptic PNG's colors (height x width x 3); ValueError if it is missing or grey."""
-    colors, mode = _read_ground_truth(path, "panoptic", PANOPTIC_MODES)
-    if mode not in PANOPTIC_MODES:
+    png = _read_ground_truth(path, "panoptic", PANOPTIC_MODES)
+    if png.mode not in PANOPTIC_MODES:
         raise ValueError(
-            f"{path} is an image of mode {mode}, but panoptic ids are colors (R + 256 G + 65536 B);"
-            " save it as RGB"
+            f"{path} is an image of mode {png.mode}, but panoptic ids are colors (R + 256 G +"
+            " 65536 B); save it as RGB"
         )
-    return colors
+    return png.pixels
 
 
 def read_panoptic_png(path: str | Path) -> NDArray[np.int32]:
@@ -134,20 +136,23 @@ def in_words(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _read_ground_truth(
-    path: str | Path, kind: str, colored: tuple[str, ...] = ()
-) -> tuple[NDArray[Any], str]:
-    """Return the pixels, as RGB where the mode is one of ``colored``, and the mode."""
-    from detectron2.utils.file_io import PathManager
-
+def _read_ground_truth(path: str | Path, kind: str, to_rgb: Collection[str] = ()) -> ImageFile:
     try:
-        with PathManager.open(str(path), "rb") as file, Image.open(file) as image:
-            mode = image.mode
-            return np.asarray(image.convert("RGB") if mode in colored else image), mode
+        return read_file(str(path), to_rgb)
     except UNREADABLE as error:
         raise ValueError(
             f"cannot read the {kind} ground truth {path}: {in_words(error)}"
         ) from error
+
+
+def _open(path: str) -> IO[bytes]:
+    """Open a file by Detectron2, which knows more kinds of paths, where it is installed."""
+    try:
+        from detectron2.utils.file_io import PathManager
+    except ImportError:
+        return open(path, "rb")
+    stream: IO[bytes] = PathManager.open(path, "rb")
+    return stream
 
 
 def _is_turned(file: Image.Image) -> bool:

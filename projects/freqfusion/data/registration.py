@@ -18,6 +18,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
+from freqfusion.data.categories import Category, joint_metadata, panoptic_fpn_metadata
 from freqfusion.data.dataset_dicts import (
     load_cityscapes,
     load_instances,
@@ -25,13 +26,7 @@ from freqfusion.data.dataset_dicts import (
     load_semantic,
     load_separated_cityscapes,
 )
-from freqfusion.data.declared import (
-    Declaration,
-    DeclaredClass,
-    metadata_of,
-    read_declaration,
-    separated_metadata_of,
-)
+from freqfusion.data.declared import Declaration, read_declaration
 from freqfusion.data.synthetic.categories import SPLITS as SCENE_SPLITS
 from freqfusion.data.synthetic.categories import panoptic_metadata, separated_metadata
 
@@ -78,10 +73,8 @@ def register_synthetic(folder: Path) -> None:
     classes in one label map; ``synthetic_panoptic_*`` with one label space. The splits are train,
     val and tune; the metadata's ``thin_classes`` names what is thin.
     """
-    names = separated_metadata()
-    classes = [*names["thing_classes"], *names["stuff_classes"][1:]]
-    colors = [*names["thing_colors"], *names["stuff_colors"][1:]]
-    thin = {"thin_classes": names["thin_classes"]}
+    joint, separated = panoptic_metadata(), separated_metadata()
+    ignored, thin = joint.pop("ignore_label"), separated["thin_classes"]
     for split in SCENE_SPLITS:
         paths = {
             "images": str(folder / split),
@@ -91,14 +84,14 @@ def register_synthetic(folder: Path) -> None:
             "stuff": str(folder / f"panoptic_stuff_{split}"),
             "semantic": str(folder / f"panoptic_semseg_{split}"),
         }
-        things = {key: value for key, value in names.items() if key.startswith("thing")}
-        add_instances(f"synthetic_instances_{split}", paths, things | thin)
-        add_separated(f"synthetic_panoptic_{split}_separated", paths, names, 255)
-        joint = panoptic_metadata()
-        ignored = joint.pop("ignore_label")
-        add_panoptic(f"synthetic_panoptic_{split}", paths, joint, ignored)
-        semantic = {"stuff_classes": classes, "stuff_colors": colors, **thin}
-        add_semantic(f"synthetic_semantic_{split}", paths, semantic, 255)
+        names = {
+            "instances": f"synthetic_instances_{split}",
+            "semantic": f"synthetic_semantic_{split}",
+            "panoptic": f"synthetic_panoptic_{split}",
+            "panoptic_separated": f"synthetic_panoptic_{split}_separated",
+        }
+        for name in add_split(names, paths, joint, separated, ignored):
+            MetadataCatalog.get(name).set(thin_classes=thin)
 
 
 def register_cityscapes(folder: Path) -> None:
@@ -122,10 +115,15 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
     images, gt = str(folder / "leftImg8bit" / split), str(folder / "gtFine" / split)
     stuff = str(folder / "gtFine" / f"cityscapes_stuff_{split}")
     panoptic = str(folder / "gtFine" / f"cityscapes_panoptic_{split}")
-    classes = tuple(
-        DeclaredClass(entry["id"], entry["name"], bool(entry["isthing"]), tuple(entry["color"]))
+    classes = [
+        Category(
+            entry["id"],
+            entry["name"],
+            is_thing=bool(entry["isthing"]),
+            color=tuple(entry["color"]),
+        )
         for entry in CITYSCAPES_CATEGORIES
-    )
+    ]
     _add(
         f"cityscapes_fine_panoptic_separated_{split}",
         partial(load_separated_cityscapes, images, gt, stuff, panoptic),
@@ -138,7 +136,7 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
             "sem_seg_root": stuff,
             "ignore_label": 255,
             "evaluator_type": "cityscapes_panoptic_separated",
-            **separated_metadata_of(Declaration("cityscapes", 255, classes, {})),
+            **panoptic_fpn_metadata(classes),
         },
     )
 
@@ -168,25 +166,45 @@ def register_camvid(folder: Path) -> None:
 
 def register_declared(declaration: Declaration) -> list[str]:
     """Register every split of a declaration; the names, see ``freqfusion.data.declared``."""
-    names = []
-    joint, separated = metadata_of(declaration), separated_metadata_of(declaration)
+    classes, added = declaration.classes, []
+    joint, separated = joint_metadata(classes), panoptic_fpn_metadata(classes)
     for split, paths in declaration.splits.items():
-        prefix = f"{declaration.name}_{split}"
-        if "instances" in paths:
-            things = {key: value for key, value in separated.items() if key.startswith("thing")}
-            names.append(add_instances(f"{prefix}_instances", paths, things))
-        if "semantic" in paths:
-            stuff = {key: value for key, value in joint.items() if key.startswith("stuff")}
-            stuff.pop("stuff_dataset_id_to_contiguous_id")
-            ignored = declaration.ignore_label
-            names.append(add_semantic(f"{prefix}_semantic", paths, stuff, ignored))
-        if "panoptic" in paths:
-            ignored = declaration.ignore_label
-            names.append(add_panoptic(f"{prefix}_panoptic", paths, joint, ignored))
-        if {"panoptic", "stuff", "instances"} <= set(paths):
-            name = f"{prefix}_panoptic_separated"
-            names.append(add_separated(name, paths, separated, declaration.ignore_label))
-    return names
+        kinds = ("instances", "semantic", "panoptic", "panoptic_separated")
+        names = {kind: f"{declaration.name}_{split}_{kind}" for kind in kinds}
+        added += add_split(names, paths, joint, separated, declaration.ignore_label)
+    return added
+
+
+def add_split(
+    names: Mapping[str, str],
+    paths: Mapping[str, str],
+    joint: Mapping[str, Any],
+    separated: Mapping[str, Any],
+    ignore_label: int,
+) -> list[str]:
+    """Register a split in each form that it has the files for, and return the names of these.
+
+    Args:
+        names: The name of each form: instances, semantic, panoptic, panoptic_separated.
+        paths: Files and folders: images, instances, semantic, panoptic, panoptic_json, stuff.
+        joint: Metadata of one label space.
+        separated: Metadata of a Panoptic FPN.
+        ignore_label: The label that is no class.
+    """
+    added = []
+    if "instances" in paths:
+        things = {key: value for key, value in separated.items() if key.startswith("thing")}
+        added.append(add_instances(names["instances"], paths, things))
+    if "semantic" in paths:
+        known = ("stuff_classes", "stuff_colors")
+        stuff = {key: value for key, value in joint.items() if key in known}
+        added.append(add_semantic(names["semantic"], paths, stuff, ignore_label))
+    if "panoptic" in paths:
+        added.append(add_panoptic(names["panoptic"], paths, joint, ignore_label))
+    if {"panoptic", "stuff", "instances"} <= set(paths):
+        name = names["panoptic_separated"]
+        added.append(add_separated(name, paths, separated, ignore_label))
+    return added
 
 
 def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, Any]) -> str:

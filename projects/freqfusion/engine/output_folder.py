@@ -15,8 +15,8 @@ from typing import TextIO
 
 from detectron2.utils import comm
 
-from freqfusion.data.validation.issues import shorten
 from freqfusion.engine.checkpoint import has_checkpoint
+from freqfusion.messages import shorten
 
 logger = logging.getLogger(__name__)
 

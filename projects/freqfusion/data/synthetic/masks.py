@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freqfusion.data.synthetic.categories import CATEGORIES
+from freqfusion.data.synthetic.categories import CLASS_COLORS, LABEL_OF_ID
 from freqfusion.data.synthetic.scenes import Scene, Segment
 from freqfusion.data.synthetic.shapes import BoolArray, IdArray, IntArray
 
@@ -154,9 +154,6 @@ def _steps(
                 yield x[corner], row
 
 
-_COLOR_OF_ID = {category.id: category.color for category in CATEGORIES}
-
-
 @dataclass(frozen=True, slots=True)
 class Box:
     """The pixels from (left, top) on that a segment spans."""
@@ -191,19 +188,12 @@ def crop_masks(scene: Scene, boxes: list[Box]) -> Iterator[tuple[Segment, Box, B
         yield segment, box, crop == segment.id
 
 
-def whole_mask(crop: BoolArray, box: Box, size: tuple[int, int]) -> BoolArray:
-    """Return a mask of the whole image from the one within its box."""
-    mask = np.zeros(size, dtype=np.bool_)
-    mask[box.top : box.top + box.height, box.left : box.left + box.width] = crop
-    return mask
-
-
 def colored_ids(scene: Scene) -> list[int]:
     """Return an id for each segment: its category's color as R + 256 G + 65536 B, plus 0, 1, ..."""
     used: dict[int, int] = {}
     ids = []
     for segment in scene.segments:
-        red, green, blue = _COLOR_OF_ID[segment.category_id]
+        red, green, blue = CLASS_COLORS[LABEL_OF_ID[segment.category_id]]
         nth = used.get(segment.category_id, 0)
         used[segment.category_id] = nth + 1
         ids.append(red + 256 * green + 65536 * blue + nth)

@@ -29,10 +29,10 @@ from freqfusion.data.validation.issues import (
     collect,
     error,
     remedy,
-    shorten,
     unusable,
 )
 from freqfusion.data.validation.sources import Entry, GroundTruthSource, join, panoptic_source
+from freqfusion.messages import shorten
 from freqfusion.metrics.cityscapes_labels import (
     CITYSCAPES_LABELS,
     IGNORED_TRAIN_ID,

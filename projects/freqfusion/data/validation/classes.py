@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from freqfusion.data.validation.issues import DatasetIssue, error, remedy
+from freqfusion.messages import did_you_mean
 
 ROI = "MODEL.ROI_HEADS.NUM_CLASSES"
 RETINANET = "MODEL.RETINANET.NUM_CLASSES"
@@ -48,8 +49,6 @@ _ROOT = "; DETECTRON2_DATASETS names the folder of all data sets"
 def metadata_of(name: str) -> dict[str, Any]:
     """Return a registered data set's metadata; ValueError, with similar names, for another."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    from freqfusion.config import did_you_mean
 
     known = DatasetCatalog.list()
     if name not in known:

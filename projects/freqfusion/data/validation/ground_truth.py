@@ -23,7 +23,6 @@ from freqfusion.data.reading import (
     read_file,
     read_label_png,
     read_panoptic_colors,
-    read_panoptic_png,
 )
 from freqfusion.data.validation.annotations import Size, annotation_issues
 from freqfusion.data.validation.issues import (
@@ -35,9 +34,9 @@ from freqfusion.data.validation.issues import (
     note,
     remedy,
     repeated,
-    shorten,
     unusable,
 )
+from freqfusion.messages import shorten
 from freqfusion.metrics.id_codec import rgb_to_id
 
 LABEL_MODES = ("L", "P", "I", "I;16")
@@ -47,13 +46,13 @@ ABSENT_SEGMENT = "id that is not in the PNG"
 _PLAIN_MODES = ("RGB", "L")
 
 
-def check_file(path: str, named_by: str) -> ImageFile:
-    """Read an image whole."""
+def check_file(path: str, named_by: str, to_rgb: Collection[str] = ()) -> ImageFile:
+    """Read an image whole, as RGB where its mode is one of ``to_rgb``."""
     if not os.path.isfile(path):
         expected = f"an image, since {named_by} needs it{remedy(path)}"
         raise unusable("missing file", path, "is not there", expected)
     try:
-        return read_file(path)
+        return read_file(path, to_rgb)
     except UNREADABLE as reason:
         found = f"cannot be read ({in_words(reason)})"
         raise unusable("unreadable image", path, found, f"a whole image{remedy(path)}") from reason
@@ -230,7 +229,7 @@ class PanopticGroundTruth:
     def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
         """Compare ids, areas and boxes of the PNG with the JSON, and its size with the image."""
         with collect(issues):
-            png = check_file(self.path, self.file)
+            png = check_file(self.path, self.file, PANOPTIC_MODES)
             check_mode(png, PANOPTIC_MODES, "ids as 8 bit colors")
             mismatches: list[DatasetIssue] = []
             with collect(mismatches):
@@ -241,7 +240,7 @@ class PanopticGroundTruth:
             if mismatches:
                 issues += mismatches
                 return ()
-            ids = rgb_to_id(png.pixels) if png.mode == "RGB" else read_panoptic_png(self.path)
+            ids = rgb_to_id(png.pixels)
             issues += segment_issues(ids, self.annotation["segments_info"], self.path, self.file)
             issues += self._extent_issues(ids)
         return ()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 ERROR = "error"
 NOTE = "note"
-_SHOWN = 5
 _PREPARE = "python -m freqfusion.tools.prepare"
 
 
@@ -72,13 +71,6 @@ def repeated(file: str, what: str, values: Sequence[object], where: str = "") ->
         for value, count in Counter(values).items()
         if count > 1
     ]
-
-
-def shorten(items: Iterable[object], most: int = _SHOWN) -> str:
-    """Return the first items, ``most`` at most, and how many more there are."""
-    words = [str(item) for item in items]
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
 
 
 def format_size(size: tuple[int, int]) -> str:
