@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from freqfusion.data.categories import Category, separated_labels
-from freqfusion.data.reading import PANOPTIC_MODES
+from freqfusion.data.reading import PANOPTIC_MODES, check_file, check_mode
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
-from freqfusion.data.validation.ground_truth import check_file, check_mode, number_segments
+from freqfusion.data.validation.ground_truth import number_segments
 from freqfusion.data.workers import check_workers, run_in_order
 from freqfusion.files import write_whole
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
@@ -395,7 +395,7 @@ def _read_pixels(
     path: Path, modes: Collection[str], expected: str, to_rgb: Collection[str] = ()
 ) -> NDArray[Any]:
     """Return the pixels of an image of one of these modes; ValueError for any other file."""
-    image = check_file(str(path), "its preparation", to_rgb)
+    image = check_file(path, "its preparation", to_rgb)
     check_mode(image, modes, expected)
     return image.pixels
 

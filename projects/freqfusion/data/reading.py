@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from freqfusion.data.validation.issues import remedy, unusable
 from freqfusion.metrics.id_codec import rgb_to_id
 
 UNREADABLE = (
@@ -34,6 +35,8 @@ DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """More than 8 bits, which a conversion to RGB cuts off."""
 
 PANOPTIC_MODES = ("RGB", "RGBA", "P")
+LABEL_MODES = ("L", "P", "I", "I;16", "I;16B")
+_GROUND_TRUTH = "the ground truth"
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
@@ -99,28 +102,42 @@ def check_depth(mode: str, name: str) -> None:
         )
 
 
+def check_file(path: str | Path, named_by: str, to_rgb: Collection[str] = ()) -> ImageFile:
+    """Read an image whole, as RGB where its mode is one of ``to_rgb``, or refuse it."""
+    try:
+        return read_file(str(path), to_rgb)
+    except FileNotFoundError as reason:
+        expected = f"an image, since {named_by} needs it{remedy(path)}"
+        raise unusable("missing file", path, "is not there", expected) from reason
+    except UNREADABLE as reason:
+        found, expected = (
+            f"cannot be read ({in_words(reason)})",
+            f"a whole image{remedy(path)}",
+        )
+        raise unusable("unreadable image", path, found, expected) from reason
+
+
+def check_mode(image: ImageFile, allowed: Collection[str], what: str) -> None:
+    """Refuse a map of another mode than those allowed."""
+    if image.mode not in allowed:
+        expected = f"{what} (mode {' or '.join(allowed)})"
+        raise unusable("image of a wrong mode", image.path, f"has the mode {image.mode}", expected)
+
+
 def read_label_png(path: str | Path) -> NDArray[np.integer[Any]]:
     """Return the labels of a grey or palette PNG; ValueError for one that is missing or colored.
 
     Detectron2 reads labels by converting to grey, which mixes up the labels of a palette PNG.
     """
-    png = _read_ground_truth(path, "semantic")
-    if png.pixels.ndim != 2 or not np.issubdtype(png.pixels.dtype, np.integer):
-        raise ValueError(
-            f"{path} is an image of mode {png.mode}, but labels need one number a pixel; save it as"
-            " 8 or 16 bit grey"
-        )
+    png = check_file(path, _GROUND_TRUTH)
+    check_mode(png, LABEL_MODES, "one number a pixel")
     return png.pixels
 
 
 def read_panoptic_colors(path: str | Path) -> NDArray[np.uint8]:
     """Return a panoptic PNG's colors (height x width x 3); ValueError if it is missing or grey."""
-    png = _read_ground_truth(path, "panoptic", PANOPTIC_MODES)
-    if png.mode not in PANOPTIC_MODES:
-        raise ValueError(
-            f"{path} is an image of mode {png.mode}, but panoptic ids are colors (R + 256 G +"
-            " 65536 B); save it as RGB"
-        )
+    png = check_file(path, _GROUND_TRUTH, PANOPTIC_MODES)
+    check_mode(png, PANOPTIC_MODES, "ids as 8 bit colors")
     return png.pixels
 
 
@@ -134,15 +151,6 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):  # its message shows an object of Python
         return "it is no image of a known format"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _read_ground_truth(path: str | Path, kind: str, to_rgb: Collection[str] = ()) -> ImageFile:
-    try:
-        return read_file(str(path), to_rgb)
-    except UNREADABLE as error:
-        raise ValueError(
-            f"cannot read the {kind} ground truth {path}: {in_words(error)}"
-        ) from error
 
 
 def _open(path: str) -> IO[bytes]:

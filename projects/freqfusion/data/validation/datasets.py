@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from freqfusion.data.reading import ImageFile
+from freqfusion.data.reading import ImageFile, check_file
 from freqfusion.data.validation.cityscapes_files import (
     cityscapes_panoptic_source,
     cityscapes_source,
@@ -25,7 +25,7 @@ from freqfusion.data.validation.classes import (
     missing_files,
     reads_polygons,
 )
-from freqfusion.data.validation.ground_truth import GroundTruth, check_file, image_mode_issues
+from freqfusion.data.validation.ground_truth import GroundTruth, image_mode_issues
 from freqfusion.data.validation.issues import DatasetIssue, collect, error, note
 from freqfusion.data.validation.sources import (
     GroundTruthSource,

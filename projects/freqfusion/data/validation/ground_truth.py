@@ -5,9 +5,9 @@ A function ``check_*`` raises ``DatasetIssueError`` for an image that cannot be 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from freqfusion.data.reading import (
     DEEP_MODES,
+    LABEL_MODES,
     PANOPTIC_MODES,
-    UNREADABLE,
     ImageFile,
-    in_words,
-    read_file,
+    check_file,
+    check_mode,
     read_label_png,
     read_panoptic_colors,
 )
@@ -32,30 +32,16 @@ from freqfusion.data.validation.issues import (
     error,
     format_size,
     note,
-    remedy,
     repeated,
     unusable,
 )
 from freqfusion.messages import shorten
 from freqfusion.metrics.id_codec import rgb_to_id
 
-LABEL_MODES = ("L", "P", "I", "I;16")
 SEGMENT_BOX_SLACK = 1
 ABSENT_SEGMENT = "id that is not in the PNG"
 # Converted to RGB without loss of what the image shows.
 _PLAIN_MODES = ("RGB", "L")
-
-
-def check_file(path: str, named_by: str, to_rgb: Collection[str] = ()) -> ImageFile:
-    """Read an image whole, as RGB where its mode is one of ``to_rgb``."""
-    if not os.path.isfile(path):
-        expected = f"an image, since {named_by} needs it{remedy(path)}"
-        raise unusable("missing file", path, "is not there", expected)
-    try:
-        return read_file(path, to_rgb)
-    except UNREADABLE as reason:
-        found = f"cannot be read ({in_words(reason)})"
-        raise unusable("unreadable image", path, found, f"a whole image{remedy(path)}") from reason
 
 
 def image_mode_issues(image: ImageFile) -> list[DatasetIssue]:
@@ -67,13 +53,6 @@ def image_mode_issues(image: ImageFile) -> list[DatasetIssue]:
         found += ", which is cut off at 255 when it is read as RGB"
         return [error(kind, image.path, found, "8 bit RGB or grey")]
     return [note(kind, image.path, f"{found} and will be converted", "8 bit RGB or grey")]
-
-
-def check_mode(image: ImageFile, allowed: Collection[str], what: str) -> None:
-    """Refuse a map of another mode than those allowed."""
-    if image.mode not in allowed:
-        expected = f"{what} (mode {' or '.join(allowed)})"
-        raise unusable("image of a wrong mode", image.path, f"has the mode {image.mode}", expected)
 
 
 def check_size(file: object, size: Sequence[int], other: Sequence[int] | None, owner: str) -> None:
@@ -292,35 +271,30 @@ class LabelGroundTruth:
         return seen
 
 
-class GroundTruthCheck:
-    """Refuses an image that is to be evaluated, before the model runs: all evaluators or none.
+def check_ground_truth(
+    labels: LabelRange | None,
+    segments: Mapping[Any, tuple[str, Sequence[Mapping[str, Any]]]],
+    image: Mapping[str, Any],
+) -> None:
+    """Refuse an image that is to be evaluated, before the model runs: all evaluators or none.
 
     Args:
         labels: What label maps may hold; None leaves labels unchecked.
         segments: Panoptic PNG and ``segments_info`` of each image id.
+        image: The dict of an image, with its height and width.
     """
-
-    def __init__(
-        self,
-        labels: LabelRange | None,
-        segments: Mapping[Any, tuple[str, Sequence[Mapping[str, Any]]]],
-    ) -> None:
-        self.labels, self.segments = labels, segments
-
-    def __call__(self, image: Mapping[str, Any]) -> None:
-        """Look at the ground truth of one image; its dict has its height and width."""
-        size = image["height"], image["width"]
-        if "sem_seg_file_name" in image:
-            read_labels(str(image["sem_seg_file_name"]), size, self.labels)
-        if image.get("image_id") in self.segments:
-            path, segments = self.segments[image["image_id"]]
-            _, absent = read_segments(path, size, segments)
-            if absent:
-                raise DatasetIssueError(absent[0])
+    size = image["height"], image["width"]
+    if "sem_seg_file_name" in image:
+        read_labels(str(image["sem_seg_file_name"]), size, labels)
+    if image.get("image_id") in segments:
+        path, infos = segments[image["image_id"]]
+        _, absent = read_segments(path, size, infos)
+        if absent:
+            raise DatasetIssueError(absent[0])
 
 
 def build_ground_truth_check(name: str) -> Callable[[Mapping[str, Any]], None]:
-    """Return the check of a registered data set, by its metadata."""
+    """Return ``check_ground_truth`` of a registered data set, by its metadata."""
     from detectron2.data import MetadataCatalog
 
     from freqfusion.data.dataset_dicts import read_json
@@ -335,4 +309,4 @@ def build_ground_truth_check(name: str) -> Callable[[Mapping[str, Any]], None]:
             )
             for entry in read_json(metadata.panoptic_json)["annotations"]
         }
-    return GroundTruthCheck(label_range(metadata), segments)
+    return partial(check_ground_truth, label_range(metadata), segments)

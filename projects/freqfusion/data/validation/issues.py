@@ -78,15 +78,17 @@ def format_size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} (height x width)"
 
 
-def remedy(path: str) -> str:
+def remedy(path: object) -> str:
     """Return ``" (made by ...)"`` for a derived file or folder, "" for one of a download."""
-    parts = Path(path).parts
+    parts = Path(str(path)).parts
     if {"annotations_detectron2", "camvid"} <= set(parts):
         return f" (made by {_PREPARE} camvid)"
     if "annotations_detectron2" in parts:
         return f" (made by {_PREPARE} ade20k)"
     cityscapes = ("cityscapes_panoptic_", "cityscapes_stuff_")
-    if path.endswith("_labelTrainIds.png") or any(part.startswith(cityscapes) for part in parts):
+    if parts[-1].endswith("_labelTrainIds.png") or any(
+        part.startswith(cityscapes) for part in parts
+    ):
         return f" (made by {_PREPARE} cityscapes)"
     if any(part.startswith("panoptic_stuff_") for part in parts):
         if any(part.endswith(("train2017", "val2017")) for part in parts):
