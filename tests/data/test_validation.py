@@ -40,7 +40,7 @@ from freqfusion.data.validation.annotations import (
     polygon_shape,
     run_shape,
 )
-from freqfusion.data.validation.datasets import ImageCopy, copy_issues
+from freqfusion.data.validation.datasets import copy_issues
 
 IMAGE = f"train/{FIRST}.jpg"
 PNG, STUFF = f"panoptic_train/{FIRST}.png", f"panoptic_stuff_train/{FIRST}.png"
@@ -531,7 +531,7 @@ class TestSamePicture:
 
     def test_many_equal_pictures_are_each_told_once(self):
         """a, b, c of one data set: b and c are like a. In two data sets of the same files too."""
-        copies = [ImageCopy(name, path) for name in ("one", "two") for path in ("a", "b", "c")]
+        copies = [(name, path) for name in ("one", "two") for path in ("a", "b", "c")]
         found = [(f.severity, f.dataset, f.file) for f in copy_issues([copies], {})]
         assert found == [("note", name, path) for name in ("one", "two") for path in ("b", "c")]
 

@@ -98,15 +98,33 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """
     if not is_train:
         return list(build_augmentation(cfg, is_train=False))
-    node = cfg.INPUT
-    if node.SCALE_JITTER.ENABLED:
-        steps = _scale_jitter(cfg)
+    node, ignored = cfg.INPUT, int(cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+    jitter, crop, color = node.SCALE_JITTER, node.CROP, node.COLOR_JITTER
+    if jitter.ENABLED:
+        # Any scale of a range, then a window of one size, padded if the image is smaller.
+        height, width = jitter.SIZE
+        steps: list[T.Augmentation] = [
+            T.ResizeScale(jitter.MIN_SCALE, jitter.MAX_SCALE, height, width),
+            T.FixedSizeCrop((height, width), seg_pad_value=ignored),
+        ]
     else:
-        steps = [T.ResizeShortestEdge(*_train_sizes(cfg))]
-        if node.CROP.ENABLED:
-            steps.insert(len(steps) if node.CROP.AFTER_RESIZE else 0, _crop(cfg))
-    if node.COLOR_JITTER.ENABLED:
-        steps.append(_color_jitter(cfg))
+        sizes = node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING
+        steps = [T.ResizeShortestEdge(*sizes)]
+        if crop.ENABLED:
+            window = T.RandomCrop_CategoryAreaConstraint(
+                crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored
+            )
+            steps.insert(len(steps) if crop.AFTER_RESIZE else 0, window)
+    if color.ENABLED:
+        steps.append(
+            ColorJitter(
+                brightness=color.BRIGHTNESS,
+                contrast=color.CONTRAST,
+                saturation=color.SATURATION,
+                hue=color.HUE,
+                image_format=node.FORMAT,
+            )
+        )
     if node.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
         raise ValueError(
             f"INPUT.RANDOM_FLIP must be none, horizontal or vertical; got {node.RANDOM_FLIP!r}"
@@ -115,41 +133,6 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         horizontal = node.RANDOM_FLIP == "horizontal"
         steps.append(T.RandomFlip(horizontal=horizontal, vertical=not horizontal))
     return steps
-
-
-def _train_sizes(cfg: CfgNode) -> tuple[tuple[int, ...], int, str]:
-    node = cfg.INPUT
-    return node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING
-
-
-def _scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
-    """Return any scale of a range, then a window of one size, padded if the image is smaller."""
-    node = cfg.INPUT.SCALE_JITTER
-    height, width = node.SIZE
-    scale = T.ResizeScale(node.MIN_SCALE, node.MAX_SCALE, height, width)
-    return [scale, T.FixedSizeCrop((height, width), seg_pad_value=_ignored(cfg))]
-
-
-def _crop(cfg: CfgNode) -> T.Augmentation:
-    node = cfg.INPUT.CROP
-    return T.RandomCrop_CategoryAreaConstraint(
-        node.TYPE, node.SIZE, node.SINGLE_CATEGORY_MAX_AREA, _ignored(cfg)
-    )
-
-
-def _color_jitter(cfg: CfgNode) -> ColorJitter:
-    node = cfg.INPUT.COLOR_JITTER
-    return ColorJitter(
-        brightness=node.BRIGHTNESS,
-        contrast=node.CONTRAST,
-        saturation=node.SATURATION,
-        hue=node.HUE,
-        image_format=cfg.INPUT.FORMAT,
-    )
-
-
-def _ignored(cfg: CfgNode) -> int:
-    return int(cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
 
 
 logger = logging.getLogger(__name__)
