@@ -121,8 +121,6 @@ def by_file(samples):
 
 LEFT_OUT = {
     "no labels": "1 of the 3 images",
-    "crowds only": "Removed 1 images with no usable annotations",
-    "no objects": "Removed 1 images with no usable annotations",
 }
 """What does not come at all, as always, with the words of the log."""
 
