@@ -81,7 +81,7 @@ class TestStuffMaps:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda a: a["segments_info"].pop(), "not among the segments of its annotation"),
+            (lambda a: a["segments_info"].pop(), "which no segment of its annotation has"),
             (
                 lambda a: a["segments_info"][0].update(category_id=999),
                 "has the category 999, for which there is no label",
@@ -101,6 +101,8 @@ class TestStuffMaps:
 
     def test_files_that_are_not_there(self, coco, tmp_path):
         paths = coco / "annotations/panoptic_train.json", coco / "panoptic_train", tmp_path
+        with pytest.raises(ValueError, match=r"labels must lie in 0..254"):
+            write_stuff_maps(*paths, {1: 255}, OPTIONS)
         with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
             write_stuff_maps(paths[0], tmp_path / "nowhere", tmp_path, {1: 0}, OPTIONS)
         (tmp_path / "broken.json").write_text('{"annotations": [')

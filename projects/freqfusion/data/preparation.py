@@ -20,7 +20,7 @@ from PIL import Image
 from freqfusion.data.categories import Category, separated_labels
 from freqfusion.data.reading import PANOPTIC_MODES, check_file, check_mode
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
-from freqfusion.data.validation.ground_truth import number_segments
+from freqfusion.data.validation.ground_truth import labels_of_segments
 from freqfusion.data.workers import check_workers, run_in_order
 from freqfusion.files import write_whole
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
@@ -244,6 +244,8 @@ def write_stuff_maps(
     Raises:
         ValueError: If a file cannot be read, or the JSON, the PNGs and the table disagree.
     """
+    if not all(0 <= label < VOID_LABEL for label in label_of_category.values()):
+        raise ValueError(f"labels must lie in 0..{VOID_LABEL - 1}: use fewer classes")
     _require_folder(panoptic_root, f"unpack the PNGs of {panoptic_json} there")
     jobs = [
         PreparationJob(
@@ -264,15 +266,8 @@ def save_png(path: Path, pixels: NDArray[Any]) -> None:
 
 def _write_stuff_map(job: PreparationJob) -> None:
     colors = _read_pixels(job.source, PANOPTIC_MODES, "ids as 8 bit colors", PANOPTIC_MODES)
-    known = sorted(job.table)
-    numbers, unknown = number_segments(rgb_to_id(colors), known)
-    if unknown:
-        raise ValueError(
-            f"{job.source} has the id {unknown[0]}, which is not among the segments of its"
-            " annotation; freqfusion.tools.check_dataset lists all such files"
-        )
-    labels = np.array([VOID_LABEL, *(job.table[number] for number in known)], dtype=np.uint8)
-    save_png(job.target, labels[numbers])
+    labels = labels_of_segments(job.source, rgb_to_id(colors), job.table, VOID_LABEL)
+    save_png(job.target, labels.astype(np.uint8))
 
 
 def _read_annotations(path: Path) -> Sequence[dict[str, Any]]:

@@ -111,6 +111,18 @@ def number_segments(
     return np.where(fits, position + 1, 0).astype(np.int32), others
 
 
+def labels_of_segments(
+    path: object, ids: NDArray[np.int32], label_of_id: Mapping[int, int], void: int
+) -> NDArray[np.integer[Any]]:
+    """Return each pixel's label by the id of its segment; refuse an id that has no label."""
+    known = sorted(label_of_id)
+    numbers, unknown = number_segments(ids, known)
+    if unknown:
+        found = f"has the ids {shorten(unknown)}, which no segment of its annotation has"
+        raise unusable("id that is not in the JSON", path, found, "an entry of segments_info each")
+    return np.array([void, *(label_of_id[number] for number in known)])[numbers]
+
+
 def segment_issues(
     ids: NDArray[np.int32], segments: Sequence[Mapping[str, Any]], path: str, file: str
 ) -> list[DatasetIssue]:
