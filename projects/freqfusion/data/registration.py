@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
 from freqfusion.data.categories import Category, joint_metadata, panoptic_fpn_metadata
@@ -29,6 +28,7 @@ from freqfusion.data.dataset_dicts import (
 from freqfusion.data.declared import Declaration, read_declaration
 from freqfusion.data.synthetic.categories import SPLITS as SCENE_SPLITS
 from freqfusion.data.synthetic.categories import panoptic_metadata, separated_metadata
+from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS, INSTANCE_LABELS
 
 SPLITS = ("train", "val")
 # The 11 classes of CamVid as the SegNet tutorial has them, in the order of their labels.
@@ -99,7 +99,7 @@ def register_cityscapes(folder: Path) -> None:
 
     ``cityscapes_fine_panoptic_separated_*``: instances, and 11 classes of stuff after "things".
     """
-    colors = [entry["color"] for entry in CITYSCAPES_CATEGORIES if entry["isthing"]]
+    colors = [list(label.color) for label in INSTANCE_LABELS]
     for split in SPLITS:
         name = f"cityscapes_fine_instance_seg_{split}"
         metadata = MetadataCatalog.get(name)
@@ -116,17 +116,13 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
     stuff = str(folder / "gtFine" / f"cityscapes_stuff_{split}")
     panoptic = str(folder / "gtFine" / f"cityscapes_panoptic_{split}")
     classes = [
-        Category(
-            entry["id"],
-            entry["name"],
-            is_thing=bool(entry["isthing"]),
-            color=tuple(entry["color"]),
-        )
-        for entry in CITYSCAPES_CATEGORIES
+        Category(label.id, label.name, label.group, label.has_instances, label.color)
+        for label in CITYSCAPES_LABELS
     ]
     _add(
         f"cityscapes_fine_panoptic_separated_{split}",
         partial(load_separated_cityscapes, images, gt, stuff, panoptic),
+        "cityscapes_panoptic_separated",
         {
             "image_dir": images,
             "image_root": images,
@@ -135,7 +131,6 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
             "panoptic_json": f"{panoptic}.json",
             "sem_seg_root": stuff,
             "ignore_label": 255,
-            "evaluator_type": "cityscapes_panoptic_separated",
             **panoptic_fpn_metadata(classes),
         },
     )
@@ -148,19 +143,15 @@ def register_camvid(folder: Path) -> None:
         "stuff_colors": list(_CAMVID_COLORS.values()),
         "thin_classes": _CAMVID_THIN,
     }
-    paths = {
-        split: {
-            "images": str(folder / split),
-            "semantic": str(folder / "annotations_detectron2" / split),
-        }
-        for split in ("train", "val", "test")
-    }
-    for split, split_paths in paths.items():
-        add_semantic(f"camvid_{split}", split_paths, metadata, 255)
+    for split in ("train", "val", "test"):
+        labels = folder / "annotations_detectron2" / split
+        paths = {"images": str(folder / split), "semantic": str(labels)}
+        add_semantic(f"camvid_{split}", paths, metadata, 255)
     _add(
         "camvid_trainval",
         lambda: DatasetCatalog.get("camvid_train") + DatasetCatalog.get("camvid_val"),
-        {"ignore_label": 255, "evaluator_type": "sem_seg", **metadata},
+        "sem_seg",
+        {"ignore_label": 255, **metadata},
     )
 
 
@@ -209,33 +200,18 @@ def add_split(
 
 def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
     """Register instances of a COCO JSON; return the name."""
-    return _add(
-        name,
-        partial(load_instances, paths["instances"], paths["images"], name),
-        {
-            "image_root": paths["images"],
-            "json_file": paths["instances"],
-            "evaluator_type": "coco",
-            **metadata,
-        },
-    )
+    load = partial(load_instances, paths["instances"], paths["images"], name)
+    files = {"image_root": paths["images"], "json_file": paths["instances"]}
+    return _add(name, load, "coco", files | dict(metadata))
 
 
 def add_semantic(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
     """Register images and label PNGs of the same names; return the name."""
-    return _add(
-        name,
-        partial(load_semantic, paths["images"], paths["semantic"]),
-        {
-            "image_root": paths["images"],
-            "sem_seg_root": paths["semantic"],
-            "ignore_label": ignore_label,
-            "evaluator_type": "sem_seg",
-            **metadata,
-        },
-    )
+    load = partial(load_semantic, paths["images"], paths["semantic"])
+    files = {"image_root": paths["images"], "sem_seg_root": paths["semantic"]}
+    return _add(name, load, "sem_seg", {"ignore_label": ignore_label, **files, **metadata})
 
 
 def add_panoptic(
@@ -243,23 +219,12 @@ def add_panoptic(
 ) -> str:
     """Register panoptic ground truth with one label space; return the name."""
     arguments = paths["panoptic_json"], paths["images"], paths["panoptic"], metadata
-    extra = {"sem_seg_root": paths["semantic"]} if "semantic" in paths else {}
-    if "instances" in paths:
-        extra["json_file"] = paths["instances"]
-    return _add(
-        name,
-        partial(load_panoptic, *arguments, paths.get("semantic")),
-        {
-            "image_root": paths["images"],
-            "panoptic_root": paths["panoptic"],
-            "panoptic_json": paths["panoptic_json"],
-            "ignore_label": ignore_label,
-            "label_divisor": 1000,
-            "evaluator_type": "coco_panoptic_seg",
-            **extra,
-            **metadata,
-        },
-    )
+    load = partial(load_panoptic, *arguments, paths.get("semantic"))
+    entries = {"label_divisor": 1000, **_panoptic_files(paths, ignore_label), **metadata}
+    for entry, key in (("sem_seg_root", "semantic"), ("json_file", "instances")):
+        if key in paths:
+            entries[entry] = paths[key]
+    return _add(name, load, "coco_panoptic_seg", entries)
 
 
 def add_separated(
@@ -272,25 +237,23 @@ def add_separated(
         stuff = load_semantic(paths["images"], paths["stuff"])
         return list(merge_to_panoptic(instances, stuff))
 
-    return _add(
-        name,
-        load,
-        {
-            "image_root": paths["images"],
-            "panoptic_root": paths["panoptic"],
-            "panoptic_json": paths["panoptic_json"],
-            "sem_seg_root": paths["stuff"],
-            "json_file": paths["instances"],
-            "ignore_label": ignore_label,
-            "evaluator_type": "coco_panoptic_seg",
-            **metadata,
-        },
-    )
+    files = {"sem_seg_root": paths["stuff"], "json_file": paths["instances"]}
+    entries = {**_panoptic_files(paths, ignore_label), **files, **metadata}
+    return _add(name, load, "coco_panoptic_seg", entries)
 
 
-def _add(name: str, load: Loader, metadata: Mapping[str, Any]) -> str:
+def _panoptic_files(paths: Mapping[str, str], ignore_label: int) -> dict[str, Any]:
+    return {
+        "ignore_label": ignore_label,
+        "image_root": paths["images"],
+        "panoptic_root": paths["panoptic"],
+        "panoptic_json": paths["panoptic_json"],
+    }
+
+
+def _add(name: str, load: Loader, evaluator_type: str, metadata: Mapping[str, Any]) -> str:
     """Register a loader with its metadata, unless the name is taken."""
     if name not in DatasetCatalog.list():
         DatasetCatalog.register(name, load)
-        MetadataCatalog.get(name).set(**metadata)
+        MetadataCatalog.get(name).set(evaluator_type=evaluator_type, **metadata)
     return name
