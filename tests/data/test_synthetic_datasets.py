@@ -1,8 +1,6 @@
 """Scenes on disk, in COCO's and in Cityscapes' layout: every field against the pixels."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -169,19 +167,6 @@ def test_workers_do_not_change_a_byte(written, tmp_path):
     assert files(write_coco(tmp_path / "again", workers=2, **SCENES)) == files(written)
 
 
-def test_a_script_without_its_guard_is_told_so(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from freqfusion.data.synthetic import write_coco\n"
-        f"write_coco({str(tmp_path / 'out')!r}, num_train=9, num_val=0, size=(8, 8), workers=2)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
-    assert 'put the call of a script under `if __name__ == "__main__":`' in done.stderr
-
-
 def test_overwriting(tmp_path):
     arguments = {"size": (8, 8), "progress": False, "workers": 1}
     root = write_coco(tmp_path / "a", num_train=2, num_val=2, **arguments)
@@ -221,23 +206,6 @@ def test_bad_arguments_leave_nothing_behind(tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         write_coco(tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
-
-
-def test_detectron2_mapper_scales_polygons_and_boxes(written):
-    """Floats in the JSON survive a resize by 1.25; integers would be cut off in place."""
-    from detectron2.data import detection_utils, transforms
-    from detectron2.data.datasets import load_coco_json
-
-    record = load_coco_json(
-        str(written / "annotations" / "instances_val.json"), str(written / "val")
-    )[0]
-    annotation = next(a for a in record["annotations"] if not a["iscrowd"])
-    scaled = tuple(side * 5 // 4 for side in SIZE)
-    resize = transforms.TransformList([transforms.ResizeTransform(*SIZE, *scaled)])
-    box = np.array(annotation["bbox"])
-    moved = detection_utils.transform_instance_annotations(annotation, resize, scaled)
-    expected = np.concatenate([box[:2], box[:2] + box[2:]]) * 1.25
-    np.testing.assert_allclose(moved["bbox"], expected)
 
 
 def test_each_split_is_registered_with_its_thin_classes(tmp_path, monkeypatch):

@@ -59,20 +59,6 @@ def test_thin_structures_abound(forty):
     assert near > 0.2
 
 
-def test_color_alone_does_not_tell_things_apart(forty):
-    """The nearest mean color of a class, learned on the same scenes, is right for few things."""
-    colors, labels = [], []
-    for scene in forty:
-        for segment in scene.segments:
-            if segment.is_thing:
-                colors.append(scene.image[scene.panoptic == segment.id].mean(axis=0))
-                labels.append(LABEL_OF_ID[segment.category_id])
-    points, truth = np.array(colors), np.array(labels)
-    means = np.stack([points[truth == label].mean(axis=0) for label in np.unique(truth)])
-    guess = np.argmin(((points[:, None] - means) ** 2).sum(axis=2), axis=1)
-    assert np.mean(np.unique(truth)[guess] == truth) < 0.5
-
-
 def test_batch_is_the_scenes_in_order():
     images, labels = scene_batch(2, 5, 3, (24, 32))
     assert images.shape == (3, 24, 32, 3)

@@ -88,10 +88,6 @@ def full_runs(size):
 BROKEN_INSTANCES = {
     "image missing": (lambda root: (root / IMAGE).unlink(), {("missing file", IMAGE)}),
     "image truncated": (lambda root: cut(root / IMAGE), {("unreadable image", IMAGE)}),
-    "no image at all": (
-        lambda root: (root / IMAGE).write_text("hello"),
-        {("unreadable image", IMAGE)},
-    ),
     "image of 16 bits": (save_image("I;16"), {("image of a wrong mode", IMAGE)}),
     "image of another size": (resize_image, {("size mismatch", IMAGE)}),
     "JSON missing": (lambda root: (root / INSTANCES).unlink(), "missing file"),
@@ -113,7 +109,6 @@ BROKEN_INSTANCES = {
     ),
     "file name twice": (instances(new_id_of_image), "repeated file name"),
     "annotation id twice": (instances(repeat_first("annotations")), "repeated annotation id"),
-    "category id twice": (instances(repeat_first("categories")), "repeated category id"),
     "annotation of no image": (
         instance(lambda a: a.update(image_id=99)),
         "annotation of an unknown image",
@@ -121,10 +116,6 @@ BROKEN_INSTANCES = {
     "unknown category": (instance(lambda a: a.update(category_id=99)), "unknown category"),
     "category of another name": (
         instances(lambda c: c["categories"][0].update(name="ball")),
-        "categories that differ",
-    ),
-    "category too many": (
-        instances(lambda c: c["categories"].append({"id": 50, "name": "kite"})),
         "categories that differ",
     ),
     "category too few": (
@@ -157,10 +148,6 @@ BROKEN_INSTANCES = {
         instance(lambda a: a["segmentation"].append([1.0, 1.0, 5.0, 5.0, 9.0, 9.0])),
         "degenerate polygon",
     ),
-    "polygon of odd length": (
-        instance(lambda a: a.update(segmentation=[[1.0, 1.0, 5.0, 5.0, 9.0, 1.0, 2.0]])),
-        "degenerate polygon",
-    ),
     "run-length mask of another size": (
         instance(lambda a: a.update(segmentation=full_runs((48, 32)))),
         "run-length mask of a wrong size",
@@ -177,14 +164,7 @@ BROKEN_INSTANCES = {
         instance(lambda a: a.update(segmentation={"size": [32, 48], "counts": [1536]})),
         "empty mask",
     ),
-    "run-length mask of another area": (
-        instance(
-            lambda a: a.update(segmentation=full_runs(SIZE), bbox=[0.0, 0.0, 48.0, 32.0], area=99)
-        ),
-        "wrong area",
-    ),
     "crowd of polygons": (instance(lambda a: a.update(iscrowd=1)), "inconsistent iscrowd"),
-    "crowd of another number": (instance(lambda a: a.update(iscrowd=2)), "inconsistent iscrowd"),
 }
 
 
@@ -229,7 +209,6 @@ def flip_byte(path):
 
 BROKEN_PANOPTIC = {
     "PNG missing": (lambda root: (root / PNG).unlink(), {("missing file", PNG)}),
-    "PNG truncated": (lambda root: cut(root / PNG), {("unreadable image", PNG)}),
     "PNG in grey": (
         png("panoptic_train", lambda pixels: pixels[..., 0].copy()),
         {("image of a wrong mode", PNG)},
@@ -278,10 +257,6 @@ BROKEN_PANOPTIC = {
         panoptic(lambda c: c["categories"][-1].update(isthing=1)),
         "categories that differ",
     ),
-    "stuff of another name": (
-        panoptic(lambda c: c["categories"][-1].update(name="hedge")),
-        "categories that differ",
-    ),
 }
 
 
@@ -296,7 +271,6 @@ BROKEN_SEMANTIC = {
         {("missing folder", "panoptic_semseg_train")},
     ),
     "PNG missing": (lambda root: (root / LABELS).unlink(), "missing file"),
-    "PNG truncated": (lambda root: cut(root / LABELS), "unreadable image"),
     "label outside of the range": (
         png("panoptic_semseg_train", set_pixel(13)),
         "label outside of the range",
