@@ -20,6 +20,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from freqfusion.data.reading import IMAGE_SUFFIXES, label_files
 from freqfusion.data.synthetic.cityscapes import panoptic_segments
 from freqfusion.data.validation.annotations import describe
 from freqfusion.data.validation.issues import repeated
@@ -28,8 +29,6 @@ from freqfusion.messages import shorten
 from freqfusion.metrics.cityscapes_labels import INSTANCE_LABELS
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
 def load_panoptic(
@@ -116,13 +115,11 @@ def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
 
     Images may lie in folders, which then are the same on both sides.
     """
-    images, labels = Path(image_root), Path(sem_seg_root)
     dicts, without = [], []
-    for image in sorted(images.rglob("*")):
-        label = labels / image.relative_to(images).with_suffix(".png")
-        if image.suffix in IMAGE_SUFFIXES and label.is_file():
+    for image, label in label_files(image_root, sem_seg_root):
+        if label.is_file():
             dicts.append({"file_name": str(image), "sem_seg_file_name": str(label)})
-        elif image.suffix in IMAGE_SUFFIXES:
+        else:
             without.append(str(image))
     if not dicts:
         raise ValueError(
@@ -132,7 +129,7 @@ def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
     if without:
         logger.warning(
             "%d of the %d images in %s have no PNG of their name in %s and are left out: %s",
-            *(len(without), len(without) + len(dicts), images, labels, shorten(without)),
+            *(len(without), len(without) + len(dicts), image_root, sem_seg_root, shorten(without)),
         )
     return dicts
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +35,7 @@ DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """More than 8 bits, which a conversion to RGB cuts off."""
 
 PANOPTIC_MODES = ("RGB", "RGBA", "P")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 LABEL_MODES = ("L", "P", "I", "I;16", "I;16B")
 _GROUND_TRUTH = "the ground truth"
 
@@ -122,6 +123,14 @@ def check_mode(image: ImageFile, allowed: Collection[str], what: str) -> None:
     if image.mode not in allowed:
         expected = f"{what} (mode {' or '.join(allowed)})"
         raise unusable("image of a wrong mode", image.path, f"has the mode {image.mode}", expected)
+
+
+def label_files(image_root: str, sem_seg_root: str) -> Iterator[tuple[Path, Path]]:
+    """Yield each image of a folder and of those below, in order, and the PNG of the same name."""
+    for image in sorted(Path(image_root).rglob("*")):
+        if image.suffix in IMAGE_SUFFIXES and not image.name.startswith("."):
+            label = image.relative_to(image_root).with_suffix(".png")
+            yield image, Path(sem_seg_root) / label
 
 
 def read_label_png(path: str | Path) -> NDArray[np.integer[Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from freqfusion.data.reading import label_files
 from freqfusion.data.validation.annotations import Size, describe
 from freqfusion.data.validation.ground_truth import (
     GroundTruth,
@@ -28,7 +29,6 @@ Entry = dict[str, Any]
 Fields = Mapping[str, Callable[[Any], bool]]
 """Each key that an entry of a JSON file needs, and what its value must be."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _CATEGORIES = "categories that differ"
 # Detectron2's metadata leaves these parts of COCO's names out.
 _LEFT_OUT = ("-other", "-merged")
@@ -166,16 +166,10 @@ def semantic_source(
 
     ``named_images`` are those of the data set's JSON, if it has one: only they need a label PNG.
     """
-    root, images = metadata["sem_seg_root"], metadata["image_root"]
-    pairs = []
-    for folder, _, names in os.walk(images):
-        for stem, suffix in map(os.path.splitext, sorted(names)):
-            path = join(folder, stem + suffix)
-            wanted = named_images is None or path in named_images
-            if wanted and suffix.lower() in IMAGE_SUFFIXES and not stem.startswith("."):
-                label = os.path.relpath(os.path.join(folder, f"{stem}.png"), images)
-                pairs.append((path, join(root, label)))
-    return label_source(metadata, pairs)
+    files = label_files(metadata["image_root"], metadata["sem_seg_root"])
+    pairs = ((os.path.normpath(image), os.path.normpath(label)) for image, label in files)
+    named = (pair for pair in pairs if named_images is None or pair[0] in named_images)
+    return label_source(metadata, named)
 
 
 def label_source(
