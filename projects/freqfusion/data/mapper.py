@@ -226,7 +226,7 @@ class SegmentationMapper:
         result["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if not self.is_train:
             result.pop("annotations", None)
-            return result | _notes_entry(notes)
+            return result | ({NOTES: tuple(notes)} if notes else {})
         if labels is not None:
             result["sem_seg"] = torch.as_tensor(augmented.sem_seg.astype(np.int64))
         if "panoptic" in self.targets and "pan_seg_file_name" in result:
@@ -238,14 +238,15 @@ class SegmentationMapper:
         for name in _FILES:
             if name != "segments_info" or "pan_seg" not in result:
                 result.pop(name, None)
-        return result | _notes_entry(notes)
+        return result | ({NOTES: tuple(notes)} if notes else {})
 
     def _labels(self, dataset_dict: Mapping[str, Any]) -> NDArray[Any] | None:
         if "semantic" not in self.targets or "sem_seg_file_name" not in dataset_dict:
             return None
         path = str(dataset_dict["sem_seg_file_name"])
         allowed = self.num_labels and LabelRange(self.num_labels, self.ignore_label)
-        labels = read_labels(path, _size_of(dataset_dict), allowed or None)
+        size = dataset_dict["height"], dataset_dict["width"]
+        labels = read_labels(path, size, allowed or None)
         if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
             raise ValueError(
                 f"{path} has labels {labels.min()}..{labels.max()}; training accepts 0..255"
@@ -290,7 +291,7 @@ def panoptic_target(
     path = str(dataset_dict["pan_seg_file_name"])
     if "segments_info" not in dataset_dict:
         raise ValueError(f"{path} comes without segments_info")
-    size = _size_of(dataset_dict)
+    size = dataset_dict["height"], dataset_dict["width"]
     colors, absent = read_segments(path, size, dataset_dict["segments_info"])
     # As colors, because the transforms move bytes and would round larger numbers.
     ids = rgb_to_id(transforms.apply_segmentation(np.ascontiguousarray(colors)))
@@ -313,11 +314,3 @@ def check_image_size(dataset_dict: dict[str, Any], shape: Sequence[int]) -> None
         f"{dataset_dict['file_name']} is {height} x {width} (height x width), but its annotation"
         f" says {given[0]} x {given[1]}{turned}"
     )
-
-
-def _size_of(dataset_dict: Mapping[str, Any]) -> tuple[int, int]:
-    return dataset_dict["height"], dataset_dict["width"]
-
-
-def _notes_entry(notes: Sequence[str]) -> dict[str, Any]:
-    return {NOTES: tuple(notes)} if notes else {}
