@@ -23,7 +23,6 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from typing import Any
 import yaml
 
 from benchmarks.documents import CHECKOUT, SCHEMA, read_json, write_json
+from freqfusion.messages import did_you_mean
 
 LEARNING_RATE = "SOLVER.BASE_LR"
 LEARNING_RATES = "learning-rates.json"
@@ -378,9 +378,8 @@ def _check_known(names: Iterable[Any], allowed: Collection[str], what: str) -> N
     """ValueError for a name that is not allowed, with the nearest one or all of them."""
     for name in names:
         if name not in allowed:
-            near = get_close_matches(str(name), allowed, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(allowed)}"
-            raise ValueError(f"{what} {name}; {hint}")
+            hint = did_you_mean(str(name), allowed) or f"; there are {', '.join(allowed)}"
+            raise ValueError(f"{what} {name}{hint}")
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -82,11 +80,7 @@ def supports(requires: str, version: str) -> bool:
 
 
 def find_python(named: str, requires: str) -> tuple[str, str]:
-    """Return the command of a supported Python and its version: the named one, or the first.
-
-    Raises:
-        SetupError: if there is none.
-    """
+    """Return the command and version of a supported Python: of the named one, or the first."""
     wanted = f"freqfusion needs Python {requires}"
     for command in [named] if named else CANDIDATES:
         try:
@@ -105,15 +99,10 @@ def find_python(named: str, requires: str) -> tuple[str, str]:
 
 
 def find_source(named: str) -> str:
-    """Return what pip installs detectron2 from: a URL, or the absolute path of a wheel or folder.
-
-    Raises:
-        SetupError: for a path without an installable content.
-    """
-    if named.startswith("git+") or (re.search(r"\.(whl|zip|gz|tgz)$", named) and "://" in named):
-        return named
-    if "://" in named or re.match(r"[\w.-]+@[\w.-]+:", named):
-        return f"git+{named}"
+    """Return what pip installs detectron2 from: a URL, or the path of a wheel or folder."""
+    if "://" in named:
+        archive = re.search(r"\.(whl|zip|gz|tgz)$", named)
+        return named if archive or named.startswith("git+") else f"git+{named}"
     path = Path(named).expanduser().resolve()
     if path.is_file() or (path / "setup.py").is_file():
         return str(path)
@@ -158,11 +147,7 @@ class Environment:
         partial.replace(self.folder / STAMP)
 
     def create(self, python: str) -> None:
-        """Make the folder anew with a Python.
-
-        Raises:
-            SetupError: for a folder that holds something else.
-        """
+        """Make the folder anew with a Python; SetupError for a folder that holds something else."""
         if self.folder.exists() and any(self.folder.iterdir()):
             if not (self.folder / "pyvenv.cfg").is_file():
                 raise SetupError(f"VENV={self.folder} is no virtual environment; name another one")
@@ -180,8 +165,7 @@ class Environment:
     def run(self, title: str, command: list[str]) -> None:
         """Run a command, its output in the log, with a sign of life every quarter of a minute.
 
-        Raises:
-            SetupError: if it fails, with the reason that the log gives.
+        SetupError, with the reason that the log gives, if it fails.
         """
         print(f"- {title}", flush=True)
         started = time.monotonic()
@@ -190,14 +174,11 @@ class Environment:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | CLEAN
             )
-            try:
-                while process.poll() is None:
-                    try:
-                        process.wait(HEARTBEAT_SECONDS)
-                    except subprocess.TimeoutExpired:
-                        print(f"  {time.monotonic() - started:.0f} s", flush=True)
-            finally:
-                process.terminate()
+            while process.returncode is None:
+                try:
+                    process.wait(HEARTBEAT_SECONDS)
+                except subprocess.TimeoutExpired:
+                    print(f"  {time.monotonic() - started:.0f} s", flush=True)
         if process.returncode:
             output = self.log.read_bytes()[begin:].decode(errors="replace")
             raise SetupError(f"{title} failed: {reason(output)}. All of it: {self.log}")
@@ -297,21 +278,14 @@ def main(arguments: list[str]) -> int:
     add("--retry", action="store_true", help="try a detectron2 that failed before again")
     add("--oldest", action="store_true", help="install the lowest versions that setup.py allows")
     options = parser.parse_args(arguments)
-    key = hashlib.sha256(str(options.venv.resolve()).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"freqfusion-{os.getuid()}-{key}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f"Another installation works on {options.venv}; waiting for it.", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            print(prepare(options), flush=True)
-        except SetupError as error:
-            print(f"\n{error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
-            return 130
+    try:
+        print(prepare(options), flush=True)
+    except SetupError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -42,14 +42,9 @@ def panoptic_path(root):
     return root / f"panoptic_train/{FIRST}.png"
 
 
-def png(pixels, mode=None, **options):
+def png(pixels):
     """Replace the image by a PNG (Pillow looks at the content, not at the suffix)."""
-
-    def spoil(root):
-        picture = Image.fromarray(pixels)
-        (picture.convert(mode) if mode else picture).save(image_path(root), "PNG", **options)
-
-    return spoil
+    return lambda root: Image.fromarray(pixels).save(image_path(root), "PNG")
 
 
 def content(data):
@@ -76,60 +71,20 @@ def deep_rgb():
     return png_of(WIDTH, HEIGHT, 16, 2, rows)
 
 
-def turned(orientation):
+def turned(root):
     """PIXELS, stored so that EXIF's orientation brings them back."""
-    stored = {
-        2: PIXELS[:, ::-1],
-        3: PIXELS[::-1, ::-1],
-        4: PIXELS[::-1],
-        5: PIXELS.transpose(1, 0, 2),
-        6: np.rot90(PIXELS, 1),
-        7: np.rot90(PIXELS, 2).transpose(1, 0, 2),
-        8: np.rot90(PIXELS, -1),
-    }[orientation]
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    return png(np.ascontiguousarray(stored), exif=exif)
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(PIXELS, 1)).save(image_path(root), "PNG", exif=exif)
 
 
 def broken_exif(root):
     Image.fromarray(PIXELS).save(image_path(root), "PNG", exif=b"Exif\0\0nonsense")
 
 
-def palette(root):
-    """Three colors; the numbers in the file are none of them."""
-    values = (np.arange(HEIGHT * WIDTH) % 3).astype(np.uint8)
-    picture = Image.frombytes("P", (WIDTH, HEIGHT), values.tobytes())
-    picture.putpalette([200, 10, 30, 7, 90, 255, 1, 2, 3])
-    picture.save(image_path(root), "PNG")
-
-
-COLORS = np.array([[200, 10, 30], [7, 90, 255], [1, 2, 3]], dtype=np.uint8)
-FROM_PALETTE = COLORS[np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3]
-
-
-def cmyk(root):
-    """Cyan ink: all of it takes the red away."""
-    inks = np.zeros((HEIGHT, WIDTH, 4), dtype=np.uint8)
-    inks[..., 0] = 255
-    Image.fromarray(inks, "CMYK").save(image_path(root), "TIFF")
-
-
-CYAN = np.broadcast_to(np.array([0, 255, 255], dtype=np.uint8), (HEIGHT, WIDTH, 3))
-
-
 def animated(root):
     frames = [Image.fromarray(np.full((HEIGHT, WIDTH), v, dtype=np.uint8)) for v in (10, 200)]
     frames[0].save(image_path(root), "GIF", save_all=True, append_images=frames[1:])
-
-
-def grey(pixels):
-    return np.repeat(pixels[..., None], 3, axis=2)
-
-
-def with_alpha():
-    alpha = np.zeros((HEIGHT, WIDTH, 1), dtype=np.uint8)
-    return np.concatenate([PIXELS, alpha], axis=2)
 
 
 def annotation(change):
@@ -143,18 +98,6 @@ def annotation(change):
         edit_json(root / INSTANCES, edit)
 
     return spoil
-
-
-def no_objects(index):
-    number = min(image["id"] for image in index["images"])
-    index["annotations"] = [a for a in index["annotations"] if a["image_id"] != number]
-
-
-def crowds_only(index):
-    number = min(image["id"] for image in index["images"])
-    for entry in index["annotations"]:
-        if entry["image_id"] == number:
-            entry["iscrowd"] = 1
 
 
 def setting(**values):
@@ -182,12 +125,9 @@ def labels(change):
     return lambda root: edit_png(label_path(root), change)
 
 
-def label_picture(mode, pixels=None):
-    def spoil(root):
-        with Image.open(label_path(root)) as picture:
-            picture.convert(mode).save(label_path(root))
-
-    return spoil
+def colored_labels(root):
+    with Image.open(label_path(root)) as image:
+        image.convert("RGB").save(label_path(root))
 
 
 def palette_labels(root):
@@ -230,7 +170,6 @@ CASES = [
         "cannot read the image",
     ),
     Case("half a header", content(png_of(48, 32)[:20]), "refused", "cannot read the image"),
-    Case("no pixels", content(png_of(0, 0)), "refused", "cannot read the image"),
     Case("decompression bomb", content(png_of(30000, 30000)), "refused", "decompression bomb"),
     Case(
         "16 bit grey",
@@ -239,16 +178,6 @@ CASES = [
         "mode I;16, whose values would be cut off at 255",
     ),
     Case("16 bit colors", content(deep_rgb()), "accepted", image=PIXELS),
-    Case("grey", png(PIXELS[..., 0]), "accepted", image=grey(PIXELS[..., 0])),
-    Case(
-        "one bit",
-        png(PIXELS[..., 0] > 127),
-        "accepted",
-        image=grey(np.where(PIXELS[..., 0] > 127, 255, 0).astype(np.uint8)),
-    ),
-    Case("transparent", png(with_alpha()), "accepted", image=PIXELS),
-    Case("palette", palette, "accepted", image=FROM_PALETTE),
-    Case("CMYK", cmyk, "accepted", image=CYAN),
     Case(
         "animation",
         animated,
@@ -256,7 +185,7 @@ CASES = [
         "has 2 frames: the first one is taken",
         image=np.full((HEIGHT, WIDTH, 3), 10, dtype=np.uint8),
     ),
-    *(Case(f"EXIF {n}", turned(n), "accepted", image=PIXELS) for n in range(2, 9)),
+    Case("EXIF", turned, "accepted", image=PIXELS),
     Case("EXIF that is none", broken_exif, "accepted", image=PIXELS),
     Case(
         "turned without EXIF",
@@ -283,9 +212,6 @@ CASES = [
     ),
     Case("box that is cut", setting(bbox=[-5, -4, 20, 20]), "accepted"),
     Case("box of nan", setting(bbox=[float("nan"), 0, 5, 5]), "refused", "object 0 has the bbox"),
-    Case(
-        "infinite box", setting(bbox=[0, 0, float("inf"), 5]), "refused", "expected: four numbers"
-    ),
     Case("three numbers", setting(bbox=[1, 2, 3]), "refused", "expected: four numbers"),
     Case("empty box", setting(bbox=[]), "unusable", "contains empty 'bbox' value"),
     Case("no box", without("bbox"), "refused", "object 0 lacks bbox"),
@@ -317,23 +243,18 @@ CASES = [
     Case("RLE that ends early", rle([100, 50]), "refused", "the runs cover 150 of 1536 pixels"),
     Case("RLE too long", rle([1500, 50]), "refused", "the runs cover 1550 of 1536 pixels"),
     Case("no RLE", rle("\x00\x01"), "refused", "cannot be decoded"),
-    Case("crowds only", index_edit(crowds_only), "accepted", lost=9),
-    Case("no objects", index_edit(no_objects), "accepted", lost=9),
     Case("unknown category", setting(category_id=77), "unusable", "category_id=77"),
     Case("no category", without("category_id"), "unusable", "KeyError 'category_id'"),
     Case("annotation twice", index_edit(repeat_first("annotations")), "unusable", "not unique"),
     Case("image twice", index_edit(repeat_first("images")), "unusable", "the image id 1 2 times"),
-    Case("no file name", index_edit(lambda c: c["images"][0].pop("file_name")), "unusable", "Key"),
-    Case("no height", index_edit(lambda c: c["images"][0].pop("height")), "unusable", "'height'"),
-    Case("no images", index_edit(lambda c: c.update(images=[])), "unusable", "empty"),
     Case("no JSON", lambda r: cut(r / INSTANCES), "unusable", "cannot be used"),
     # Label maps
     Case("no labels", no_file(label_path), "accepted", target="semantic"),
     Case(
         "colored labels",
-        label_picture("RGB"),
+        colored_labels,
         "refused",
-        "mode RGB, but labels need one number a pixel",
+        "has the mode RGB; expected: one number a pixel",
         target="semantic",
     ),
     Case(
@@ -368,7 +289,7 @@ CASES = [
         "labels cut off",
         lambda r: cut(label_path(r)),
         "refused",
-        "cannot read the semantic ground truth",
+        "cannot be read (",
         target="semantic",
     ),
     Case("nothing labeled", labels(lambda p: np.full_like(p, 255)), "accepted", target="semantic"),
@@ -398,14 +319,14 @@ CASES = [
         "no panoptic picture",
         no_file(panoptic_path),
         "refused",
-        "cannot read the panoptic ground truth",
+        "is not there; expected: an image, since the ground truth needs it",
         target="panoptic",
     ),
     Case(
         "grey panoptic picture",
         lambda r: Image.open(panoptic_path(r)).convert("L").save(panoptic_path(r)),
         "refused",
-        "panoptic ids are colors",
+        "has the mode L; expected: ids as 8 bit colors",
         target="panoptic",
     ),
     Case(

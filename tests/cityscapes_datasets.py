@@ -1,7 +1,4 @@
-"""Synthetic scenes in Cityscapes layout, registered as Detectron2 registers Cityscapes.
-
-``register`` needs nothing but the folder, so that a second process can register the same data sets.
-"""
+"""Synthetic scenes under Cityscapes' names, and perfect predictions for them."""
 
 from __future__ import annotations
 
@@ -10,104 +7,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.cityscapes import load_cityscapes_semantic
-from detectron2.data.datasets.cityscapes_panoptic import load_cityscapes_panoptic
 from detectron2.structures import Instances
 from PIL import Image
 
+from freqfusion.data.preparation import PreparationOptions, prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
 from freqfusion.metrics import CITYSCAPES_LABELS
 
-NAMES = [label.name for label in CITYSCAPES_LABELS]
+INSTANCE = "cityscapes_fine_instance_seg_val"
+SEMANTIC = "cityscapes_fine_sem_seg_val"
+PANOPTIC = "cityscapes_fine_panoptic_val"
+SEPARATED = "cityscapes_fine_panoptic_separated_val"
 THINGS = [label.name for label in CITYSCAPES_LABELS if label.has_instances]
-STUFF = [label for label in CITYSCAPES_LABELS if not label.has_instances]
-KINDS = {
-    "towns_instance": "cityscapes_instance",
-    "towns_sem_seg": "cityscapes_sem_seg",
-    "towns_panoptic": "cityscapes_panoptic_seg",
-    "towns_separated": "cityscapes_panoptic_separated",
-}
 
 
-def write(root, images=4, size=(64, 96)):
-    """Four scenes of a val split, with label maps for a Panoptic FPN (0 is any thing)."""
-    write_cityscapes(root, num_train=0, num_val=images, size=size, workers=1, progress=False)
-    table = np.full(256, 255, dtype=np.uint8)
-    table[: len(NAMES)] = [0 if name in THINGS else 1 + at for at, name in enumerate(NAMES)]
-    for path in Path(root, "gtFine/val").rglob("*_labelTrainIds.png"):
-        folder = Path(root, "stuff_val", path.parent.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(table[np.asarray(Image.open(path))]).save(folder / path.name)
+def write(root, size=(64, 96)):
+    """Four scenes of a val split, for ``rehearsed.registered_at``."""
+    folder = Path(root, "cityscapes")
+    write_cityscapes(folder, num_train=0, num_val=4, size=size, workers=1, progress=False)
+    prepare_cityscapes(folder, PreparationOptions(1, progress=False))
     return Path(root)
-
-
-def register(root):
-    """The four data sets of ``KINDS``."""
-    images, truth = f"{root}/leftImg8bit/val/", f"{root}/gtFine/val/"
-    plain = {"image_dir": images, "gt_dir": truth, "thing_classes": THINGS, "stuff_classes": NAMES}
-    DatasetCatalog.register("towns_instance", lambda: list_images(images))
-    MetadataCatalog.get("towns_instance").set(**plain)
-    DatasetCatalog.register("towns_sem_seg", lambda: load_cityscapes_semantic(images, truth))
-    MetadataCatalog.get("towns_sem_seg").set(**plain, ignore_label=255)
-    register_panoptic(root, images, truth)
-    for name, kind in KINDS.items():
-        MetadataCatalog.get(name).set(evaluator_type=kind)
-
-
-def register_panoptic(root, images, truth):
-    maps = f"{root}/gtFine/cityscapes_panoptic_val"
-    files = {"panoptic_root": maps, "panoptic_json": f"{maps}.json", "gt_dir": truth}
-    joint = {
-        "thing_classes": NAMES,
-        "stuff_classes": NAMES,
-        "thing_dataset_id_to_contiguous_id": ids(lambda label: label.has_instances),
-        "stuff_dataset_id_to_contiguous_id": ids(lambda label: not label.has_instances),
-    }
-    separated = {
-        "thing_classes": THINGS,
-        "stuff_classes": ["things", *(label.name for label in STUFF)],
-        "thing_dataset_id_to_contiguous_id": {
-            label.id: THINGS.index(label.name) for label in CITYSCAPES_LABELS if label.has_instances
-        },
-        "stuff_dataset_id_to_contiguous_id": {0: 0}
-        | {label.id: 1 + at for at, label in enumerate(STUFF)},
-        "sem_seg_root": f"{root}/stuff_val",
-    }
-    DatasetCatalog.register(
-        "towns_panoptic",
-        lambda: load_cityscapes_panoptic(images, maps, f"{maps}.json", joint),
-    )
-    MetadataCatalog.get("towns_panoptic").set(
-        **files, **joint, image_root=images, ignore_label=255, label_divisor=1000
-    )
-    DatasetCatalog.register("towns_separated", lambda: list_separated(root, images))
-    MetadataCatalog.get("towns_separated").set(
-        **files, **separated, image_root=images, ignore_label=255
-    )
-
-
-def remove():
-    for name in KINDS:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-def ids(keep):
-    return {label.id: label.train_id for label in CITYSCAPES_LABELS if keep(label)}
-
-
-def list_images(folder):
-    return [{"file_name": str(path)} for path in sorted(Path(folder).rglob("*_leftImg8bit.png"))]
-
-
-def list_separated(root, images):
-    entries = []
-    for entry in list_images(images):
-        path = Path(entry["file_name"])
-        name = path.name.removesuffix("_leftImg8bit.png")
-        label_file = f"{root}/stuff_val/{path.parent.name}/{name}_gtFine_labelTrainIds.png"
-        entries.append({**entry, "image_id": name, "sem_seg_file_name": label_file})
-    return entries
 
 
 def read(file_name, kind):

@@ -165,7 +165,6 @@ def test_a_cached_build_for_another_torch_is_built_again(machine):
     [
         ("https://host/detectron2.git@abc", "git+https://host/detectron2.git@abc"),
         ("git+ssh://host/detectron2.git", "git+ssh://host/detectron2.git"),
-        ("git@host:a/detectron2.git", "git+git@host:a/detectron2.git"),
         ("https://host/detectron2-0.6.whl", "https://host/detectron2-0.6.whl"),
     ],
 )

@@ -26,6 +26,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     "layers",
     "metrics",
+    "messages",
     "files",
     "analysis",
     "drawing",
@@ -42,7 +43,7 @@ PROMISES = {
     "metrics": ({"numpy"}, {"metrics"}),
     "analysis": ({"torch", "numpy", "matplotlib"}, {"analysis", "layers", "metrics"}),
     "drawing": ({"numpy", "PIL"}, {"drawing", "metrics"}),
-    "data/synthetic": ({"numpy", "PIL", "tqdm", "pycocotools"}, {"data", "metrics"}),
+    "data/synthetic": ({"numpy", "PIL", "tqdm"}, {"data", "metrics"}),
     "files.py": ({"torch", "numpy", "safetensors", "yaml"}, set()),
 }
 # The one place that may import Triton besides, which comes with torch on Linux: kernels for GPUs,

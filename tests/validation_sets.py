@@ -1,57 +1,34 @@
 """Small data sets to break, registered for one test, and what a check says of them."""
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from freqfusion.data.synthetic import panoptic_metadata, separated_metadata, write_coco
+from freqfusion.data.synthetic import write_coco
 from freqfusion.data.validation import ERROR, check_dataset
 
 SIZE = (32, 48)
 INSTANCES = "annotations/instances_train.json"
 PANOPTIC = "annotations/panoptic_train.json"
 FIRST = "000000000001"
-NAMES = (
-    "broken_separated",
-    "broken_stuffonly",
-    "broken_standard",
-    "broken_instances",
-    "broken_val",
+INSTANCE_SET, SEMANTIC_SET, PANOPTIC_SET, SEPARATED_SET, VAL_SET = (
+    f"synthetic_{name}"
+    for name in (
+        "instances_train",
+        "semantic_train",
+        "panoptic_train",
+        "panoptic_train_separated",
+        "instances_val",
+    )
 )
+NAMES = (INSTANCE_SET, SEMANTIC_SET, PANOPTIC_SET, SEPARATED_SET, VAL_SET)
 
 
 def write_small_coco(folder):
     """Three training images and two others."""
     return write_coco(folder, num_train=3, num_val=2, size=SIZE, workers=1, progress=False)
-
-
-@contextmanager
-def registered_coco(root):
-    """Have a folder registered under all NAMES."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-    from detectron2.data.datasets import register_coco_instances, register_coco_panoptic_separated
-    from detectron2.data.datasets.coco_panoptic import register_coco_panoptic
-
-    images, png, index = str(root / "train"), str(root / "panoptic_train"), str(root / PANOPTIC)
-    stuff, instances = str(root / "panoptic_stuff_train"), str(root / INSTANCES)
-    separated = separated_metadata()
-    register_coco_panoptic_separated("broken", separated, images, png, index, stuff, instances)
-    joint = panoptic_metadata()
-    joint.pop("ignore_label")  # register_coco_panoptic sets it itself
-    register_coco_panoptic("broken_standard", joint, images, png, index)
-    things = {key: separated[key] for key in ("thing_classes", "thing_dataset_id_to_contiguous_id")}
-    register_coco_instances("broken_instances", things, instances, images)
-    val = str(root / "annotations/instances_val.json")
-    register_coco_instances("broken_val", things, val, str(root / "val"))
-    try:
-        yield root
-    finally:
-        for name in NAMES:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
 
 
 def repeat_first(section):

@@ -8,9 +8,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from rehearsed import registered_at
 
-from freqfusion.data.dataset_dicts import THING_IDS, load_cityscapes
-from freqfusion.data.preparation import prepare_cityscapes
+from freqfusion.data.dataset_dicts import load_cityscapes
+from freqfusion.data.preparation import PreparationOptions, prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
+
+# Label ids of the classes that have instances, in the order of the contiguous classes.
+THING_IDS = (24, 25, 26, 27, 28, 31, 32, 33)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def root(tmp_path_factory):
     write_cityscapes(
         folder / "cityscapes", num_train=3, num_val=1, size=(64, 96), workers=1, progress=False
     )
-    prepare_cityscapes(folder / "cityscapes", progress=False, workers=1)
+    prepare_cityscapes(folder / "cityscapes", PreparationOptions(1, progress=False))
     with pytest.MonkeyPatch.context() as patch, registered_at(folder, patch):
         yield folder / "cityscapes"
 

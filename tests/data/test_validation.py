@@ -11,21 +11,25 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as coco_mask
+from rehearsed import registered_at
 from validation_sets import (
     FIRST,
+    INSTANCE_SET,
     INSTANCES,
     NAMES,
     PANOPTIC,
+    PANOPTIC_SET,
+    SEMANTIC_SET,
+    SEPARATED_SET,
     SIZE,
+    VAL_SET,
     assert_found,
     check,
     cut,
     edit_json,
     edit_png,
     errors,
-    notes,
     only,
-    registered_coco,
     repeat_first,
     save_image,
     write_small_coco,
@@ -41,10 +45,10 @@ from freqfusion.data.validation.annotations import (
     polygon_shape,
     run_shape,
 )
-from freqfusion.data.validation.datasets import ImageCopy, copy_issues
+from freqfusion.data.validation.datasets import copy_issues
 
 IMAGE = f"train/{FIRST}.jpg"
-PNG, STUFF = f"panoptic_train/{FIRST}.png", f"panoptic_stuff_train/{FIRST}.png"
+PNG, LABELS = f"panoptic_train/{FIRST}.png", f"panoptic_semseg_train/{FIRST}.png"
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +57,10 @@ def good(tmp_path_factory):
 
 
 @pytest.fixture
-def root(good, tmp_path):
-    with registered_coco(shutil.copytree(good, tmp_path / "coco")) as root:
-        yield root
+def root(good, tmp_path, monkeypatch):
+    folder = shutil.copytree(good, tmp_path / "synthetic")
+    with registered_at(tmp_path, monkeypatch):
+        yield folder
 
 
 def instance(change, position=0):
@@ -83,10 +88,6 @@ def full_runs(size):
 BROKEN_INSTANCES = {
     "image missing": (lambda root: (root / IMAGE).unlink(), {("missing file", IMAGE)}),
     "image truncated": (lambda root: cut(root / IMAGE), {("unreadable image", IMAGE)}),
-    "no image at all": (
-        lambda root: (root / IMAGE).write_text("hello"),
-        {("unreadable image", IMAGE)},
-    ),
     "image of 16 bits": (save_image("I;16"), {("image of a wrong mode", IMAGE)}),
     "image of another size": (resize_image, {("size mismatch", IMAGE)}),
     "JSON missing": (lambda root: (root / INSTANCES).unlink(), "missing file"),
@@ -108,7 +109,6 @@ BROKEN_INSTANCES = {
     ),
     "file name twice": (instances(new_id_of_image), "repeated file name"),
     "annotation id twice": (instances(repeat_first("annotations")), "repeated annotation id"),
-    "category id twice": (instances(repeat_first("categories")), "repeated category id"),
     "annotation of no image": (
         instance(lambda a: a.update(image_id=99)),
         "annotation of an unknown image",
@@ -116,10 +116,6 @@ BROKEN_INSTANCES = {
     "unknown category": (instance(lambda a: a.update(category_id=99)), "unknown category"),
     "category of another name": (
         instances(lambda c: c["categories"][0].update(name="ball")),
-        "categories that differ",
-    ),
-    "category too many": (
-        instances(lambda c: c["categories"].append({"id": 50, "name": "kite"})),
         "categories that differ",
     ),
     "category too few": (
@@ -152,10 +148,6 @@ BROKEN_INSTANCES = {
         instance(lambda a: a["segmentation"].append([1.0, 1.0, 5.0, 5.0, 9.0, 9.0])),
         "degenerate polygon",
     ),
-    "polygon of odd length": (
-        instance(lambda a: a.update(segmentation=[[1.0, 1.0, 5.0, 5.0, 9.0, 1.0, 2.0]])),
-        "degenerate polygon",
-    ),
     "run-length mask of another size": (
         instance(lambda a: a.update(segmentation=full_runs((48, 32)))),
         "run-length mask of a wrong size",
@@ -172,20 +164,13 @@ BROKEN_INSTANCES = {
         instance(lambda a: a.update(segmentation={"size": [32, 48], "counts": [1536]})),
         "empty mask",
     ),
-    "run-length mask of another area": (
-        instance(
-            lambda a: a.update(segmentation=full_runs(SIZE), bbox=[0.0, 0.0, 48.0, 32.0], area=99)
-        ),
-        "wrong area",
-    ),
     "crowd of polygons": (instance(lambda a: a.update(iscrowd=1)), "inconsistent iscrowd"),
-    "crowd of another number": (instance(lambda a: a.update(iscrowd=2)), "inconsistent iscrowd"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN_INSTANCES)
 def test_broken_instances(root, case):
-    assert_found("broken_instances", root, *BROKEN_INSTANCES[case], INSTANCES)
+    assert_found(INSTANCE_SET, root, *BROKEN_INSTANCES[case], INSTANCES)
 
 
 def panoptic(change):
@@ -224,7 +209,6 @@ def flip_byte(path):
 
 BROKEN_PANOPTIC = {
     "PNG missing": (lambda root: (root / PNG).unlink(), {("missing file", PNG)}),
-    "PNG truncated": (lambda root: cut(root / PNG), {("unreadable image", PNG)}),
     "PNG in grey": (
         png("panoptic_train", lambda pixels: pixels[..., 0].copy()),
         {("image of a wrong mode", PNG)},
@@ -273,66 +257,65 @@ BROKEN_PANOPTIC = {
         panoptic(lambda c: c["categories"][-1].update(isthing=1)),
         "categories that differ",
     ),
-    "stuff of another name": (
-        panoptic(lambda c: c["categories"][-1].update(name="hedge")),
-        "categories that differ",
-    ),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN_PANOPTIC)
 def test_broken_panoptic(root, case):
-    assert_found("broken_standard", root, *BROKEN_PANOPTIC[case], PANOPTIC)
+    assert_found(PANOPTIC_SET, root, *BROKEN_PANOPTIC[case], PANOPTIC)
 
 
 BROKEN_SEMANTIC = {
     "folder missing": (
-        lambda root: shutil.rmtree(root / "panoptic_stuff_train"),
-        {("missing folder", "panoptic_stuff_train")},
+        lambda root: shutil.rmtree(root / "panoptic_semseg_train"),
+        {("missing folder", "panoptic_semseg_train")},
     ),
-    "PNG missing": (lambda root: (root / STUFF).unlink(), "missing file"),
-    "PNG truncated": (lambda root: cut(root / STUFF), "unreadable image"),
+    "PNG missing": (lambda root: (root / LABELS).unlink(), "missing file"),
     "label outside of the range": (
-        png("panoptic_stuff_train", set_pixel(7)),
+        png("panoptic_semseg_train", set_pixel(13)),
         "label outside of the range",
     ),
     "PNG in color": (
-        png("panoptic_stuff_train", lambda pixels: np.stack([pixels] * 3, axis=-1)),
+        png("panoptic_semseg_train", lambda pixels: np.stack([pixels] * 3, axis=-1)),
         "image of a wrong mode",
     ),
     "PNG of another size": (
-        png("panoptic_stuff_train", lambda pixels: pixels[:, :40].copy()),
+        png("panoptic_semseg_train", lambda pixels: pixels[:, :40].copy()),
         "size mismatch",
     ),
-    "PNG whose checksum is wrong": (lambda root: flip_byte(root / STUFF), "unreadable image"),
+    "PNG whose checksum is wrong": (lambda root: flip_byte(root / LABELS), "unreadable image"),
 }
 
 
-@pytest.mark.parametrize("name", ["broken_stuffonly", "broken_separated"])
 @pytest.mark.parametrize("case", BROKEN_SEMANTIC)
-def test_broken_semantic(root, case, name):
-    assert_found(name, root, *BROKEN_SEMANTIC[case], STUFF)
+def test_broken_semantic(root, case):
+    assert_found(SEMANTIC_SET, root, *BROKEN_SEMANTIC[case], LABELS)
+
+
+def test_missing_labels_of_a_named_image(root):
+    path = f"panoptic_stuff_train/{FIRST}.png"
+    assert_found(SEPARATED_SET, root, lambda root: (root / path).unlink(), "missing file", path)
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "sentence"),
     [
         (
-            "broken_instances",
+            INSTANCE_SET,
             instance(lambda a: a.update(bbox=[40.0, 1.0, 20.0, 5.0], segmentation=None)),
             f"{{root}}/{INSTANCES}: annotation 1 has the bbox [40.0, 1.0, 20.0, 5.0], 12 pixels"
             " outside of the image; expected: within 32 x 48 (height x width)",
         ),
         (
-            "broken_standard",
+            PANOPTIC_SET,
             png("panoptic_train", set_pixel([1, 2, 0])),
             f"{{root}}/{PNG}: has the ids 513, which {{root}}/{PANOPTIC} does not tell of;"
             " expected: an entry of segments_info for each",
         ),
         (
-            "broken_stuffonly",
-            png("panoptic_stuff_train", set_pixel(7)),
-            f"{{root}}/{STUFF}: has the label 7 (1 pixels); expected: 0..6, or 255 (ignored)",
+            SEMANTIC_SET,
+            png("panoptic_semseg_train", set_pixel(13)),
+            f"{{root}}/{LABELS}: has the label 13 (1 pixels); expected: 0..12, or 255 (ignored)",
         ),
     ],
 )
@@ -347,18 +330,18 @@ class TestMaskFormat:
         cfg = get_cfg()
         cfg.MODEL.META_ARCHITECTURE = "none"
         cfg.MODEL.MASK_ON = True
-        cfg.DATASETS.TRAIN = ("broken_instances",)
+        cfg.DATASETS.TRAIN = (INSTANCE_SET,)
         return cfg
 
     def say(self, root, cfg):
         instance(lambda a: a.update(segmentation=full_runs(SIZE), bbox=[0, 0, 48, 32], area=1536))(
             root
         )
-        return errors(check("broken_instances", cfg), root)
+        return errors(check(INSTANCE_SET, cfg), root)
 
     def test_polygons_are_read(self, root, cfg):
         assert self.say(root, cfg) == {("mask format that is not read", INSTANCES)}
-        finding = only(check("broken_instances", cfg), "error", "mask format that is not read")
+        finding = only(check(INSTANCE_SET, cfg), "error", "mask format that is not read")
         assert "1 objects have run-length masks (first: annotation 1)" in finding.found
         assert "INPUT.MASK_FORMAT bitmask" in finding.expected
 
@@ -367,7 +350,7 @@ class TestMaskFormat:
         assert self.say(root, cfg) == set()
 
     def test_evaluation_reads_both(self, root, cfg):
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), ("broken_instances",)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (INSTANCE_SET,)
         assert self.say(root, cfg) == set()
 
 
@@ -377,7 +360,7 @@ JUNK = (None, -1, 10**30, 1.5, float("nan"), "", "é", [], [[]], {}, True, [None
 def test_any_junk_in_the_json_is_reported_not_raised(root):
     """120 times, one random value of a JSON file becomes something else."""
     generator = random.Random(0)
-    for file, name in itertools.product((INSTANCES, PANOPTIC), ("broken_separated",)):
+    for file, name in itertools.product((INSTANCES, PANOPTIC), (SEPARATED_SET,)):
         text = (root / file).read_text()
         for _ in range(60):
             content = json.loads(text)
@@ -402,7 +385,8 @@ class TestShapes:
             counts = run_lengths(mask)
             if compressed:
                 counts = coco_mask.encode(mask.astype(np.uint8, order="F"))["counts"].decode()
-            shape = run_shape(decode_runs({"size": mask.shape, "counts": counts}), mask.shape[0])
+            encoded = {"size": mask.shape, "counts": counts}
+            shape = run_shape(encoded, decode_runs(encoded))
             if not mask.any():
                 assert shape is None
                 continue
@@ -445,16 +429,23 @@ def test_good_data_has_no_errors(root, name):
 def test_good_run_length_masks(tmp_path, root):
     """Compressed and plain runs, of crowds and others."""
     shutil.rmtree(root)
-    write_coco(
-        root, num_train=8, num_val=1, size=SIZE, mask_format="rle", workers=1, progress=False
-    )
-    assert errors(check("broken_instances"), root) == set()
+    write_coco(root, num_train=8, num_val=1, size=SIZE, workers=1, progress=False)
+
+    def encode(content):
+        for entry in content["annotations"]:
+            if not entry["iscrowd"]:
+                runs = coco_mask.merge(coco_mask.frPyObjects(entry["segmentation"], *SIZE))
+                counts = runs["counts"].decode()
+                entry["segmentation"] = {"size": list(SIZE), "counts": counts}
+
+    edit_json(root / INSTANCES, encode)
+    assert errors(check(INSTANCE_SET), root) == set()
 
 
 class TestNotes:
     def test_image_without_annotation(self, root):
         edit_json(root / INSTANCES, lambda c: c.update(annotations=c["annotations"][:1]))
-        findings = check("broken_instances")
+        findings = check(INSTANCE_SET)
         assert errors(findings, root) == set()
         said = [f.sentence() for f in findings if f.kind == "image without annotation"]
         assert len(said) == 2
@@ -462,45 +453,42 @@ class TestNotes:
 
     def test_class_that_never_occurs(self, root):
         edit_json(root / INSTANCES, lambda c: c.update(annotations=[]))
-        said = [f.found for f in check("broken_instances") if "never" in f.kind]
+        said = [f.found for f in check(INSTANCE_SET) if "never" in f.kind]
         assert len(said) == 7
         assert said[0] == "class 'disc' (1) has no pixel and no object"
 
     def test_semantic_class_that_never_occurs(self, root):
-        for path in (root / "panoptic_stuff_train").iterdir():
-            edit_png(path, lambda pixels: np.where(pixels == 1, 255, pixels).astype(np.uint8))
-        assert "class 'sky' (1)" in " ".join(f.found for f in check("broken_stuffonly"))
+        for path in (root / "panoptic_semseg_train").iterdir():
+            edit_png(path, lambda pixels: np.where(pixels == 7, 255, pixels).astype(np.uint8))
+        assert "class 'sky' (7)" in " ".join(f.found for f in check(SEMANTIC_SET))
 
     def test_file_that_nothing_names(self, root):
         shutil.copy(root / f"train/{FIRST}.jpg", root / "train/more.jpg")
-        finding = only(check("broken_instances"), "note", "file that nothing names")
+        finding = only(check(INSTANCE_SET), "note", "file that nothing names")
         assert finding.file == str(root / "train/more.jpg")
         assert finding.sentence().endswith("is not used; expected: an annotation that names it")
 
     def test_labels_without_image(self, root):
-        shutil.copy(
-            root / f"panoptic_stuff_train/{FIRST}.png", root / "panoptic_stuff_train/more.png"
-        )
-        findings = check("broken_stuffonly")
-        assert notes(findings, root) >= {
-            ("label file without image", "panoptic_stuff_train/more.png")
-        }
+        more = root / "panoptic_semseg_train/more.png"
+        shutil.copy(root / f"panoptic_semseg_train/{FIRST}.png", more)
+        finding = only(check(SEMANTIC_SET), "note", "file that nothing names")
+        assert finding.file == str(more)
 
     def test_grey_image_with_alpha(self, root):
         save_image("LA")(root)
-        finding = only(check("broken_instances"), "note", "image of a wrong mode")
+        finding = only(check(INSTANCE_SET), "note", "image of a wrong mode")
         assert "has the mode LA and will be converted" in finding.found
 
     def test_grey_image(self, root):
         save_image("L")(root)
-        assert "image of a wrong mode" not in {f.kind for f in check("broken_instances")}
+        assert "image of a wrong mode" not in {f.kind for f in check(INSTANCE_SET)}
 
     def test_turned_image(self, root):
         """EXIF orientation 6: the file is 48 x 32, the picture that Detectron2 sees 32 x 48."""
         exif = Image.Exif()
         exif[0x0112] = 6
         Image.new("RGB", (32, 48)).save(root / f"train/{FIRST}.jpg", exif=exif)
-        assert errors(check("broken_instances"), root) == set()
+        assert errors(check(INSTANCE_SET), root) == set()
 
 
 class TestSamePicture:
@@ -511,45 +499,45 @@ class TestSamePicture:
 
     def test_in_one_data_set(self, root):
         self.copy(root, f"train/{FIRST}.jpg", "train/000000000002.jpg")
-        finding = only(check("broken_instances"), "note", "the same image twice")
+        finding = only(check(INSTANCE_SET), "note", "the same image twice")
         assert finding.file.endswith("train/000000000002.jpg")
         assert f"has the same pixels as {root}/train/{FIRST}.jpg" in finding.found
 
     def test_in_two_data_sets(self, root):
         self.copy(root, f"train/{FIRST}.jpg", f"val/{FIRST}.jpg")
-        report = check_datasets(["broken_instances", "broken_val"], workers=1, progress=False)
+        report = check_datasets([INSTANCE_SET, VAL_SET], workers=1, progress=False)
         finding = only(report.issues, "error", "the same image twice")
         assert finding.file == str(root / f"val/{FIRST}.jpg")
         assert finding.found == (
-            f"(broken_val) has the same pixels as {root}/train/{FIRST}.jpg (broken_instances)"
+            f"({VAL_SET}) has the same pixels as {root}/train/{FIRST}.jpg ({INSTANCE_SET})"
         )
         assert finding.expected == "no image both in training and in evaluation"
 
     def test_many_equal_pictures_are_each_told_once(self):
         """a, b, c of one data set: b and c are like a. In two data sets of the same files too."""
-        copies = [ImageCopy(name, path) for name in ("one", "two") for path in ("a", "b", "c")]
+        copies = [(name, path) for name in ("one", "two") for path in ("a", "b", "c")]
         found = [(f.severity, f.dataset, f.file) for f in copy_issues([copies], {})]
         assert found == [("note", name, path) for name in ("one", "two") for path in ("b", "c")]
 
     def test_two_descriptions_of_one_folder(self, root):
-        names = ["broken_instances", "broken_standard"]
+        names = [INSTANCE_SET, PANOPTIC_SET]
         assert errors(check_datasets(names, workers=1, progress=False).issues, root) == set()
 
-    @pytest.mark.parametrize(("test", "count"), [("broken_standard", 3), ("broken_val", 0)])
+    @pytest.mark.parametrize(("test", "count"), [(PANOPTIC_SET, 3), (VAL_SET, 0)])
     def test_roles_of_a_configuration(self, root, test, count):
         """The same folder for training and evaluation is an error: all three images."""
         cfg = get_cfg()
         cfg.MODEL.META_ARCHITECTURE = "none"
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("broken_instances",), (test,)
-        report = check_datasets(["broken_instances", test], cfg, workers=1, progress=False)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (INSTANCE_SET,), (test,)
+        report = check_datasets([INSTANCE_SET, test], cfg, workers=1, progress=False)
         said = [f.found for f in report.issues if f.kind == "the same image twice"]
-        assert said == [f"belongs to broken_instances and to {test}"] * count
+        assert said == [f"belongs to {INSTANCE_SET} and to {test}"] * count
 
     def test_two_training_sets(self, root):
         self.copy(root, f"train/{FIRST}.jpg", f"val/{FIRST}.jpg")
         cfg = get_cfg()
         cfg.MODEL.META_ARCHITECTURE = "none"
-        cfg.DATASETS.TRAIN = ("broken_instances", "broken_val")
+        cfg.DATASETS.TRAIN = (INSTANCE_SET, VAL_SET)
         report = check_datasets(cfg.DATASETS.TRAIN, cfg, workers=1, progress=False)
         assert errors(report.issues, root) == set()
 
@@ -572,4 +560,4 @@ def test_unknown_name():
 
 def test_files_of_an_unfinished_download_are_no_strays(root):
     (root / "train/.part").write_text("")
-    assert "file that nothing names" not in {f.kind for f in check("broken_instances")}
+    assert "file that nothing names" not in {f.kind for f in check(INSTANCE_SET)}

@@ -1,16 +1,14 @@
 """A good data set in Cityscapes layout has no errors, and each way of breaking it has its own."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from rehearsed import registered_at
 from validation_sets import assert_found, check, cut, edit_json, edit_png, errors, notes, only
 
-from freqfusion.data.preparation import prepare_cityscapes
+from freqfusion.data.preparation import PreparationOptions, prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
-from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 
 SIZE = (32, 48)
 CITY = "gtFine/train/northtown"
@@ -22,67 +20,26 @@ LABELS, TRAIN_IDS, INSTANCES = (
 POLYGONS = f"{CITY}/{STEM}_gtFine_polygons.json"
 PANOPTIC = "gtFine/cityscapes_panoptic_train"
 STUFF = f"gtFine/cityscapes_stuff_train/{STEM}_gtFine_stuff.png"
-TYPES = {
-    "broken_instance": "cityscapes_instance",
-    "broken_semantic": "cityscapes_sem_seg",
-    "broken_panoptic": "cityscapes_panoptic_seg",
-    "broken_both": "cityscapes_panoptic_separated",
-}
-INSTANCE, SEMANTIC, PANOPTIC_SET, BOTH = TYPES
+INSTANCE, SEMANTIC, PANOPTIC_SET, BOTH = (
+    f"cityscapes_fine_{name}_train"
+    for name in ("instance_seg", "sem_seg", "panoptic", "panoptic_separated")
+)
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     root = tmp_path_factory.mktemp("cityscapes") / "data"
     write_cityscapes(root, num_train=2, num_val=0, size=SIZE, workers=1, progress=False)
-    prepare_cityscapes(root, workers=1, progress=False)
+    prepare_cityscapes(root, PreparationOptions(1, progress=False))
     return root
 
 
 @pytest.fixture
-def root(good, tmp_path):
-    """A copy to break, registered with the metadata of Detectron2 and that of Panoptic FPN."""
-    root = shutil.copytree(good, tmp_path / "data")
-    images, truth = str(root / "leftImg8bit/train"), str(root / "gtFine/train/")
-    folders = {"image_dir": images, "gt_dir": truth}
-    panoptic = {
-        "image_root": images,
-        "gt_dir": truth,
-        "panoptic_root": str(root / PANOPTIC),
-        "panoptic_json": str(root / f"{PANOPTIC}.json"),
-    }
-    stuff = [label for label in CITYSCAPES_LABELS if not label.has_instances]
-    places = {
-        INSTANCE: folders,
-        SEMANTIC: folders | {"ignore_label": 255},
-        PANOPTIC_SET: panoptic | id_maps(),
-        BOTH: panoptic
-        | {
-            "sem_seg_root": str(root / "gtFine/cityscapes_stuff_train"),
-            "stuff_classes": ["things", *(label.name for label in stuff)],
-            "ignore_label": 255,
-        },
-    }
-    for name, kind in TYPES.items():
-        DatasetCatalog.register(name, list)
-        MetadataCatalog.get(name).set(evaluator_type=kind, **places[name])
-    yield root
-    for name in TYPES:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-def id_maps():
-    """As Detectron2's: 19 names for both, train ids as labels."""
-    maps = {}
-    for kind in ("thing", "stuff"):
-        maps[f"{kind}_classes"] = [label.name for label in CITYSCAPES_LABELS]
-        maps[f"{kind}_dataset_id_to_contiguous_id"] = {
-            label.id: label.train_id
-            for label in CITYSCAPES_LABELS
-            if label.has_instances == (kind == "thing")
-        }
-    return maps
+def root(good, tmp_path, monkeypatch):
+    """A copy to break, registered under the names of the real data sets."""
+    folder = shutil.copytree(good, tmp_path / "cityscapes")
+    with registered_at(tmp_path, monkeypatch):
+        yield folder
 
 
 def pixel(file, value):
@@ -100,7 +57,7 @@ def json_file(file, change):
     return lambda root: edit_json(root / file, change)
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", [INSTANCE, SEMANTIC, PANOPTIC_SET, BOTH])
 def test_good_data_has_no_errors(root, name):
     findings = check(name)
     assert errors(findings, root) == set()
@@ -243,24 +200,3 @@ def test_stray_panoptic_picture(root):
     shutil.copy(root / IMAGE, root / PANOPTIC / "more.png")
     finding = only(check(PANOPTIC_SET), "note", "file that nothing names")
     assert finding.file == str(root / PANOPTIC / "more.png")
-
-
-def test_detectron2_metadata_is_checked(root, monkeypatch):
-    """The entries that Detectron2 registers, pointed at the synthetic files."""
-    for name in ("instance_seg", "sem_seg", "panoptic"):
-        real = MetadataCatalog.get(f"cityscapes_fine_{name}_train").as_dict()
-        moved = {
-            key: str(root) + value.split("cityscapes", 1)[1]
-            if isinstance(value, str) and "/cityscapes/" in f"/{value}"
-            else value
-            for key, value in real.items()
-        }
-        moved["name"] = "moved"
-        DatasetCatalog.register("moved", list)
-        MetadataCatalog.get("moved").set(**moved)
-        try:
-            assert errors(check("moved"), root) == set()
-            assert json.dumps(moved)
-        finally:
-            DatasetCatalog.remove("moved")
-            MetadataCatalog.remove("moved")

@@ -8,13 +8,12 @@ from sfm_models import sfm_cfg
 from toy_configs import change, resnet18_cfg
 
 from freqfusion.config import (
-    did_you_mean,
-    nearest,
     value_of,
 )
 from freqfusion.engine import checks, preflight
 from freqfusion.engine.checks import check_config, check_model
 from freqfusion.engine.setup import config_warnings
+from freqfusion.messages import did_you_mean, nearest
 
 PANOPTIC = {
     "MODEL__META_ARCHITECTURE": "PanopticFPN",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
+from rehearsed import registered_at
 
 from freqfusion.evaluation import (
     CityscapesInstanceEvaluator,
@@ -30,10 +31,9 @@ def towns_root(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def registered(towns_root):
-    towns.register(towns_root)
-    yield
-    towns.remove()
+def registered(towns_root, monkeypatch):
+    with registered_at(towns_root, monkeypatch):
+        yield
 
 
 def run(evaluator, shift):
@@ -46,7 +46,7 @@ def run(evaluator, shift):
     return evaluator.evaluate()
 
 
-@pytest.mark.parametrize("name", ["towns_sem_seg", "towns_panoptic"])
+@pytest.mark.parametrize("name", [towns.SEMANTIC, towns.PANOPTIC])
 def test_semantic_truth_scores_100(name):
     scores = run(CityscapesSemanticEvaluator(name), 0)["sem_seg"]
     means = [scores[key] for key in ("IoU", "iIoU", "IoU_sup", "iIoU_sup", "mBoundaryIoU")]
@@ -59,7 +59,7 @@ def test_semantic_truth_scores_100(name):
 
 
 def test_moved_labels_have_the_scores_of_the_metrics(tmp_path, caplog):
-    name = "towns_sem_seg"
+    name = towns.SEMANTIC
     semantic, boundary = CityscapesSemantic(), BoundaryIoU(19)
     for image in DatasetCatalog.get(name):
         truth, ids = (towns.read(image["file_name"], kind) for kind in ("labelIds", "instanceIds"))
@@ -73,13 +73,13 @@ def test_moved_labels_have_the_scores_of_the_metrics(tmp_path, caplog):
     assert 10 < scores["iIoU"] < scores["IoU_sup"] < 95
     assert scores["mBoundaryIoU"] == pytest.approx(100 * boundary.mean_iou())
     assert scores["IoU-road"] == pytest.approx(100 * semantic.result().class_iou["road"])
-    assert "Cityscapes semantic scores on towns_sem_seg" in caplog.text
+    assert f"Cityscapes semantic scores on {name}" in caplog.text
     saved = json.loads((tmp_path / f"{name}_sem_seg.json").read_text())
     assert saved["confusion"] == semantic.confusion.matrix.tolist()
     assert saved["percent"]["IoU-train"] is None
 
 
-@pytest.mark.parametrize("name", ["towns_instance", "towns_panoptic", "towns_separated"])
+@pytest.mark.parametrize("name", [towns.INSTANCE, towns.PANOPTIC, towns.SEPARATED])
 def test_true_instances_score_100(name):
     """Classes are counted in their own order: 0..7, or train ids 11..18."""
     scores = run(CityscapesInstanceEvaluator(name), 0)["segm"]
@@ -88,7 +88,7 @@ def test_true_instances_score_100(name):
 
 
 def test_moved_instances_have_the_scores_of_the_metric(tmp_path):
-    name, metric = "towns_instance", CityscapesInstances()
+    name, metric = towns.INSTANCE, CityscapesInstances()
     for image in DatasetCatalog.get(name):
         ids = towns.read(image["file_name"], "instanceIds")
         values = [value for value in np.unique(ids).tolist() if value >= 1000]
@@ -102,7 +102,7 @@ def test_moved_instances_have_the_scores_of_the_metric(tmp_path):
     assert saved["percent"]["AP50"] == pytest.approx(scores["AP50"])
 
 
-@pytest.mark.parametrize("name", ["towns_panoptic", "towns_separated"])
+@pytest.mark.parametrize("name", [towns.PANOPTIC, towns.SEPARATED])
 def test_panoptic_truth_scores_100(name):
     scores = run(PanopticEvaluator(name), 0)["panoptic_seg"]
     assert all(score == pytest.approx(100) for score in scores.values())
@@ -114,11 +114,12 @@ def test_panoptic_maps_of_labels(all_are_stuff):
 
     Also where the metadata has a stuff id for each of the 19 classes, as some data sets have.
     """
-    metadata = MetadataCatalog.get("towns_panoptic")
+    metadata = MetadataCatalog.get(towns.PANOPTIC)
     if all_are_stuff:
-        vars(metadata)["stuff_dataset_id_to_contiguous_id"] = towns.ids(lambda label: True)
-    evaluator = PanopticEvaluator("towns_panoptic")
-    for image in DatasetCatalog.get("towns_panoptic"):
+        ids = {label.id: label.train_id for label in CITYSCAPES_LABELS}
+        vars(metadata)["stuff_dataset_id_to_contiguous_id"] = ids
+    evaluator = PanopticEvaluator(towns.PANOPTIC)
+    for image in DatasetCatalog.get(towns.PANOPTIC):
         ids = towns.read(image["file_name"], "instanceIds")
         numbers = np.where(ids >= 1000, ids // 1000, ids)
         train_ids = TRAIN_ID_OF_ID[numbers].astype(np.int64)
@@ -131,8 +132,8 @@ def test_panoptic_maps_of_labels(all_are_stuff):
 
 def test_models_without_masks_have_no_mask_scores(caplog):
     """Boxes alone are no masks; none at all is an average precision of 0."""
-    evaluator = CityscapesInstanceEvaluator("towns_instance")
-    images = DatasetCatalog.get("towns_instance")
+    evaluator = CityscapesInstanceEvaluator(towns.INSTANCE)
+    images = DatasetCatalog.get(towns.INSTANCE)
     boxes = Instances((64, 96))
     boxes.pred_boxes = Boxes(torch.zeros(0, 4))
     evaluator.process(images[:2], [{"instances": boxes}, {"sem_seg": None}])
@@ -155,9 +156,9 @@ def test_where_the_truth_is():
 
 
 def test_errors_of_images_name_them():
-    semantic = CityscapesSemanticEvaluator("towns_sem_seg")
-    image = DatasetCatalog.get("towns_sem_seg")[0]
-    good = towns.predicted("towns_sem_seg", image)
+    semantic = CityscapesSemanticEvaluator(towns.SEMANTIC)
+    image = DatasetCatalog.get(towns.SEMANTIC)[0]
+    good = towns.predicted(towns.SEMANTIC, image)
     with pytest.raises(ValueError, match=r"has the shape \(7, 64, 96\), but .* 19 classes"):
         semantic.process([image], [{"sem_seg": good["sem_seg"][:7]}])
     with pytest.raises(ValueError, match=r"leftImg8bit\.png is 32 x 96 .*labelIds\.png is 64 x 96"):
@@ -169,10 +170,10 @@ def test_errors_of_images_name_them():
         semantic.process([absent], [good])
     with pytest.raises(ValueError, match="without a name is not named"):
         semantic.process([{}], [good])
-    instances = CityscapesInstanceEvaluator("towns_instance")
+    instances = CityscapesInstanceEvaluator(towns.INSTANCE)
     wrong = good["instances"]
     wrong.pred_classes = wrong.pred_classes + 50
-    with pytest.raises(ValueError, match=r"have the class \d+, but towns_instance has 0\.\.7"):
+    with pytest.raises(ValueError, match=r"have the class \d+, but .*_seg_val has 0\.\.7"):
         instances.process([image], [{"instances": wrong}])
     small = towns.instances(np.full((32, 32), 26001), towns.THINGS)
     with pytest.raises(ValueError, match=r"is 32 x 32 .*instanceIds\.png is 64 x 96"):
@@ -180,12 +181,12 @@ def test_errors_of_images_name_them():
 
 
 def test_errors_of_the_metadata():
-    with pytest.raises(ValueError, match="stuff_classes of towns_separated has things, but Citys"):
-        CityscapesSemanticEvaluator("towns_separated")
-    metadata = MetadataCatalog.get("towns_instance")
+    with pytest.raises(ValueError, match=r"stuff_classes of .*separated_val has things, but Citys"):
+        CityscapesSemanticEvaluator(towns.SEPARATED)
+    metadata = MetadataCatalog.get(towns.INSTANCE)
     vars(metadata)["thing_classes"] = ["car", "cat"]
-    with pytest.raises(ValueError, match="thing_classes of towns_instance has cat, but Cityscapes"):
-        CityscapesInstanceEvaluator("towns_instance")
+    with pytest.raises(ValueError, match=r"thing_classes of .*instance_seg_val has cat, but City"):
+        CityscapesInstanceEvaluator(towns.INSTANCE)
     del metadata.gt_dir
-    with pytest.raises(ValueError, match="metadata of towns_instance lacks gt_dir"):
-        CityscapesInstanceEvaluator("towns_instance")
+    with pytest.raises(ValueError, match=r"metadata of .*_seg_val lacks gt_dir"):
+        CityscapesInstanceEvaluator(towns.INSTANCE)

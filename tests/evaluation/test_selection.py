@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 
 import cityscapes_datasets as towns
 import pytest
@@ -12,9 +12,9 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils import comm
+from rehearsed import registered_at
 
 from freqfusion import get_freqfusion_cfg
-from freqfusion.engine.launch import start_processes
 from freqfusion.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemanticEvaluator,
@@ -56,88 +56,50 @@ def test_unknown_type(dataset):
 @pytest.fixture(scope="module")
 def towns_root(tmp_path_factory):
     root = towns.write(tmp_path_factory.mktemp("towns"))
-    towns.register(root)
-    yield root
-    towns.remove()
+    with pytest.MonkeyPatch.context() as patch, registered_at(root, patch):
+        yield root
 
 
 @pytest.mark.usefixtures("towns_root")
 def test_table_of_cityscapes():
     for name, kind in (
-        ("towns_instance", CityscapesInstanceEvaluator),
-        ("towns_sem_seg", CityscapesSemanticEvaluator),
+        (towns.INSTANCE, CityscapesInstanceEvaluator),
+        (towns.SEMANTIC, CityscapesSemanticEvaluator),
     ):
         assert type(build_evaluator(None, name)) is kind
     joint = [CityscapesInstanceEvaluator, CityscapesSemanticEvaluator, PanopticEvaluator]
-    assert parts(build_evaluator(None, "towns_panoptic")) == joint
+    assert parts(build_evaluator(None, towns.PANOPTIC)) == joint
     separated = [CityscapesInstanceEvaluator, SemanticEvaluator, PanopticEvaluator]
-    assert parts(build_evaluator(None, "towns_separated")) == separated
+    assert parts(build_evaluator(None, towns.SEPARATED)) == separated
+
+
+def evaluate_part(name, part):
+    """Evaluate some of the images, moved a little."""
+    evaluator = build_evaluator(None, name)
+    evaluator.reset()
+    for image in DatasetCatalog.get(name)[part]:
+        evaluator.process([image], [towns.predicted(name, image, 2)])
+    return evaluator.evaluate()
 
 
 @pytest.mark.usefixtures("towns_root")
-def test_the_builtin_data_sets_have_evaluators(monkeypatch):
-    """Detectron2 registers Cityscapes itself; only the panoptic one reads a file at once."""
-    for task, kind in (
-        ("instance_seg", CityscapesInstanceEvaluator),
-        ("sem_seg", CityscapesSemanticEvaluator),
-    ):
-        assert type(build_evaluator(None, f"cityscapes_fine_{task}_val")) is kind
-    builtin = MetadataCatalog.get("cityscapes_fine_panoptic_val")
-    ours = MetadataCatalog.get("towns_panoptic")
-    for name in ("panoptic_json", "panoptic_root", "gt_dir"):
-        monkeypatch.setitem(vars(builtin), name, getattr(ours, name))
-    evaluator = build_evaluator(None, "cityscapes_fine_panoptic_val")
-    evaluator.reset()
-    images = DatasetCatalog.get("towns_panoptic")
-    for image in images:
-        evaluator.process([image], [towns.predicted("towns_panoptic", image)])
-    results = evaluator.evaluate()
-    assert results["sem_seg"]["IoU"] == pytest.approx(100)
-    assert results["segm"]["AP"] == pytest.approx(100)
-    assert results["panoptic_seg"]["PQ"] == pytest.approx(100)
-
-
-DATA_SETS = ("towns_panoptic", "towns_separated")
-
-
-def evaluate_own_part():
-    """Evaluate every so manieth image, moved a little; {data set: results} in the main process."""
-    results = {}
-    for name in DATA_SETS:
-        evaluator = build_evaluator(None, name)
-        evaluator.reset()
-        for image in DatasetCatalog.get(name)[comm.get_rank() :: comm.get_world_size()]:
-            evaluator.process([image], [towns.predicted(name, image, 2)])
-        results[name] = evaluator.evaluate()
-    return results
-
-
-def one_of_two_processes(given):
-    """Nothing is registered in a new process, other than by Detectron2."""
-    root, file = given
-    towns.register(root)
-    results = evaluate_own_part()
-    if comm.is_main_process():
-        with open(file, "w") as stream:
-            json.dump([comm.get_world_size(), results], stream)
-    else:
-        # DatasetEvaluators gives an empty dictionary where its parts give nothing.
-        assert not any(results.values())
-
-
-def test_two_processes_make_the_scores_of_one(towns_root, tmp_path):
-    """Semantic, instance and panoptic evaluators, each with half of the images."""
-    file = tmp_path / "results.json"
-    given = (str(towns_root), str(file))
-    assert start_processes(one_of_two_processes, given, count=2, device="cpu") == 0
-    processes, results = json.loads(file.read_text())
-    assert processes == 2
-    whole = evaluate_own_part()
-    for name in DATA_SETS:
-        assert set(results[name]) == set(whole[name]) == {"segm", "sem_seg", "panoptic_seg"}
-        for task, scores in whole[name].items():
-            assert results[name][task] == pytest.approx(scores, nan_ok=True)
-            assert 1 < next(iter(scores.values())) < 99
+@pytest.mark.parametrize("name", [towns.PANOPTIC, towns.SEPARATED])
+def test_two_processes_make_the_scores_of_one(name, monkeypatch):
+    """Each with half of the images; what the second one sends is what the first one receives."""
+    whole, sent = evaluate_part(name, slice(None)), []
+    send = lambda counts: sent.append(pickle.loads(pickle.dumps(counts)))  # noqa: E731
+    with monkeypatch.context() as second:
+        second.setattr(comm, "is_main_process", lambda: False)
+        second.setattr(comm, "gather", lambda counts: send(counts) or [])
+        second.setattr(comm, "all_gather", lambda counts: send(counts) or [counts])
+        evaluate_part(name, slice(1, None, 2))
+    for gather in ("gather", "all_gather"):
+        monkeypatch.setattr(comm, gather, lambda counts: [counts, sent.pop(0)])
+    results = evaluate_part(name, slice(0, None, 2))
+    assert set(results) == set(whole) == {"segm", "sem_seg", "panoptic_seg"}
+    for task, scores in whole.items():
+        assert results[task] == pytest.approx(scores, nan_ok=True)
+        assert 1 < next(iter(scores.values())) < 99
 
 
 def test_a_model_without_predictions_has_mask_scores(dataset, tmp_path):

@@ -10,11 +10,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from freqfusion.data.reading import read_label_png
+from freqfusion.data.reading import read_label_png, read_panoptic_png
+from freqfusion.data.validation.ground_truth import labels_of_segments
 from freqfusion.evaluation import SemanticEvaluator
 from freqfusion.evaluation.semantic import (
     frequency_weighted_iou,
-    labels_of_segments,
     semantic_scores,
     thin_classes,
 )
@@ -87,7 +87,7 @@ def test_errors_name_the_file(dataset, tmp_path):
     with pytest.raises(ValueError, match=r"no sem_seg_file_name for other\.jpg"):
         evaluator.process([{"file_name": "other.jpg"}], [output])
     path = tmp_path / "labels.png"
-    with pytest.raises(ValueError, match="cannot read the semantic ground truth"):
+    with pytest.raises(ValueError, match="is not there"):
         read_label_png(str(path))
     Image.fromarray(np.full((48, 64), 9, np.uint8)).save(path)
     with pytest.raises(ValueError, match=r"labels\.png: unexpected label 9 in the target"):
@@ -97,11 +97,17 @@ def test_errors_name_the_file(dataset, tmp_path):
         read_label_png(str(path))
 
 
+def panoptic_labels(image, segments):
+    path = image["pan_seg_file_name"]
+    label_of_id = {segment["id"]: segment["category_id"] for segment in segments}
+    return labels_of_segments(path, read_panoptic_png(path), label_of_id, 255)
+
+
 def test_truth_may_be_panoptic(dataset):
     """The truth itself, as scores of one label space: all that occurs is right."""
     evaluator = SemanticEvaluator(dataset[1])
     for image in DatasetCatalog.get(dataset[1]):
-        labels = labels_of_segments(image["pan_seg_file_name"], image["segments_info"], 255)
+        labels = panoptic_labels(image, image["segments_info"])
         scores = torch.nn.functional.one_hot(torch.from_numpy(labels).clamp(max=13).long(), 14)
         evaluator.process([image], [{"sem_seg": scores.permute(2, 0, 1)[:13]}])
     assert evaluator.evaluate()["sem_seg"]["mIoU"] == 100
@@ -110,7 +116,7 @@ def test_truth_may_be_panoptic(dataset):
 def test_id_without_a_segment(dataset):
     image = DatasetCatalog.get(dataset[1])[0]
     with pytest.raises(ValueError, match="which no segment of its annotation has"):
-        labels_of_segments(image["pan_seg_file_name"], image["segments_info"][1:], 255)
+        panoptic_labels(image, image["segments_info"][1:])
 
 
 def test_thin_mean_by_hand():

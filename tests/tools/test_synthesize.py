@@ -12,7 +12,7 @@ def arguments(folder, *more):
 
 
 def test_coco(tmp_path, capsys):
-    assert main(arguments(tmp_path / "out", "--mask-format", "rle")) == 0
+    assert main(arguments(tmp_path / "out")) == 0
     said = capsys.readouterr().out
     assert "3 scenes of 16x24 (2 train, 1 val), coco layout" in said
     assert str(tmp_path / "out") in said
@@ -44,8 +44,7 @@ def test_second_run_needs_overwrite(tmp_path, capsys):
         (["--seed", "-5"], "seed must be 0 or more"),
         (["--num-tune", "-1"], "num_tune must be 0 or more"),
         (["--line-thickness", "0"], "line_thickness must be 1 or more, not 0"),
-        (["--contrast", "-1"], "contrast must be a number of 0 or more"),
-        (["--layout", "rehearsal", "--noise", "2"], "the rehearsal layout has full scenes"),
+        (["--layout", "rehearsal", "--num-tune", "2"], "the rehearsal layout has full scenes"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, capsys, more, message):
@@ -61,22 +60,11 @@ def test_size():
     assert parse_size("8X9") == (8, 9)
 
 
-def test_dials_detail_and_tune_are_noted(tmp_path, capsys):
-    more = ["--detail", "thin", "--line-thickness", "1", "--noise", "2", "--num-tune", "1"]
+def test_thickness_detail_and_tune_are_noted(tmp_path, capsys):
+    more = ["--detail", "thin", "--line-thickness", "1", "--num-tune", "1"]
     assert main(arguments(tmp_path / "out", *more)) == 0
     assert "4 scenes of 16x24 (2 train, 1 val, 1 tune)" in capsys.readouterr().out
     note = json.loads((tmp_path / "out/synthetic.json").read_text())
-    assert (note["detail"], note["num_tune"]) == ("thin", 1)
-    assert note["difficulty"]["line_thickness"] == 1
-    assert note["difficulty"]["noise"] == 2
-    assert note["difficulty"]["contrast"] == 1
+    assert (note["detail"], note["num_tune"], note["line_thickness"]) == ("thin", 1, 1)
     assert (tmp_path / "out/tune/000000000001.jpg").exists()
     assert (tmp_path / "out/annotations/panoptic_tune.json").exists()
-
-
-def test_dials_in_cityscapes_layout(tmp_path):
-    more = ["--layout", "cityscapes", "--contrast", "0.5", "--num-tune", "1"]
-    assert main(arguments(tmp_path / "out", *more)) == 0
-    note = json.loads((tmp_path / "out/synthetic.json").read_text())
-    assert note["difficulty"]["contrast"] == 0.5
-    assert (tmp_path / "out/gtFine/cityscapes_panoptic_tune.json").exists()

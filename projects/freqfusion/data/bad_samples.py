@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from freqfusion.data.reading import in_words
 from freqfusion.data.validation.annotations import check_entry
-from freqfusion.data.validation.issues import shorten
+from freqfusion.messages import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +83,10 @@ class SkippedImages:
     images: int
     policy: Policy
     skipped: dict[str, BadSample] = field(default_factory=dict)
-    replaced: int = 0
     notes: set[str] = field(default_factory=set)
 
     def skip(self, bad: BadSample) -> None:
         """Count one image; BadSampleError where there are more than the policy allows."""
-        self.replaced += 1
         if bad.file in self.skipped:
             return
         self.skipped[bad.file] = bad
@@ -117,14 +115,12 @@ class SkippedImages:
         """Return plain numbers and texts for the checkpoint of this process."""
         return {
             "skipped": [[bad.file, bad.reason, bad.image_id] for bad in self.skipped.values()],
-            "replaced": self.replaced,
             "notes": sorted(self.notes),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Add what a process of an interrupted run had counted."""
         self.skipped |= {file: BadSample(file, *rest) for file, *rest in state["skipped"]}
-        self.replaced += state["replaced"]
         self.notes |= set(state["notes"])
 
     def _check(self, skipped: Mapping[str, BadSample]) -> None:

@@ -5,9 +5,10 @@ Detectron2's own loader of Cityscapes' instances needs a package that is not pub
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from freqfusion.data.reading import IMAGE_SUFFIXES, label_files
+from freqfusion.data.synthetic.cityscapes import panoptic_segments
 from freqfusion.data.validation.annotations import describe
-from freqfusion.data.validation.issues import repeated, shorten
+from freqfusion.data.validation.issues import repeated
 from freqfusion.data.workers import default_workers
+from freqfusion.messages import shorten
+from freqfusion.metrics.cityscapes_labels import INSTANCE_LABELS
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
 def load_panoptic(
@@ -112,13 +115,11 @@ def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
 
     Images may lie in folders, which then are the same on both sides.
     """
-    images, labels = Path(image_root), Path(sem_seg_root)
     dicts, without = [], []
-    for image in sorted(images.rglob("*")):
-        label = labels / image.relative_to(images).with_suffix(".png")
-        if image.suffix in IMAGE_SUFFIXES and label.is_file():
+    for image, label in label_files(image_root, sem_seg_root):
+        if label.is_file():
             dicts.append({"file_name": str(image), "sem_seg_file_name": str(label)})
-        elif image.suffix in IMAGE_SUFFIXES:
+        else:
             without.append(str(image))
     if not dicts:
         raise ValueError(
@@ -128,7 +129,7 @@ def load_semantic(image_root: str, sem_seg_root: str) -> list[dict[str, Any]]:
     if without:
         logger.warning(
             "%d of the %d images in %s have no PNG of their name in %s and are left out: %s",
-            *(len(without), len(without) + len(dicts), images, labels, shorten(without)),
+            *(len(without), len(without) + len(dicts), image_root, sem_seg_root, shorten(without)),
         )
     return dicts
 
@@ -153,10 +154,8 @@ def _image_file(root: Path, named: str | None, panoptic: str) -> Path:
     raise ValueError(f"there is no image {name} in {root}")
 
 
-# Label ids of the classes that have instances; the position is the contiguous class.
-THING_IDS = (24, 25, 26, 27, 28, 31, 32, 33)
-_IMAGE, _GT = "_leftImg8bit.png", "_gtFine_"
-_CLASS_OF_ID = {label: number for number, label in enumerate(THING_IDS)}
+_IMAGE = "_leftImg8bit.png"
+_CLASS_OF_ID = {label.id: number for number, label in enumerate(INSTANCE_LABELS)}
 
 
 def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict[str, Any]]:
@@ -165,11 +164,12 @@ def load_cityscapes(image_dir: str, gt_dir: str) -> list[dict[str, Any]]:
     A region of a class with instances that are not told apart is a crowd. Void, and classes that
     are not evaluated, have no annotation.
     """
-    images = city_images(image_dir)
-    gt_files = [gt_file(image, image_dir, gt_dir, "instanceIds") for image in images]
+    images = sorted(Path(image_dir).glob(f"*/*{_IMAGE}"))
+    if not images:
+        raise ValueError(f"no image <city>/*{_IMAGE} in {image_dir}; is this Cityscapes' folder?")
     # Decoding and comparing release the interpreter lock, so threads are enough.
     with ThreadPoolExecutor(default_workers()) as pool:
-        return list(pool.map(_instance_dict, images, gt_files))
+        return list(pool.map(_instance_dict, images, itertools.repeat(Path(gt_dir))))
 
 
 def load_separated_cityscapes(
@@ -184,50 +184,32 @@ def load_separated_cityscapes(
     return dicts
 
 
-def city_images(image_dir: str) -> list[Path]:
-    """Return all images of the cities of a split; ValueError if there is none."""
-    images = sorted(Path(image_dir).glob(f"*/*{_IMAGE}"))
-    if not images:
-        raise ValueError(f"no image <city>/*{_IMAGE} in {image_dir}; is this Cityscapes' folder?")
-    return images
-
-
-def gt_file(image: Path, image_dir: str, gt_dir: str, kind: str) -> Path:
-    """Return ``<gt_dir>/<city>/<name>_gtFine_<kind>.png`` of an image."""
-    city = image.relative_to(image_dir).parent
-    return Path(gt_dir) / city / (image.name.removesuffix(_IMAGE) + f"{_GT}{kind}.png")
-
-
-def _instance_dict(image: Path, gt: Path) -> dict[str, Any]:
+def _instance_dict(image: Path, gt_dir: Path) -> dict[str, Any]:
+    gt = gt_dir / image.parent.name / image.name.replace(_IMAGE, "_gtFine_instanceIds.png")
     try:
         with Image.open(gt) as file:
             values = np.asarray(file)
     except OSError as error:
         raise ValueError(f"cannot read the instances {gt}: {error}") from error
-    height, width = values.shape
+    _, segments = panoptic_segments(values)
+    annotations = [
+        {
+            "bbox": [float(side) for side in segment["bbox"]],
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": _CLASS_OF_ID[segment["category_id"]],
+            "segmentation": coco_mask.encode(
+                np.asfortranarray(values == segment["id"], dtype=np.uint8)
+            ),
+            "iscrowd": segment["iscrowd"],
+            "area": segment["area"],
+        }
+        for segment in segments
+        if segment["category_id"] in _CLASS_OF_ID
+    ]
     return {
         "file_name": str(image),
         "image_id": image.name.removesuffix(_IMAGE),
-        "height": height,
-        "width": width,
-        "annotations": list(_annotations(values)),
+        "height": values.shape[0],
+        "width": values.shape[1],
+        "annotations": annotations,
     }
-
-
-def _annotations(values: Any) -> Iterable[dict[str, Any]]:
-    for value in np.unique(values).tolist():
-        label = value // 1000 if value >= 1000 else value
-        if label not in _CLASS_OF_ID:
-            continue
-        rows, columns = np.nonzero(values == value)
-        mask = np.asfortranarray(values == value, dtype=np.uint8)
-        left, top = int(columns.min()), int(rows.min())
-        box = [left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top]
-        yield {
-            "bbox": [float(side) for side in box],
-            "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": _CLASS_OF_ID[label],
-            "segmentation": coco_mask.encode(mask),
-            "iscrowd": int(value < 1000),
-            "area": len(rows),
-        }

@@ -24,29 +24,19 @@ Every ground truth is optional. The split ``train`` is registered as ``streets_t
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from freqfusion.data.categories import Category
 from freqfusion.files import parse_yaml, read_yaml_text
+from freqfusion.messages import did_you_mean
 
 _TOP = ("name", "root", "ignore_label", "classes", "splits")
 _CLASS = ("id", "name", "thing", "color")
 _SPLIT = ("images", "instances", "semantic", "panoptic_json", "panoptic", "stuff")
-_THINGS_COLOR = [82, 18, 128]
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredClass:
-    """One class; ``id`` is its number in the JSON files."""
-
-    id: int
-    name: str
-    thing: bool
-    color: tuple[int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +45,8 @@ class Declaration:
 
     name: str
     ignore_label: int
-    classes: tuple[DeclaredClass, ...]
+    classes: tuple[Category, ...]
     splits: dict[str, dict[str, str]]
-
-    @property
-    def things(self) -> tuple[DeclaredClass, ...]:
-        """Return the classes with instances, in their order."""
-        return tuple(entry for entry in self.classes if entry.thing)
-
-    @property
-    def stuff(self) -> tuple[DeclaredClass, ...]:
-        """Return the other classes, in their order."""
-        return tuple(entry for entry in self.classes if not entry.thing)
-
-    def separated_labels(self) -> dict[int, int]:
-        """Return the label of each id where all things are 0, as in a Panoptic FPN."""
-        stuff = {entry.id: label for label, entry in enumerate(self.stuff, start=1)}
-        return {entry.id: 0 for entry in self.things} | stuff
 
 
 def read_declaration(path: str | Path) -> Declaration:
@@ -106,7 +81,7 @@ def _declaration(content: Any, file: Path) -> Declaration:
     )
 
 
-def _classes(entries: Any) -> tuple[DeclaredClass, ...]:
+def _classes(entries: Any) -> tuple[Category, ...]:
     if not isinstance(entries, list) or not entries:
         raise _Wrong("classes must be a list with at least one class")
     classes = []
@@ -116,14 +91,14 @@ def _classes(entries: Any) -> tuple[DeclaredClass, ...]:
         if color is not None and (len(color) != 3 or not all(0 <= c <= 255 for c in color)):
             raise _Wrong(f"the color of {entry['name']} must be three numbers from 0 to 255")
         classes.append(
-            DeclaredClass(
-                int(entry["id"]),
-                str(entry["name"]),
-                bool(entry.get("thing", False)),
-                None if color is None else (color[0], color[1], color[2]),
+            Category(
+                id=int(entry["id"]),
+                name=str(entry["name"]),
+                is_thing=bool(entry.get("thing", False)),
+                color=None if color is None else (color[0], color[1], color[2]),
             )
         )
-    if any(after.thing and not before.thing for before, after in pairwise(classes)):
+    if any(after.is_thing and not before.is_thing for before, after in pairwise(classes)):
         raise _Wrong("classes with thing: true must come before the others, as COCO's do")
     for what in ("id", "name"):
         values = [str(getattr(entry, what)) for entry in classes]
@@ -149,50 +124,8 @@ def _check_keys(where: str, entry: Any, known: Iterable[str], required: Iterable
         raise _Wrong(f"{where} must be keys with values, not {entry!r}")
     for key in entry:
         if key not in known:
-            near = difflib.get_close_matches(str(key), list(known), n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+            hint = did_you_mean(str(key), known) or f"; known are {', '.join(known)}"
             raise _Wrong(f"{where} has the unknown key {key}{hint}")
     missing = [key for key in required if key not in entry]
     if missing:
         raise _Wrong(f"{where} lacks {', '.join(missing)}")
-
-
-def metadata_of(declaration: Declaration) -> dict[str, Any]:
-    """Return metadata of one label space: the label is the position in ``classes``."""
-    labels = {entry.id: label for label, entry in enumerate(declaration.classes)}
-    names = [entry.name for entry in declaration.classes]
-    return {
-        "thing_classes": names,
-        "stuff_classes": names,
-        "thing_dataset_id_to_contiguous_id": {c.id: labels[c.id] for c in declaration.things},
-        "stuff_dataset_id_to_contiguous_id": {c.id: labels[c.id] for c in declaration.stuff},
-        **_colors(declaration, declaration.classes, declaration.classes, []),
-    }
-
-
-def separated_metadata_of(declaration: Declaration) -> dict[str, Any]:
-    """Return metadata of a Panoptic FPN: things and stuff are counted apart, stuff from 1."""
-    things, stuff = declaration.things, declaration.stuff
-    labels = declaration.separated_labels()
-    return {
-        "thing_classes": [entry.name for entry in things],
-        "stuff_classes": ["things", *(entry.name for entry in stuff)],
-        "thing_dataset_id_to_contiguous_id": {c.id: label for label, c in enumerate(things)},
-        "stuff_dataset_id_to_contiguous_id": {0: 0} | {c.id: labels[c.id] for c in stuff},
-        **_colors(declaration, things, stuff, [_THINGS_COLOR]),
-    }
-
-
-def _colors(
-    declaration: Declaration,
-    things: Iterable[DeclaredClass],
-    stuff: Iterable[DeclaredClass],
-    before: list[list[int]],
-) -> dict[str, Any]:
-    """Return the colors if the file gives all of them."""
-    if any(entry.color is None for entry in declaration.classes):
-        return {}
-    return {
-        "thing_colors": [list(entry.color or ()) for entry in things],
-        "stuff_colors": [*before, *(list(entry.color or ()) for entry in stuff)],
-    }

@@ -114,9 +114,9 @@ class TrainingLoader:
         """Yield batches from the one on that ``load_state_dict`` has set."""
         loader = DataLoader(
             _Turns(self._samples, self.seed),
-            batch_sampler=_Shares(self._turns),
+            batch_sampler=self._turns(),
             num_workers=self._num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=list,
             worker_init_fn=_outlive_signals,
             # Its own, because it draws a number that nobody needs.
             generator=torch.Generator().manual_seed(self.seed),
@@ -197,20 +197,6 @@ class _Turns(Dataset[Any]):
     def __getitem__(self, turn: ImageTurn) -> Any:
         with separate_randomness(seed_from(self._seed, turn.turn)):
             return self._samples[turn.image]
-
-
-class _Shares:
-    """What torch calls a batch sampler."""
-
-    def __init__(self, turns: Callable[[], Iterator[list[ImageTurn]]]) -> None:
-        self._turns = turns
-
-    def __iter__(self) -> Iterator[list[ImageTurn]]:
-        return self._turns()
-
-
-def _as_it_is(batch: list[Any]) -> list[Any]:
-    return batch
 
 
 def _outlive_signals(_: int) -> None:

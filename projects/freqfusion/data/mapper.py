@@ -98,15 +98,33 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """
     if not is_train:
         return list(build_augmentation(cfg, is_train=False))
-    node = cfg.INPUT
-    if node.SCALE_JITTER.ENABLED:
-        steps = _scale_jitter(cfg)
+    node, ignored = cfg.INPUT, int(cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+    jitter, crop, color = node.SCALE_JITTER, node.CROP, node.COLOR_JITTER
+    if jitter.ENABLED:
+        # Any scale of a range, then a window of one size, padded if the image is smaller.
+        height, width = jitter.SIZE
+        steps: list[T.Augmentation] = [
+            T.ResizeScale(jitter.MIN_SCALE, jitter.MAX_SCALE, height, width),
+            T.FixedSizeCrop((height, width), seg_pad_value=ignored),
+        ]
     else:
-        steps = [T.ResizeShortestEdge(*_train_sizes(cfg))]
-        if node.CROP.ENABLED:
-            steps.insert(len(steps) if node.CROP.AFTER_RESIZE else 0, _crop(cfg))
-    if node.COLOR_JITTER.ENABLED:
-        steps.append(_color_jitter(cfg))
+        sizes = node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING
+        steps = [T.ResizeShortestEdge(*sizes)]
+        if crop.ENABLED:
+            window = T.RandomCrop_CategoryAreaConstraint(
+                crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored
+            )
+            steps.insert(len(steps) if crop.AFTER_RESIZE else 0, window)
+    if color.ENABLED:
+        steps.append(
+            ColorJitter(
+                brightness=color.BRIGHTNESS,
+                contrast=color.CONTRAST,
+                saturation=color.SATURATION,
+                hue=color.HUE,
+                image_format=node.FORMAT,
+            )
+        )
     if node.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
         raise ValueError(
             f"INPUT.RANDOM_FLIP must be none, horizontal or vertical; got {node.RANDOM_FLIP!r}"
@@ -115,41 +133,6 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
         horizontal = node.RANDOM_FLIP == "horizontal"
         steps.append(T.RandomFlip(horizontal=horizontal, vertical=not horizontal))
     return steps
-
-
-def _train_sizes(cfg: CfgNode) -> tuple[tuple[int, ...], int, str]:
-    node = cfg.INPUT
-    return node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING
-
-
-def _scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
-    """Return any scale of a range, then a window of one size, padded if the image is smaller."""
-    node = cfg.INPUT.SCALE_JITTER
-    height, width = node.SIZE
-    scale = T.ResizeScale(node.MIN_SCALE, node.MAX_SCALE, height, width)
-    return [scale, T.FixedSizeCrop((height, width), seg_pad_value=_ignored(cfg))]
-
-
-def _crop(cfg: CfgNode) -> T.Augmentation:
-    node = cfg.INPUT.CROP
-    return T.RandomCrop_CategoryAreaConstraint(
-        node.TYPE, node.SIZE, node.SINGLE_CATEGORY_MAX_AREA, _ignored(cfg)
-    )
-
-
-def _color_jitter(cfg: CfgNode) -> ColorJitter:
-    node = cfg.INPUT.COLOR_JITTER
-    return ColorJitter(
-        brightness=node.BRIGHTNESS,
-        contrast=node.CONTRAST,
-        saturation=node.SATURATION,
-        hue=node.HUE,
-        image_format=cfg.INPUT.FORMAT,
-    )
-
-
-def _ignored(cfg: CfgNode) -> int:
-    return int(cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
 
 
 logger = logging.getLogger(__name__)
@@ -243,7 +226,7 @@ class SegmentationMapper:
         result["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if not self.is_train:
             result.pop("annotations", None)
-            return result | _notes_entry(notes)
+            return result | ({NOTES: tuple(notes)} if notes else {})
         if labels is not None:
             result["sem_seg"] = torch.as_tensor(augmented.sem_seg.astype(np.int64))
         if "panoptic" in self.targets and "pan_seg_file_name" in result:
@@ -255,14 +238,15 @@ class SegmentationMapper:
         for name in _FILES:
             if name != "segments_info" or "pan_seg" not in result:
                 result.pop(name, None)
-        return result | _notes_entry(notes)
+        return result | ({NOTES: tuple(notes)} if notes else {})
 
     def _labels(self, dataset_dict: Mapping[str, Any]) -> NDArray[Any] | None:
         if "semantic" not in self.targets or "sem_seg_file_name" not in dataset_dict:
             return None
         path = str(dataset_dict["sem_seg_file_name"])
         allowed = self.num_labels and LabelRange(self.num_labels, self.ignore_label)
-        labels = read_labels(path, _size_of(dataset_dict), allowed or None)
+        size = dataset_dict["height"], dataset_dict["width"]
+        labels = read_labels(path, size, allowed or None)
         if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
             raise ValueError(
                 f"{path} has labels {labels.min()}..{labels.max()}; training accepts 0..255"
@@ -307,7 +291,7 @@ def panoptic_target(
     path = str(dataset_dict["pan_seg_file_name"])
     if "segments_info" not in dataset_dict:
         raise ValueError(f"{path} comes without segments_info")
-    size = _size_of(dataset_dict)
+    size = dataset_dict["height"], dataset_dict["width"]
     colors, absent = read_segments(path, size, dataset_dict["segments_info"])
     # As colors, because the transforms move bytes and would round larger numbers.
     ids = rgb_to_id(transforms.apply_segmentation(np.ascontiguousarray(colors)))
@@ -330,11 +314,3 @@ def check_image_size(dataset_dict: dict[str, Any], shape: Sequence[int]) -> None
         f"{dataset_dict['file_name']} is {height} x {width} (height x width), but its annotation"
         f" says {given[0]} x {given[1]}{turned}"
     )
-
-
-def _size_of(dataset_dict: Mapping[str, Any]) -> tuple[int, int]:
-    return dataset_dict["height"], dataset_dict["width"]
-
-
-def _notes_entry(notes: Sequence[str]) -> dict[str, Any]:
-    return {NOTES: tuple(notes)} if notes else {}

@@ -1,16 +1,15 @@
 """Derive the label maps that training needs and downloads lack from those that they have.
 
-Each function ``prepare_*`` takes the folder of a data set, ``workers`` (processes; None means one a
-processor), ``overwrite`` (write again what is there) and ``progress`` (show a bar), and returns
-what it wrote by folder. ValueError where nothing to derive from is there, or a file is not as it
-should be. A file is there completely or not at all.
+Each function ``prepare_*`` takes the folder of a data set and returns what it wrote by folder.
+ValueError where nothing to derive from is there, or a file is not as it should be. A file is there
+completely or not at all.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from freqfusion.data.reading import UNREADABLE
+from freqfusion.data.categories import Category, separated_labels
+from freqfusion.data.reading import PANOPTIC_MODES, check_file, check_mode
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
+from freqfusion.data.validation.ground_truth import labels_of_segments
 from freqfusion.data.workers import check_workers, run_in_order
 from freqfusion.files import write_whole
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
@@ -39,7 +40,6 @@ _INSTANCE_IDS = "_gtFine_instanceIds.png"
 STUFF_LABELS = {e.id: 0 if e.has_instances else e.train_id + 1 for e in CITYSCAPES_LABELS}
 """Label id of Cityscapes -> label of a semantic head that sees all things as class 0."""
 
-Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
@@ -57,6 +57,15 @@ class Derived:
 
 
 @dataclass(frozen=True, slots=True)
+class PreparationJob:
+    """A file to derive, what it is derived from, and the table for it."""
+
+    source: Path
+    target: Path
+    table: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class PreparationOptions:
     """Processes (None: one a processor), whether to write again what is there, and a bar."""
 
@@ -65,7 +74,10 @@ class PreparationOptions:
     progress: bool = True
 
     def run(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job], title: str
+        self,
+        function: Callable[[PreparationJob], Result],
+        jobs: Sequence[PreparationJob],
+        title: str,
     ) -> list[Result]:
         """Call ``function`` for each job, in several processes, and return the results."""
         return run_in_order(
@@ -77,89 +89,98 @@ class PreparationOptions:
             unit="image",
         )
 
+    def derive(
+        self,
+        function: Callable[[PreparationJob], None],
+        jobs: Iterable[PreparationJob],
+        folder: Path,
+    ) -> Derived:
+        """Write the target of each job where it is wanted."""
+        jobs = list(jobs)
+        wanted = [job for job in jobs if self.wants(job.target)]
+        self.run(function, wanted, folder.name)
+        return Derived(folder, len(wanted), len(jobs) - len(wanted))
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A file to derive, what it is derived from, and the table for it (or whether to write it)."""
-
-    source: Path
-    target: Path
-    table: Any
+    def wants(self, target: Path) -> bool:
+        """Return whether a file is to be written."""
+        return self.overwrite or not target.is_file()
 
 
-def prepare_ade20k(
-    folder: Path, *, workers: int | None = None, overwrite: bool = False, progress: bool = True
-) -> list[Derived]:
+_DEFAULT = PreparationOptions()
+
+
+def prepare_ade20k(folder: Path, options: PreparationOptions = _DEFAULT) -> list[Derived]:
     """Derive ``annotations_detectron2/<split>/`` from ``annotations/<split>/`` (0 void, 1..150).
 
     ``folder`` is ``ADEChallengeData2016``.
     """
-    _require_folder(
-        Path(folder) / "annotations", "unpack ADEChallengeData2016.zip so that it is there"
-    )
+    _require_folder(folder / "annotations", "unpack ADEChallengeData2016.zip so that it is there")
     labels = {0: VOID_LABEL} | {n + 1: n for n in range(150)}
-    options = PreparationOptions(workers, overwrite, progress)
-    return _relabel_splits(Path(folder), ADE20K_LABELS, labels, options)
+    return _relabel_splits(folder, ADE20K_LABELS, labels, options)
 
 
-def prepare_camvid(
-    folder: Path, *, workers: int | None = None, overwrite: bool = False, progress: bool = True
-) -> list[Derived]:
+def prepare_camvid(folder: Path, options: PreparationOptions = _DEFAULT) -> list[Derived]:
     """Derive ``annotations_detectron2/<split>/`` from ``<split>annot/`` (0..10, and 11 void).
 
     This is CamVid as the SegNet tutorial distributes it: images of 480x360 pixels in ``train``,
     ``val`` and ``test``.
     """
-    _require_folder(Path(folder), "copy the folder CamVid of the SegNet tutorial there")
+    _require_folder(folder, "copy the folder CamVid of the SegNet tutorial there")
     labels = {n: n for n in range(11)} | {11: VOID_LABEL}
-    options = PreparationOptions(workers, overwrite, progress)
-    return _relabel_splits(Path(folder), CAMVID_LABELS, labels, options)
+    return _relabel_splits(folder, CAMVID_LABELS, labels, options)
 
 
-def prepare_cityscapes(
-    folder: Path, *, workers: int | None = None, overwrite: bool = False, progress: bool = True
-) -> list[Derived]:
+def prepare_cityscapes(folder: Path, options: PreparationOptions = _DEFAULT) -> list[Derived]:
     """Derive, for each split under ``gtFine``, what Detectron2's registrations need.
 
     ``*_gtFine_labelTrainIds.png`` (0..18, 255 void), ``cityscapes_panoptic_<split>/`` with its
     JSON, and ``cityscapes_stuff_<split>/*_gtFine_stuff.png`` (0 things, 1..11 stuff, 255 void).
     The test split has no ground truth; it gets train ids only, since the loader asks for them.
     """
-    options = PreparationOptions(workers, overwrite, progress)
     advice = "unpack gtFine_trainvaltest.zip"
-    gt = _require_folder(Path(folder) / "gtFine", f"{advice} so that it is there")
+    gt = _require_folder(folder / "gtFine", f"{advice} so that it is there")
     splits = [split for split in CITYSCAPES_SPLITS if (gt / split).is_dir()]
     if not splits:
         names = " and ".join(CITYSCAPES_SPLITS)
         raise ValueError(f"{gt} has none of the folders {names}; {advice} there")
+    train_ids = _lookup_table({e.id: e.train_id for e in CITYSCAPES_LABELS}, default=VOID_LABEL)
+    stuff_labels = _lookup_table(STUFF_LABELS, default=VOID_LABEL)
+
+    def write_train_ids(split: str) -> Derived:
+        jobs = [
+            PreparationJob(
+                file,
+                file.with_name(file.name.replace("_labelIds", "_labelTrainIds")),
+                train_ids,
+            )
+            for file in _city_files(gt / split, _LABEL_IDS)
+        ]
+        return options.derive(_relabel_file, jobs, gt / split / "*" / "*_labelTrainIds.png")
+
     steps = []
     for split in splits:
         stuff = gt / f"cityscapes_stuff_{split}"
+        jobs = [
+            PreparationJob(file, stuff / file.name.replace("_labelIds", "_stuff"), stuff_labels)
+            for file in _city_files(gt / split, _LABEL_IDS)
+        ]
         steps += [
-            _write_train_ids(gt / split, options),
+            write_train_ids(split),
             _write_cityscapes_panoptic(gt, split, options),
-            _write_labels(
-                sources := _city_files(gt / split, _LABEL_IDS),
-                [stuff / source.name.replace("_labelIds", "_stuff") for source in sources],
-                _lookup_table(STUFF_LABELS, default=VOID_LABEL),
-                folder=stuff,
-                options=options,
-            ),
+            options.derive(_relabel_file, jobs, stuff),
         ]
     if (gt / "test").is_dir():
-        steps.append(_write_train_ids(gt / "test", options))
+        steps.append(write_train_ids("test"))
     return steps
 
 
-def prepare_coco(
-    folder: Path, *, workers: int | None = None, overwrite: bool = False, progress: bool = True
-) -> list[Derived]:
+def prepare_coco(folder: Path, options: PreparationOptions = _DEFAULT) -> list[Derived]:
     """Derive ``panoptic_stuff_<split>/`` from ``panoptic_<split>/`` and its JSON.
 
     Labels are those of Detectron2's separated metadata: 0 any thing, 1..53 stuff, 255 void.
     """
     archive = "panoptic_annotations_trainval2017.zip"
-    annotations = _require_folder(Path(folder) / "annotations", f"unpack {archive} in this folder")
+    annotations = _require_folder(folder / "annotations", f"unpack {archive} in this folder")
     files = {split: annotations / f"panoptic_{split}.json" for split in COCO_SPLITS}
     splits = [split for split, file in files.items() if file.is_file()]
     if not splits:
@@ -169,18 +190,16 @@ def prepare_coco(
     return [
         write_stuff_maps(
             files[split],
-            Path(folder) / f"panoptic_{split}",
-            Path(folder) / f"panoptic_stuff_{split}",
+            folder / f"panoptic_{split}",
+            folder / f"panoptic_stuff_{split}",
             labels,
-            PreparationOptions(workers, overwrite, progress),
+            options,
         )
         for split in splits
     ]
 
 
-def prepare_declared(
-    file: Path, *, workers: int | None = None, overwrite: bool = False, progress: bool = True
-) -> list[Derived]:
+def prepare_declared(file: Path, options: PreparationOptions = _DEFAULT) -> list[Derived]:
     """Derive the folder ``stuff`` of each split of a declaration from its panoptic ground truth.
 
     ``file`` is a declaration, see ``freqfusion.data.declared``.
@@ -193,23 +212,17 @@ def prepare_declared(
     if not splits:
         names = ", ".join(_DECLARED_KEYS)
         raise ValueError(f"{file} has no split with {names}; add the folder to write to as stuff")
+    labels = separated_labels(declaration.classes)
     return [
         write_stuff_maps(
             Path(paths["panoptic_json"]),
             Path(paths["panoptic"]),
             Path(paths["stuff"]),
-            declaration.separated_labels(),
-            PreparationOptions(workers, overwrite, progress),
+            labels,
+            options,
         )
         for paths in splits
     ]
-
-
-def separated_labels(metadata: Mapping[str, Any]) -> dict[int, int]:
-    """Return each category's label: 0 for things, Detectron2's contiguous ids (1..) for stuff."""
-    things: Mapping[int, int] = metadata["thing_dataset_id_to_contiguous_id"]
-    stuff: Mapping[int, int] = metadata["stuff_dataset_id_to_contiguous_id"]
-    return dict.fromkeys(things, 0) | dict(stuff)
 
 
 def write_stuff_maps(
@@ -231,32 +244,18 @@ def write_stuff_maps(
     Raises:
         ValueError: If a file cannot be read, or the JSON, the PNGs and the table disagree.
     """
-    labels = dict(label_of_category)
-    wrong = sorted(label for label in labels.values() if not 0 <= label < VOID_LABEL)
-    if wrong:
-        raise ValueError(f"labels must lie in 0..{VOID_LABEL - 1}, but there is {wrong[0]}")
-    _require_folder(Path(panoptic_root), f"unpack the PNGs of {panoptic_json} there")
-    annotations = _read_annotations(Path(panoptic_json))
-    jobs = []
-    for annotation in annotations:
-        source, target = (Path(root) / annotation["file_name"] for root in (panoptic_root, output))
-        if options.overwrite or not target.is_file():
-            jobs.append(_Job(source, target, _segment_labels(annotation, labels, panoptic_json)))
-    options.run(_write_stuff_map, jobs, Path(output).name)
-    return Derived(Path(output), len(jobs), len(annotations) - len(jobs))
-
-
-def stuff_map(ids: NDArray[np.integer[Any]], labels: Mapping[int, int]) -> NDArray[np.uint8]:
-    """Return each pixel's label by the id of its segment; 0 is void, an unknown id a ValueError."""
-    known = {0: VOID_LABEL} | dict(labels)
-    order = sorted(known)
-    position = np.minimum(np.searchsorted(order, ids), len(order) - 1)
-    unknown = ids[np.array(order)[position] != ids]
-    if unknown.size:
-        raise ValueError(
-            f"has the id {unknown[0]}, which is not among the segments of its annotation"
+    if not all(0 <= label < VOID_LABEL for label in label_of_category.values()):
+        raise ValueError(f"labels must lie in 0..{VOID_LABEL - 1}: use fewer classes")
+    _require_folder(panoptic_root, f"unpack the PNGs of {panoptic_json} there")
+    jobs = [
+        PreparationJob(
+            panoptic_root / annotation["file_name"],
+            output / annotation["file_name"],
+            _segment_labels(annotation, label_of_category, panoptic_json),
         )
-    return np.array([known[key] for key in order], dtype=np.uint8)[position]
+        for annotation in _read_annotations(panoptic_json)
+    ]
+    return options.derive(_write_stuff_map, jobs, output)
 
 
 def save_png(path: Path, pixels: NDArray[Any]) -> None:
@@ -265,19 +264,10 @@ def save_png(path: Path, pixels: NDArray[Any]) -> None:
     write_whole(path, lambda partial: image.save(partial, "PNG", compress_level=4))
 
 
-def save_json(path: Path, content: Any) -> None:
-    """Write JSON on one line; an interruption leaves the file absent or as it was."""
-    write_whole(path, json.dumps(content, separators=(",", ":")) + "\n")
-
-
-def _write_stuff_map(job: _Job) -> None:
-    ids = rgb_to_id(_read_pixels(job.source, ("RGB", "RGBA", "P"), "ids as 8 bit colors", "RGB"))
-    try:
-        save_png(job.target, stuff_map(ids, job.table))
-    except ValueError as error:
-        raise ValueError(
-            f"{job.source} {error}; freqfusion.tools.check_dataset lists all such files"
-        ) from error
+def _write_stuff_map(job: PreparationJob) -> None:
+    colors = _read_pixels(job.source, PANOPTIC_MODES, "ids as 8 bit colors", PANOPTIC_MODES)
+    labels = labels_of_segments(job.source, rgb_to_id(colors), job.table, VOID_LABEL)
+    save_png(job.target, labels.astype(np.uint8))
 
 
 def _read_annotations(path: Path) -> Sequence[dict[str, Any]]:
@@ -309,13 +299,15 @@ def _segment_labels(
 
 def _coco_labels() -> dict[int, int]:
     try:
-        from detectron2.data import MetadataCatalog
+        from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
     except ImportError as error:
         raise RuntimeError(
             "COCO's categories come from detectron2, which is not installed; "
             "python -m freqfusion.tools.doctor says how to install it"
         ) from error
-    return separated_labels(MetadataCatalog.get("coco_2017_train_panoptic_separated").as_dict())
+    return separated_labels(
+        [Category(c["id"], c["name"], is_thing=bool(c["isthing"])) for c in COCO_CATEGORIES]
+    )
 
 
 def _relabel_splits(
@@ -333,8 +325,8 @@ def _relabel_splits(
     for split in splits:
         sources = sorted((folder / label_folders[split]).glob("*.png"))
         output = folder / "annotations_detectron2" / split
-        targets = [output / source.name for source in sources]
-        steps.append(_write_labels(sources, targets, table, folder=output, options=options))
+        jobs = [PreparationJob(source, output / source.name, table) for source in sources]
+        steps.append(options.derive(_relabel_file, jobs, output))
     return steps
 
 
@@ -346,25 +338,7 @@ def _lookup_table(labels: Mapping[int, int], *, default: int) -> NDArray[np.int1
     return table
 
 
-def _write_labels(
-    sources: Sequence[Path],
-    targets: Sequence[Path],
-    table: NDArray[np.int16],
-    *,
-    folder: Path,
-    options: PreparationOptions,
-) -> Derived:
-    """Write each target that is not there from the source at the same position."""
-    jobs = [
-        _Job(source, target, table)
-        for source, target in zip(sources, targets, strict=True)
-        if options.overwrite or not target.is_file()
-    ]
-    options.run(_relabel_file, jobs, folder.name)
-    return Derived(folder, len(jobs), len(targets) - len(jobs))
-
-
-def _relabel_file(job: _Job) -> None:
+def _relabel_file(job: PreparationJob) -> None:
     labels = _read_pixels(job.source, ("L", "P"), "labels of 8 bits, grey or palette")
     found = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     wrong = found[job.table[found] == FORBIDDEN]
@@ -375,17 +349,6 @@ def _relabel_file(job: _Job) -> None:
             f" {allowed.min()}..{allowed.max()}"
         )
     save_png(job.target, job.table.astype(np.uint8)[labels])
-
-
-def _write_train_ids(folder: Path, options: PreparationOptions) -> Derived:
-    sources = _city_files(folder, _LABEL_IDS)
-    return _write_labels(
-        sources,
-        [file.with_name(file.name.replace("_labelIds", "_labelTrainIds")) for file in sources],
-        _lookup_table({e.id: e.train_id for e in CITYSCAPES_LABELS}, default=VOID_LABEL),
-        folder=folder / "*" / "*_labelTrainIds.png",
-        options=options,
-    )
 
 
 def _city_files(folder: Path, suffix: str) -> list[Path]:
@@ -403,17 +366,19 @@ def _write_cityscapes_panoptic(gt: Path, split: str, options: PreparationOptions
     """
     folder = gt / f"cityscapes_panoptic_{split}"
     index = folder.with_suffix(".json")
-    jobs = []
-    for source in _city_files(gt / split, _INSTANCE_IDS):
-        target = folder / source.name.replace("_instanceIds", "_panoptic")
-        jobs.append(_Job(source, target, options.overwrite or not target.is_file()))
+    jobs = [
+        PreparationJob(file, folder / file.name.replace("_instanceIds", "_panoptic"))
+        for file in _city_files(gt / split, _INSTANCE_IDS)
+    ]
+    jobs = [replace(job, table=options.wants(job.target)) for job in jobs]
     written = sum(job.table for job in jobs)
     if written or not index.is_file():
-        save_json(index, panoptic_index(options.run(_write_panoptic_png, jobs, folder.name)))
+        content = panoptic_index(options.run(_write_panoptic_png, jobs, folder.name))
+        write_whole(index, json.dumps(content, separators=(",", ":")) + "\n")
     return Derived(folder, written, len(jobs) - written)
 
 
-def _write_panoptic_png(job: _Job) -> tuple[dict[str, Any], dict[str, Any]]:
+def _write_panoptic_png(job: PreparationJob) -> tuple[dict[str, Any], dict[str, Any]]:
     values = _read_pixels(job.source, ("I;16", "I;16B", "I", "L", "P"), "instance ids of 16 bits")
     ids, image, annotation = panoptic_entry(values, job.source.name.removesuffix(_INSTANCE_IDS))
     if job.table:
@@ -422,21 +387,12 @@ def _write_panoptic_png(job: _Job) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _read_pixels(
-    path: Path, modes: Sequence[str], expected: str, convert: str | None = None
+    path: Path, modes: Collection[str], expected: str, to_rgb: Collection[str] = ()
 ) -> NDArray[Any]:
     """Return the pixels of an image of one of these modes; ValueError for any other file."""
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            pixels = np.asarray(image.convert(convert) if convert and mode in modes else image)
-    except UNREADABLE as error:
-        raise ValueError(f"cannot read {path}: {error}; replace it by a fresh copy") from error
-    if mode not in modes or pixels.min(initial=0) < 0:
-        raise ValueError(
-            f"{path} is an image of mode {mode}, but expected are {expected}; is it the file of the"
-            " download?"
-        )
-    return pixels
+    image = check_file(path, "its preparation", to_rgb)
+    check_mode(image, modes, expected)
+    return image.pixels
 
 
 def _require_folder(path: Path, advice: str) -> Path:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from freqfusion.data.validation.issues import remedy, unusable
 from freqfusion.metrics.id_codec import rgb_to_id
 
 UNREADABLE = (
@@ -33,6 +35,9 @@ DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """More than 8 bits, which a conversion to RGB cuts off."""
 
 PANOPTIC_MODES = ("RGB", "RGBA", "P")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+LABEL_MODES = ("L", "P", "I", "I;16", "I;16B")
+_GROUND_TRUTH = "the ground truth"
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
@@ -48,10 +53,13 @@ class ImageFile:
     size: tuple[int, int]
 
 
-def read_file(path: str) -> ImageFile:
-    """Read an image as it is; one of ``UNREADABLE`` where it is missing or not whole."""
-    with Image.open(path) as file:
-        pixels = np.asarray(file)
+def read_file(path: str, to_rgb: Collection[str] = ()) -> ImageFile:
+    """Read an image as it is, or as RGB where its mode is one of ``to_rgb``.
+
+    Raises one of ``UNREADABLE`` where it is missing or not whole.
+    """
+    with _open(path) as stream, Image.open(stream) as file:
+        pixels = np.asarray(file.convert("RGB") if file.mode in to_rgb else file)
         mode, turned = file.mode, _is_turned(file)
     height, width = pixels.shape[:2]
     return ImageFile(path, pixels, mode, (width, height) if turned else (height, width))
@@ -64,11 +72,9 @@ def read_image(path: str | Path, image_format: str) -> tuple[NDArray[Any], str |
     file that is missing, is no whole image, has no pixels, is so large that it must be a mistake
     (Pillow's limit) or has more than 8 bits of grey, which the conversion would cut off at 255.
     """
-    from detectron2.utils.file_io import PathManager
-
     name = str(path)
     try:
-        with PathManager.open(name, "rb") as file, Image.open(file) as opened:
+        with _open(name) as file, Image.open(file) as opened:
             mode, frames = opened.mode, getattr(opened, "n_frames", 1)
             image = pixels_of(opened, image_format)
     except UNREADABLE as error:
@@ -97,29 +103,51 @@ def check_depth(mode: str, name: str) -> None:
         )
 
 
+def check_file(path: str | Path, named_by: str, to_rgb: Collection[str] = ()) -> ImageFile:
+    """Read an image whole, as RGB where its mode is one of ``to_rgb``, or refuse it."""
+    try:
+        return read_file(str(path), to_rgb)
+    except FileNotFoundError as reason:
+        expected = f"an image, since {named_by} needs it{remedy(path)}"
+        raise unusable("missing file", path, "is not there", expected) from reason
+    except UNREADABLE as reason:
+        found, expected = (
+            f"cannot be read ({in_words(reason)})",
+            f"a whole image{remedy(path)}",
+        )
+        raise unusable("unreadable image", path, found, expected) from reason
+
+
+def check_mode(image: ImageFile, allowed: Collection[str], what: str) -> None:
+    """Refuse a map of another mode than those allowed."""
+    if image.mode not in allowed:
+        expected = f"{what} (mode {' or '.join(allowed)})"
+        raise unusable("image of a wrong mode", image.path, f"has the mode {image.mode}", expected)
+
+
+def label_files(image_root: str, sem_seg_root: str) -> Iterator[tuple[Path, Path]]:
+    """Yield each image of a folder and of those below, in order, and the PNG of the same name."""
+    for image in sorted(Path(image_root).rglob("*")):
+        if image.suffix in IMAGE_SUFFIXES and not image.name.startswith("."):
+            label = image.relative_to(image_root).with_suffix(".png")
+            yield image, Path(sem_seg_root) / label
+
+
 def read_label_png(path: str | Path) -> NDArray[np.integer[Any]]:
     """Return the labels of a grey or palette PNG; ValueError for one that is missing or colored.
 
     Detectron2 reads labels by converting to grey, which mixes up the labels of a palette PNG.
     """
-    labels, mode = _read_ground_truth(path, "semantic")
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{path} is an image of mode {mode}, but labels need one number a pixel; save it as 8"
-            " or 16 bit grey"
-        )
-    return labels
+    png = check_file(path, _GROUND_TRUTH)
+    check_mode(png, LABEL_MODES, "one number a pixel")
+    return png.pixels
 
 
 def read_panoptic_colors(path: str | Path) -> NDArray[np.uint8]:
     """Return a panoptic PNG's colors (height x width x 3); ValueError if it is missing or grey."""
-    colors, mode = _read_ground_truth(path, "panoptic", PANOPTIC_MODES)
-    if mode not in PANOPTIC_MODES:
-        raise ValueError(
-            f"{path} is an image of mode {mode}, but panoptic ids are colors (R + 256 G + 65536 B);"
-            " save it as RGB"
-        )
-    return colors
+    png = check_file(path, _GROUND_TRUTH, PANOPTIC_MODES)
+    check_mode(png, PANOPTIC_MODES, "ids as 8 bit colors")
+    return png.pixels
 
 
 def read_panoptic_png(path: str | Path) -> NDArray[np.int32]:
@@ -134,20 +162,14 @@ def in_words(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _read_ground_truth(
-    path: str | Path, kind: str, colored: tuple[str, ...] = ()
-) -> tuple[NDArray[Any], str]:
-    """Return the pixels, as RGB where the mode is one of ``colored``, and the mode."""
-    from detectron2.utils.file_io import PathManager
-
+def _open(path: str) -> IO[bytes]:
+    """Open a file by Detectron2, which knows more kinds of paths, where it is installed."""
     try:
-        with PathManager.open(str(path), "rb") as file, Image.open(file) as image:
-            mode = image.mode
-            return np.asarray(image.convert("RGB") if mode in colored else image), mode
-    except UNREADABLE as error:
-        raise ValueError(
-            f"cannot read the {kind} ground truth {path}: {in_words(error)}"
-        ) from error
+        from detectron2.utils.file_io import PathManager
+    except ImportError:
+        return open(path, "rb")
+    stream: IO[bytes] = PathManager.open(path, "rb")
+    return stream
 
 
 def _is_turned(file: Image.Image) -> bool:

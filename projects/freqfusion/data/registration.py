@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
+from freqfusion.data.categories import Category, joint_metadata, panoptic_fpn_metadata
 from freqfusion.data.dataset_dicts import (
     load_cityscapes,
     load_instances,
@@ -25,15 +25,10 @@ from freqfusion.data.dataset_dicts import (
     load_semantic,
     load_separated_cityscapes,
 )
-from freqfusion.data.declared import (
-    Declaration,
-    DeclaredClass,
-    metadata_of,
-    read_declaration,
-    separated_metadata_of,
-)
+from freqfusion.data.declared import Declaration, read_declaration
 from freqfusion.data.synthetic.categories import SPLITS as SCENE_SPLITS
 from freqfusion.data.synthetic.categories import panoptic_metadata, separated_metadata
+from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS, INSTANCE_LABELS
 
 SPLITS = ("train", "val")
 # The 11 classes of CamVid as the SegNet tutorial has them, in the order of their labels.
@@ -78,10 +73,8 @@ def register_synthetic(folder: Path) -> None:
     classes in one label map; ``synthetic_panoptic_*`` with one label space. The splits are train,
     val and tune; the metadata's ``thin_classes`` names what is thin.
     """
-    names = separated_metadata()
-    classes = [*names["thing_classes"], *names["stuff_classes"][1:]]
-    colors = [*names["thing_colors"], *names["stuff_colors"][1:]]
-    thin = {"thin_classes": names["thin_classes"]}
+    joint, separated = panoptic_metadata(), separated_metadata()
+    ignored, thin = joint.pop("ignore_label"), separated["thin_classes"]
     for split in SCENE_SPLITS:
         paths = {
             "images": str(folder / split),
@@ -91,14 +84,14 @@ def register_synthetic(folder: Path) -> None:
             "stuff": str(folder / f"panoptic_stuff_{split}"),
             "semantic": str(folder / f"panoptic_semseg_{split}"),
         }
-        things = {key: value for key, value in names.items() if key.startswith("thing")}
-        add_instances(f"synthetic_instances_{split}", paths, things | thin)
-        add_separated(f"synthetic_panoptic_{split}_separated", paths, names, 255)
-        joint = panoptic_metadata()
-        ignored = joint.pop("ignore_label")
-        add_panoptic(f"synthetic_panoptic_{split}", paths, joint, ignored)
-        semantic = {"stuff_classes": classes, "stuff_colors": colors, **thin}
-        add_semantic(f"synthetic_semantic_{split}", paths, semantic, 255)
+        names = {
+            "instances": f"synthetic_instances_{split}",
+            "semantic": f"synthetic_semantic_{split}",
+            "panoptic": f"synthetic_panoptic_{split}",
+            "panoptic_separated": f"synthetic_panoptic_{split}_separated",
+        }
+        for name in add_split(names, paths, joint, separated, ignored):
+            MetadataCatalog.get(name).set(thin_classes=thin)
 
 
 def register_cityscapes(folder: Path) -> None:
@@ -106,7 +99,7 @@ def register_cityscapes(folder: Path) -> None:
 
     ``cityscapes_fine_panoptic_separated_*``: instances, and 11 classes of stuff after "things".
     """
-    colors = [entry["color"] for entry in CITYSCAPES_CATEGORIES if entry["isthing"]]
+    colors = [list(label.color) for label in INSTANCE_LABELS]
     for split in SPLITS:
         name = f"cityscapes_fine_instance_seg_{split}"
         metadata = MetadataCatalog.get(name)
@@ -122,13 +115,14 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
     images, gt = str(folder / "leftImg8bit" / split), str(folder / "gtFine" / split)
     stuff = str(folder / "gtFine" / f"cityscapes_stuff_{split}")
     panoptic = str(folder / "gtFine" / f"cityscapes_panoptic_{split}")
-    classes = tuple(
-        DeclaredClass(entry["id"], entry["name"], bool(entry["isthing"]), tuple(entry["color"]))
-        for entry in CITYSCAPES_CATEGORIES
-    )
+    classes = [
+        Category(label.id, label.name, label.group, label.has_instances, label.color)
+        for label in CITYSCAPES_LABELS
+    ]
     _add(
         f"cityscapes_fine_panoptic_separated_{split}",
         partial(load_separated_cityscapes, images, gt, stuff, panoptic),
+        "cityscapes_panoptic_separated",
         {
             "image_dir": images,
             "image_root": images,
@@ -137,8 +131,7 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
             "panoptic_json": f"{panoptic}.json",
             "sem_seg_root": stuff,
             "ignore_label": 255,
-            "evaluator_type": "cityscapes_panoptic_separated",
-            **separated_metadata_of(Declaration("cityscapes", 255, classes, {})),
+            **panoptic_fpn_metadata(classes),
         },
     )
 
@@ -150,74 +143,75 @@ def register_camvid(folder: Path) -> None:
         "stuff_colors": list(_CAMVID_COLORS.values()),
         "thin_classes": _CAMVID_THIN,
     }
-    paths = {
-        split: {
-            "images": str(folder / split),
-            "semantic": str(folder / "annotations_detectron2" / split),
-        }
-        for split in ("train", "val", "test")
-    }
-    for split, split_paths in paths.items():
-        add_semantic(f"camvid_{split}", split_paths, metadata, 255)
+    for split in ("train", "val", "test"):
+        labels = folder / "annotations_detectron2" / split
+        paths = {"images": str(folder / split), "semantic": str(labels)}
+        add_semantic(f"camvid_{split}", paths, metadata, 255)
     _add(
         "camvid_trainval",
         lambda: DatasetCatalog.get("camvid_train") + DatasetCatalog.get("camvid_val"),
-        {"ignore_label": 255, "evaluator_type": "sem_seg", **metadata},
+        "sem_seg",
+        {"ignore_label": 255, **metadata},
     )
 
 
 def register_declared(declaration: Declaration) -> list[str]:
     """Register every split of a declaration; the names, see ``freqfusion.data.declared``."""
-    names = []
-    joint, separated = metadata_of(declaration), separated_metadata_of(declaration)
+    classes, added = declaration.classes, []
+    joint, separated = joint_metadata(classes), panoptic_fpn_metadata(classes)
     for split, paths in declaration.splits.items():
-        prefix = f"{declaration.name}_{split}"
-        if "instances" in paths:
-            things = {key: value for key, value in separated.items() if key.startswith("thing")}
-            names.append(add_instances(f"{prefix}_instances", paths, things))
-        if "semantic" in paths:
-            stuff = {key: value for key, value in joint.items() if key.startswith("stuff")}
-            stuff.pop("stuff_dataset_id_to_contiguous_id")
-            ignored = declaration.ignore_label
-            names.append(add_semantic(f"{prefix}_semantic", paths, stuff, ignored))
-        if "panoptic" in paths:
-            ignored = declaration.ignore_label
-            names.append(add_panoptic(f"{prefix}_panoptic", paths, joint, ignored))
-        if {"panoptic", "stuff", "instances"} <= set(paths):
-            name = f"{prefix}_panoptic_separated"
-            names.append(add_separated(name, paths, separated, declaration.ignore_label))
-    return names
+        kinds = ("instances", "semantic", "panoptic", "panoptic_separated")
+        names = {kind: f"{declaration.name}_{split}_{kind}" for kind in kinds}
+        added += add_split(names, paths, joint, separated, declaration.ignore_label)
+    return added
+
+
+def add_split(
+    names: Mapping[str, str],
+    paths: Mapping[str, str],
+    joint: Mapping[str, Any],
+    separated: Mapping[str, Any],
+    ignore_label: int,
+) -> list[str]:
+    """Register a split in each form that it has the files for, and return the names of these.
+
+    Args:
+        names: The name of each form: instances, semantic, panoptic, panoptic_separated.
+        paths: Files and folders: images, instances, semantic, panoptic, panoptic_json, stuff.
+        joint: Metadata of one label space.
+        separated: Metadata of a Panoptic FPN.
+        ignore_label: The label that is no class.
+    """
+    added = []
+    if "instances" in paths:
+        things = {key: value for key, value in separated.items() if key.startswith("thing")}
+        added.append(add_instances(names["instances"], paths, things))
+    if "semantic" in paths:
+        known = ("stuff_classes", "stuff_colors")
+        stuff = {key: value for key, value in joint.items() if key in known}
+        added.append(add_semantic(names["semantic"], paths, stuff, ignore_label))
+    if "panoptic" in paths:
+        added.append(add_panoptic(names["panoptic"], paths, joint, ignore_label))
+    if {"panoptic", "stuff", "instances"} <= set(paths):
+        name = names["panoptic_separated"]
+        added.append(add_separated(name, paths, separated, ignore_label))
+    return added
 
 
 def add_instances(name: str, paths: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
     """Register instances of a COCO JSON; return the name."""
-    return _add(
-        name,
-        partial(load_instances, paths["instances"], paths["images"], name),
-        {
-            "image_root": paths["images"],
-            "json_file": paths["instances"],
-            "evaluator_type": "coco",
-            **metadata,
-        },
-    )
+    load = partial(load_instances, paths["instances"], paths["images"], name)
+    files = {"image_root": paths["images"], "json_file": paths["instances"]}
+    return _add(name, load, "coco", files | dict(metadata))
 
 
 def add_semantic(
     name: str, paths: Mapping[str, str], metadata: Mapping[str, Any], ignore_label: int
 ) -> str:
     """Register images and label PNGs of the same names; return the name."""
-    return _add(
-        name,
-        partial(load_semantic, paths["images"], paths["semantic"]),
-        {
-            "image_root": paths["images"],
-            "sem_seg_root": paths["semantic"],
-            "ignore_label": ignore_label,
-            "evaluator_type": "sem_seg",
-            **metadata,
-        },
-    )
+    load = partial(load_semantic, paths["images"], paths["semantic"])
+    files = {"image_root": paths["images"], "sem_seg_root": paths["semantic"]}
+    return _add(name, load, "sem_seg", {"ignore_label": ignore_label, **files, **metadata})
 
 
 def add_panoptic(
@@ -225,23 +219,12 @@ def add_panoptic(
 ) -> str:
     """Register panoptic ground truth with one label space; return the name."""
     arguments = paths["panoptic_json"], paths["images"], paths["panoptic"], metadata
-    extra = {"sem_seg_root": paths["semantic"]} if "semantic" in paths else {}
-    if "instances" in paths:
-        extra["json_file"] = paths["instances"]
-    return _add(
-        name,
-        partial(load_panoptic, *arguments, paths.get("semantic")),
-        {
-            "image_root": paths["images"],
-            "panoptic_root": paths["panoptic"],
-            "panoptic_json": paths["panoptic_json"],
-            "ignore_label": ignore_label,
-            "label_divisor": 1000,
-            "evaluator_type": "coco_panoptic_seg",
-            **extra,
-            **metadata,
-        },
-    )
+    load = partial(load_panoptic, *arguments, paths.get("semantic"))
+    entries = {"label_divisor": 1000, **_panoptic_files(paths, ignore_label), **metadata}
+    for entry, key in (("sem_seg_root", "semantic"), ("json_file", "instances")):
+        if key in paths:
+            entries[entry] = paths[key]
+    return _add(name, load, "coco_panoptic_seg", entries)
 
 
 def add_separated(
@@ -254,25 +237,23 @@ def add_separated(
         stuff = load_semantic(paths["images"], paths["stuff"])
         return list(merge_to_panoptic(instances, stuff))
 
-    return _add(
-        name,
-        load,
-        {
-            "image_root": paths["images"],
-            "panoptic_root": paths["panoptic"],
-            "panoptic_json": paths["panoptic_json"],
-            "sem_seg_root": paths["stuff"],
-            "json_file": paths["instances"],
-            "ignore_label": ignore_label,
-            "evaluator_type": "coco_panoptic_seg",
-            **metadata,
-        },
-    )
+    files = {"sem_seg_root": paths["stuff"], "json_file": paths["instances"]}
+    entries = {**_panoptic_files(paths, ignore_label), **files, **metadata}
+    return _add(name, load, "coco_panoptic_seg", entries)
 
 
-def _add(name: str, load: Loader, metadata: Mapping[str, Any]) -> str:
+def _panoptic_files(paths: Mapping[str, str], ignore_label: int) -> dict[str, Any]:
+    return {
+        "ignore_label": ignore_label,
+        "image_root": paths["images"],
+        "panoptic_root": paths["panoptic"],
+        "panoptic_json": paths["panoptic_json"],
+    }
+
+
+def _add(name: str, load: Loader, evaluator_type: str, metadata: Mapping[str, Any]) -> str:
     """Register a loader with its metadata, unless the name is taken."""
     if name not in DatasetCatalog.list():
         DatasetCatalog.register(name, load)
-        MetadataCatalog.get(name).set(**metadata)
+        MetadataCatalog.get(name).set(evaluator_type=evaluator_type, **metadata)
     return name

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from freqfusion.data.preparation import (
+    PreparationOptions,
     prepare_ade20k,
     prepare_camvid,
     prepare_cityscapes,
@@ -58,20 +59,21 @@ def write_rehearsal(
         "seed": seed,
         "progress": False,
     }
+    quiet = PreparationOptions(progress=False)
     write_cityscapes(folder / "cityscapes", **scenes)
-    prepare_cityscapes(folder / "cityscapes", progress=False)
+    prepare_cityscapes(folder / "cityscapes", quiet)
     coco = write_coco(folder / "coco", **scenes)
     for split, name in _ADE20K_SPLITS.items():
         ade20k = folder / "ADEChallengeData2016"
         folders = ade20k / "images" / name, ade20k / "annotations" / name
         _write_semantic(coco, split, *folders, lambda labels: labels + np.uint8(1))
-    prepare_ade20k(folder / "ADEChallengeData2016", progress=False)
+    prepare_ade20k(folder / "ADEChallengeData2016", quiet)
     for split in ("train", "val"):
         folders = folder / "camvid" / split, folder / "camvid" / f"{split}annot"
         _write_semantic(coco, split, *folders, lambda labels: np.minimum(labels, _CAMVID_VOID))
-    prepare_camvid(folder / "camvid", progress=False)
+    prepare_camvid(folder / "camvid", quiet)
     _rename_to_coco(coco)
-    prepare_coco(coco, progress=False)
+    prepare_coco(coco, quiet)
     return folder
 
 

@@ -14,7 +14,6 @@ from detectron2.data import DatasetCatalog
 from detectron2.layers import ShapeSpec
 
 from freqfusion.config import (
-    did_you_mean,
     inner_architecture,
     is_supervised,
     modulates,
@@ -25,6 +24,7 @@ from freqfusion.engine.checkpoint import has_checkpoint, local_weights
 from freqfusion.engine.health import POLICIES
 from freqfusion.engine.training_step import AMP_DTYPES
 from freqfusion.files import check_checkpoint
+from freqfusion.messages import did_you_mean
 from freqfusion.modeling.sfm.backbone import NEEDS_A_HEAD
 
 # Addresses that are left to the run, since a download may take long.

@@ -7,15 +7,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from yaml import MappingNode, ScalarNode
 
-from freqfusion.config import did_you_mean
 from freqfusion.files import parse_yaml, read_yaml_text
+from freqfusion.messages import did_you_mean, nearest
 
 BASE = "_BASE_"
 
@@ -89,7 +88,7 @@ def _similar(path: str) -> str:
     folder, name = os.path.split(path)
     if not os.path.isdir(folder or "."):
         return f"; there is no folder {folder} either"
-    near = get_close_matches(name, os.listdir(folder or "."), n=1)
+    near = nearest(name, os.listdir(folder or "."), count=1)
     return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
 
 

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-from freqfusion.data.validation.issues import shorten
+from freqfusion.messages import shorten
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import logging
 import shutil
 from pathlib import Path
 
-from freqfusion.data.validation.issues import shorten
 from freqfusion.engine.checkpoint import has_checkpoint
+from freqfusion.messages import shorten
 
 logger = logging.getLogger(__name__)
 

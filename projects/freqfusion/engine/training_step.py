@@ -15,7 +15,6 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from freqfusion.data.validation.issues import shorten
 from freqfusion.engine.health import (
     BAD_GRADIENTS,
     BAD_LOSSES,
@@ -25,6 +24,7 @@ from freqfusion.engine.health import (
     describe_losses,
     gradient_norm,
 )
+from freqfusion.messages import shorten
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 _NAMED = 5

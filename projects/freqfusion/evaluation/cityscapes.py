@@ -9,7 +9,6 @@ what ``pred_classes`` counts.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -24,6 +23,7 @@ from freqfusion.evaluation.streaming import (
     StreamingEvaluator,
     check_sizes,
     image_name,
+    log_scores,
     predicted_labels,
     summed,
 )
@@ -36,8 +36,6 @@ from freqfusion.metrics import (
     CityscapesSemanticResult,
 )
 from freqfusion.metrics.cityscapes_labels import IGNORED_TRAIN_ID, LABEL_OF_NAME, TRAIN_ID_OF_ID
-
-logger = logging.getLogger(__name__)
 
 LabelMap = NDArray[np.integer[Any]]
 _SUFFIX = "_leftImg8bit"
@@ -54,7 +52,7 @@ class CityscapesSemanticEvaluator(StreamingEvaluator):
     The model's ``sem_seg`` is classes x height x width, of which the largest is the prediction.
     """
 
-    output_key = "sem_seg"
+    output_key = result_key = "sem_seg"
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
         super().__init__(dataset_name, output_dir, ("gt_dir", "stuff_classes"))
@@ -167,12 +165,6 @@ def semantic_scores(result: CityscapesSemanticResult, boundary: BoundaryIoU) -> 
 def instance_scores(result: CityscapesInstanceResult) -> dict[str, float]:
     """Return all scores in percent, the means first."""
     return _percent(result.means(), {"AP": result.ap, "AP50": result.ap50})
-
-
-def log_scores(title: str, dataset_name: str, scores: Mapping[str, float]) -> None:
-    """Log a table with a line for each score."""
-    lines = "\n".join(f"{name:<32} {score:6.2f}" for name, score in scores.items())
-    logger.info("%s on %s:\n%s", title, dataset_name, lines)
 
 
 def gt_path(gt_dir: str, file_name: str, kind: str) -> str:

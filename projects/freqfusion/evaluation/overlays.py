@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
+from freqfusion.data.dataset_dicts import read_json
 from freqfusion.data.reading import read_label_png, read_panoptic_png
 from freqfusion.drawing import (
     VOID,
@@ -32,7 +32,8 @@ from freqfusion.drawing import (
     draw_semantic,
     draw_semantic_errors,
 )
-from freqfusion.drawing.content import IntMap, Mask
+from freqfusion.drawing.content import Mask
+from freqfusion.evaluation.panoptic import segments_of_labels
 
 TASKS = ("semantic", "instance", "panoptic")
 
@@ -59,26 +60,23 @@ def draw_output(
 
 def draw_content(image: Picture, content: Content) -> dict[str, Picture]:
     """Return each task's content, drawn over the image."""
-    overlays = {}
-    if content.semantic is not None:
-        overlays["semantic"] = draw_semantic(image, content.semantic)
-    if content.instance is not None:
-        overlays["instance"] = draw_instances(image, content.instance)
-    if content.panoptic is not None:
-        overlays["panoptic"] = draw_panoptic(image, content.panoptic)
-    return overlays
+    draw: dict[str, Callable[..., Picture]] = {
+        "semantic": draw_semantic,
+        "instance": draw_instances,
+        "panoptic": draw_panoptic,
+    }
+    return {task: draw[task](image, getattr(content, task)) for task in content.tasks()}
 
 
 def draw_differences(image: Picture, prediction: Content, gt: Content) -> dict[str, Picture]:
     """Return error maps of the tasks that both have."""
-    overlays = {}
-    if prediction.semantic is not None and gt.semantic is not None:
-        overlays["semantic"] = draw_semantic_errors(image, prediction.semantic, gt.semantic)
-    if prediction.instance is not None and gt.instance is not None:
-        overlays["instance"] = draw_instance_errors(image, prediction.instance, gt.instance)
-    if prediction.panoptic is not None and gt.panoptic is not None:
-        overlays["panoptic"] = draw_panoptic_errors(image, prediction.panoptic, gt.panoptic)
-    return overlays
+    draw: dict[str, Callable[..., Picture]] = {
+        "semantic": draw_semantic_errors,
+        "instance": draw_instance_errors,
+        "panoptic": draw_panoptic_errors,
+    }
+    both = [task for task in prediction.tasks() if task in gt.tasks()]
+    return {task: draw[task](image, getattr(prediction, task), getattr(gt, task)) for task in both}
 
 
 def output_content(
@@ -98,7 +96,10 @@ def output_content(
         instance = tuple(_predicted(output["instances"].to("cpu"), classes, score_threshold))
     if "panoptic_seg" in output:
         ids, infos = output["panoptic_seg"]
-        panoptic = classes.panoptic(*_listed(ids.cpu().numpy(), infos, metadata))
+        ids = ids.cpu().numpy()
+        if infos is None:
+            ids, infos = segments_of_labels(ids, metadata)
+        panoptic = classes.panoptic(ids, infos)
     return Content(semantic, instance, panoptic)
 
 
@@ -137,32 +138,15 @@ def _predicted(instances: Any, classes: Classes, threshold: float) -> Iterable[I
         # Mask2Former gives boxes of zeros where no box was requested.
         box = None if boxes is None or not any(boxes[at]) else tuple(boxes[at])
         instance = Instance(label, classes.thing(label), mask, box, score)
-        yield (
-            instance
-            if box
-            else Instance(label, classes.thing(label), mask, instance.extent(), score)
-        )
-
-
-def _listed(
-    ids: IntMap, infos: Iterable[Mapping[str, Any]] | None, metadata: Any
-) -> tuple[IntMap, Iterable[Mapping[str, Any]]]:
-    """Return ids and segments; None stands for category * label_divisor + instance."""
-    if infos is not None:
-        return ids, infos
-    divisor = metadata.get("label_divisor")
-    if not divisor:
-        raise ValueError("a panoptic_seg without segments needs label_divisor in the metadata")
-    present = [label for label in np.unique(ids).tolist() if label >= 0]
-    return ids + 1, [{"id": label + 1, "category_id": label // divisor} for label in present]
+        yield instance if box else replace(instance, box=instance.extent())
 
 
 def _things(panoptic: PanopticMap) -> Iterable[Instance]:
     for one in panoptic.segments:
         if one.is_thing:
-            mask = panoptic.ids == one.id
-            box = Instance(one.category, one.name, mask).extent()
-            yield Instance(one.category, one.name, mask, box, is_crowd=one.is_crowd)
+            mask, crowd = panoptic.ids == one.id, one.is_crowd
+            instance = Instance(one.category, one.name, mask, is_crowd=crowd)
+            yield replace(instance, box=instance.extent())
 
 
 def _annotated(annotation: Mapping[str, Any], classes: Classes, size: tuple[int, ...]) -> Instance:
@@ -224,5 +208,4 @@ def _panoptic_ground_truth(
 
 @lru_cache(maxsize=2)
 def _entries(path: str) -> dict[Any, Mapping[str, Any]]:
-    with PathManager.open(path, "r") as file:
-        return {entry["image_id"]: entry for entry in json.load(file)["annotations"]}
+    return {entry["image_id"]: entry for entry in read_json(path)["annotations"]}

@@ -42,7 +42,7 @@ class PanopticEvaluator(StreamingEvaluator):
     ``contiguous category * label_divisor + instance`` whose void is -1, as of Panoptic-DeepLab.
     """
 
-    output_key = "panoptic_seg"
+    output_key = result_key = "panoptic_seg"
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
         id_maps = "thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"
@@ -96,27 +96,8 @@ class PanopticEvaluator(StreamingEvaluator):
         id_map, infos = output
         ids: IdMap = id_map.cpu().numpy() if hasattr(id_map, "cpu") else np.asarray(id_map)
         if infos is None:
-            # Void becomes 0; a new array, since the model's output belongs to other evaluators too.
-            infos = self._segments_of_labels(ids, name)
-            ids = ids + 1
+            ids, infos = segments_of_labels(ids, self.metadata, f"{name}: ")
         return ids, [dict(info, category_id=self._category(info, name)) for info in infos]
-
-    def _segments_of_labels(self, labels: IdMap, name: str) -> list[dict[str, Any]]:
-        divisor = self.metadata.get("label_divisor")
-        if divisor is None:
-            raise ValueError(
-                f"{name}: a panoptic_seg without segments needs label_divisor in the metadata of"
-                f" {self.dataset_name}"
-            )
-        present = [label for label in np.unique(labels).tolist() if label != -1]
-        return [
-            {
-                "id": label + 1,
-                "category_id": label // divisor,
-                "isthing": label // divisor in self._things,
-            }
-            for label in present
-        ]
 
     def _category(self, info: Mapping[str, Any], name: str) -> int:
         """Return the data set's id of a segment's category."""
@@ -139,6 +120,27 @@ class PanopticEvaluator(StreamingEvaluator):
                 "%d of the %d images of %s were evaluated; the scores are theirs",
                 *(len(seen), len(self._gt), self.dataset_name),
             )
+
+
+def segments_of_labels(
+    labels: IdMap, metadata: Any, where: str = ""
+) -> tuple[IdMap, list[dict[str, Any]]]:
+    """Return ids and segments of a map of category * label_divisor + instance, whose void is -1.
+
+    The ids are a new array with void 0, since a model's output belongs to other evaluators too.
+    """
+    divisor = metadata.get("label_divisor")
+    if not divisor:
+        raise ValueError(
+            f"{where}a panoptic_seg without segments needs label_divisor in the metadata"
+        )
+    things = (metadata.get("thing_dataset_id_to_contiguous_id") or {}).values()
+    segments = [
+        {"id": label + 1, "category_id": label // divisor, "isthing": label // divisor in things}
+        for label in np.unique(labels).tolist()
+        if label >= 0
+    ]
+    return labels + 1, segments
 
 
 def group_scores(result: PanopticResult) -> dict[str, float]:

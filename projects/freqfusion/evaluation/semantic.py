@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog
 
 from freqfusion.data.reading import read_label_png, read_panoptic_png
+from freqfusion.data.validation.ground_truth import labels_of_segments
 from freqfusion.evaluation.streaming import (
     StreamingEvaluator,
     check_sizes,
     image_name,
+    log_scores,
     predicted_labels,
     summed,
 )
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
 from freqfusion.metrics.confusion import LabelArray, mean_of_present
-
-logger = logging.getLogger(__name__)
 
 
 class SemanticEvaluator(StreamingEvaluator):
@@ -39,7 +38,7 @@ class SemanticEvaluator(StreamingEvaluator):
     The model's ``sem_seg`` is classes x height x width, of which the largest is the prediction.
     """
 
-    output_key = "sem_seg"
+    output_key = result_key = "sem_seg"
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
         super().__init__(dataset_name, output_dir, ("stuff_classes",))
@@ -73,8 +72,7 @@ class SemanticEvaluator(StreamingEvaluator):
         if confusion is None or boundary is None:
             return None
         scores = semantic_scores(confusion, boundary, self.class_names, self.thin_classes)
-        lines = (f"{name:<32} {score:6.2f}" for name, score in scores.items())
-        logger.info("semantic scores on %s:\n%s", self.dataset_name, "\n".join(lines))
+        log_scores("semantic scores", self.dataset_name, scores)
         matrix = confusion.matrix.tolist()
         self.save({"percent": scores, "classes": self.class_names, "confusion": matrix})
         return scores
@@ -83,8 +81,10 @@ class SemanticEvaluator(StreamingEvaluator):
         """Return labels and their file: the label map, or else the panoptic PNG."""
         if "sem_seg_file_name" not in image and "pan_seg_file_name" in image:
             path = str(image["pan_seg_file_name"])
+            label_of_id = {info["id"]: info["category_id"] for info in image["segments_info"]}
             ignored = self.metadata.get("ignore_label")
-            return labels_of_segments(path, image["segments_info"], ignored), path
+            void = 255 if ignored is None else ignored
+            return labels_of_segments(path, read_panoptic_png(path), label_of_id, void), path
         path = self._ground_truth_file(image)
         return read_label_png(path), path
 
@@ -105,25 +105,6 @@ class SemanticEvaluator(StreamingEvaluator):
                 " with its semantic label maps"
             )
         return self._files[name]
-
-
-def labels_of_segments(
-    path: str, segments: Iterable[Mapping[str, Any]], ignore_label: int | None
-) -> LabelArray:
-    """Return each pixel's label by the class of its segment; void is ignored."""
-    ids = read_panoptic_png(path)
-    known, positions = np.unique(ids, return_inverse=True)
-    label_of = {segment["id"]: segment["category_id"] for segment in segments}
-    missing = [number for number in known.tolist() if number and number not in label_of]
-    if missing:
-        raise ValueError(
-            f"{path} has the id {missing[0]}, which no segment of its annotation has;"
-            " freqfusion.tools.check_dataset lists all such files"
-        )
-    void = 255 if ignore_label is None else ignore_label
-    table = np.array([label_of.get(number, void) for number in known.tolist()])
-    labels: LabelArray = table[positions].reshape(ids.shape)
-    return labels
 
 
 def semantic_scores(

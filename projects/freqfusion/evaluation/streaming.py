@@ -37,17 +37,11 @@ class StreamingEvaluator(DatasetEvaluator):
     As with Detectron2's own evaluators a model without the output has no such scores: a warning,
     and an empty result. A model that has it for some images only is a ValueError.
 
-    ``output_key`` is where the model has the output, ``result_key`` where the scores go; the
-    same unless given.
+    ``output_key`` is where the model has the output, ``result_key`` where the scores go.
     """
 
     output_key: ClassVar[str]
     result_key: ClassVar[str]
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "output_key" in vars(cls) and "result_key" not in vars(cls):
-            cls.result_key = cls.output_key
 
     def __init__(self, dataset_name: str, output_dir: str | None, needed: Iterable[str]) -> None:
         self.dataset_name = dataset_name
@@ -120,6 +114,12 @@ def summed(counter: C) -> C | None:
     for part in parts[1:]:
         total.merge(part)
     return total
+
+
+def log_scores(title: str, dataset_name: str, scores: Mapping[str, float]) -> None:
+    """Log a table with a line for each score."""
+    lines = "\n".join(f"{name:<32} {score:6.2f}" for name, score in scores.items())
+    logger.info("%s on %s:\n%s", title, dataset_name, lines)
 
 
 def dataset_metadata(dataset_name: str, needed: Iterable[str]) -> Any:

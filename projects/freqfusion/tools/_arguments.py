@@ -1,7 +1,6 @@
 """What the command lines of several tools share: types of arguments, tables and JSON files."""
 
 import argparse
-import difflib
 import json
 import math
 import re
@@ -82,12 +81,6 @@ def unit_score(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
     return value
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean A, B?``, or nothing where no known name is like it."""
-    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
-    return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 def text_table(rows: Sequence[Sequence[str]], *, words: int = 1) -> list[str]:

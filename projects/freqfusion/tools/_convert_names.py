@@ -22,6 +22,7 @@ from freqfusion.layers.freqfusion import ORIGINAL_BUFFERS, ORIGINAL_NAMES
 from freqfusion.layers.sampler import ORIGINAL_BUFFERS as SAMPLER_BUFFERS
 from freqfusion.layers.sampler import ORIGINAL_NAMES as SAMPLER_NAMES
 from freqfusion.layers.windows import relative_position_index
+from freqfusion.messages import shorten
 
 State = Mapping[str, Tensor]
 FIRST_STAGE = 2
@@ -33,7 +34,6 @@ NECK = "neck."
 PREDICTOR = "sem_seg_head.predictor."
 CLASS_WEIGHTS = "criterion.empty_weight"
 
-_NUM_SHOWN = 20
 _BOTH = "(?:weight|bias)"
 _CLASSIFIER = "classifier, which a dense model has not"
 _HEADS = tuple(
@@ -94,12 +94,6 @@ def convert(state: State, rules: Sequence[Rule]) -> Conversion:
     if double:
         raise ValueError(f"several entries would become one: {shorten(double)}")
     return result
-
-
-def shorten(names: Sequence[str]) -> str:
-    """Return the names in one line, the first ones where there are many."""
-    rest = len(names) - _NUM_SHOWN
-    return ", ".join(names[:_NUM_SHOWN]) + (f", and {rest} more" if rest > 0 else "")
 
 
 def detect(state: State) -> str:

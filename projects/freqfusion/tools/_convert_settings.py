@@ -5,6 +5,7 @@ import re
 
 from torch import Tensor
 
+from freqfusion.messages import shorten
 from freqfusion.tools._convert_names import (
     CLASS_WEIGHTS,
     FIRST_STAGE,
@@ -12,7 +13,6 @@ from freqfusion.tools._convert_names import (
     count_layers,
     count_levels,
     needed_weight,
-    shorten,
     swin_window,
 )
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from freqfusion.analysis import FeatureSimilarity, SimilarityMaps
 from freqfusion.drawing import VOID, Classes, LabelMap, PanopticMap, Picture
-from freqfusion.tools._arguments import suggestion
+from freqfusion.messages import did_you_mean
 from freqfusion.tools._images import ImageSource, read_image
 from freqfusion.tools._model import Predictor, padded_sizes
 
@@ -82,7 +82,7 @@ def resolve_layers(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
                 )
             resolved.append(Layer(layer.label, outputs[layer.name], part=layer.name))
         else:
-            hint = suggestion(layer.name, [*outputs, *modules])
+            hint = did_you_mean(layer.name, [*outputs, *modules])
             raise ValueError(
                 f"the model has no module {layer.name!r} and its backbone no such output (it has"
                 f" {', '.join(outputs) or 'none'}){hint}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from freqfusion.drawing import Picture
-from freqfusion.tools._arguments import suggestion
+from freqfusion.messages import did_you_mean
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
@@ -32,7 +32,7 @@ def from_dataset(name: str, limit: int | None) -> tuple[list[ImageSource], Any]:
 
     known = list(DatasetCatalog.list())
     if name not in known:
-        hint = suggestion(name, known) or f"; known are {', '.join(sorted(known))}"
+        hint = did_you_mean(name, known) or f"; known are {', '.join(sorted(known))}"
         raise ValueError(f"no data set {name!r} is registered{hint}")
     try:
         dicts = DatasetCatalog.get(name)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from freqfusion.data.synthetic import (
-    CATEGORIES,
+    CLASS_COLORS,
     CLASS_NAMES,
     NUM_CLASSES,
     VAL_START,
@@ -216,7 +216,7 @@ def _draw(demo: TorchDemo, outcomes: Sequence[Outcome]) -> NDArray[np.uint8]:
 
 def _label_map(labels: NDArray[np.uint8]) -> LabelMap:
     classes = np.where(labels == VOID_LABEL, -1, labels.astype(int))
-    return LabelMap(classes, CLASS_NAMES, tuple(category.color for category in CATEGORIES))
+    return LabelMap(classes, CLASS_NAMES, CLASS_COLORS)
 
 
 def _summary(demo: TorchDemo, outcomes: Sequence[Outcome]) -> str:

@@ -30,6 +30,7 @@ from freqfusion.files import (
     with_versions,
     write_whole,
 )
+from freqfusion.messages import shorten
 from freqfusion.tools import _convert_mask2former as mask2former
 from freqfusion.tools import _convert_names as names
 from freqfusion.tools import _convert_settings as settings
@@ -120,7 +121,7 @@ def _convert_file(options: argparse.Namespace) -> list[str]:
     lines = [f"{options.input}: names of {source}"]
     lines += [f"mapped {len(old)}: {label}" for label, old in result.mapped.items()]
     for label, old in result.dropped.items():
-        lines.append(f"dropped {len(old)}: {label} ({names.shorten(old)})")
+        lines.append(f"dropped {len(old)}: {label} ({shorten(old)})")
     if source != "freqfusion":
         lines.append("set: " + " ".join(f'{key} "{value}"' for key, value in keys.items()))
     return [*lines, *filter(None, (checked, _NOTES.get(source))), f"weights: {options.output}"]

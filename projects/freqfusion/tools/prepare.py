@@ -17,6 +17,7 @@ from pathlib import Path
 
 from freqfusion.data.preparation import (
     Derived,
+    PreparationOptions,
     prepare_ade20k,
     prepare_camvid,
     prepare_cityscapes,
@@ -25,7 +26,7 @@ from freqfusion.data.preparation import (
 )
 
 INTERRUPTED = 130
-PREPARATIONS: dict[str, tuple[str, Callable[..., list[Derived]]]] = {
+PREPARATIONS: dict[str, tuple[str, Callable[[Path, PreparationOptions], list[Derived]]]] = {
     "coco": ("coco", prepare_coco),
     "cityscapes": ("cityscapes", prepare_cityscapes),
     "ade20k": ("ADEChallengeData2016", prepare_ade20k),
@@ -52,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> list[Derived]:
-    how = {"workers": options.workers, "overwrite": options.overwrite}
+    how = PreparationOptions(options.workers, options.overwrite)
     if options.dataset not in PREPARATIONS:
-        return prepare_declared(Path(options.dataset), **how)
+        return prepare_declared(Path(options.dataset), how)
     name, prepare = PREPARATIONS[options.dataset]
     folder = options.root / name
     if not folder.is_dir():
@@ -62,7 +63,7 @@ def _prepare(options: argparse.Namespace) -> list[Derived]:
             f"there is no folder {folder}; put the data set there, or name the folder above it"
             " with --root (or the variable DETECTRON2_DATASETS)"
         )
-    return prepare(folder, **how)
+    return prepare(folder, how)
 
 
 def _dataset(text: str) -> str:

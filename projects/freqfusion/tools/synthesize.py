@@ -8,30 +8,15 @@ under one folder, with which every configuration runs (see ``freqfusion.data.reh
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from freqfusion.data.synthetic import (
-    DETAILS,
-    MASK_FORMATS,
-    Difficulty,
-    write_cityscapes,
-    write_coco,
-)
+from freqfusion.data.synthetic import DETAILS, write_cityscapes, write_coco
 from freqfusion.tools._arguments import parse_size
 
 LAYOUTS = ("coco", "cityscapes", "rehearsal")
-
-_FACTORS = {
-    "object_size": "factor on the size of things",
-    "texture_frequency": "factor on the spatial frequency of patterns",
-    "contrast": "factor on the difference of things and most stuff to what is behind; 0 hides them",
-    "noise": "factor on the grain",
-    "occlusion": "factor on the number of things, which hide each other",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,12 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, metavar="S", help="another seed gives other scenes")
     add("--workers", type=int, metavar="K", help="processes; not given: one a processor")
     add(
-        "--mask-format",
-        choices=MASK_FORMATS,
-        default="polygon",
-        help="of COCO instance masks; rle needs INPUT.MASK_FORMAT bitmask in Detectron2",
-    )
-    add(
         "--detail",
         choices=DETAILS,
         default="full",
@@ -92,23 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="replace a synthetic data set that is there already",
     )
-    _add_dials(parser)
-    return parser
-
-
-def _add_dials(parser: argparse.ArgumentParser) -> None:
-    dials = parser.add_argument_group(
-        "difficulty", "Scenes of the same seed have the same layout whatever these dials say."
-    )
-    dials.add_argument(
+    add(
         "--line-thickness",
         type=int,
         metavar="PIXELS",
-        help="of all thin lines; not given: by kind and distance",
+        help="of all thin lines, in the same scenes; not given: by kind and distance",
     )
-    for name, text in _FACTORS.items():
-        flag = f"--{name.replace('_', '-')}"
-        dials.add_argument(flag, type=float, default=1.0, metavar="X", help=text)
+    return parser
 
 
 def _write(options: argparse.Namespace) -> Path:
@@ -120,26 +89,21 @@ def _write(options: argparse.Namespace) -> Path:
         "seed": options.seed,
         "workers": options.workers,
         "detail": options.detail,
-        "difficulty": _difficulty(options),
+        "line_thickness": options.line_thickness,
         "overwrite": options.overwrite,
     }
     if options.layout == "rehearsal":
         return _write_rehearsal(options)
     if options.layout == "coco":
-        return write_coco(options.output, mask_format=options.mask_format, **shared)
+        return write_coco(options.output, **shared)
     return write_cityscapes(options.output, **shared)
 
 
-def _difficulty(options: argparse.Namespace) -> Difficulty:
-    dials = (field.name for field in dataclasses.fields(Difficulty))
-    return Difficulty(**{name: getattr(options, name) for name in dials})
-
-
 def _write_rehearsal(options: argparse.Namespace) -> Path:
-    if options.detail != "full" or _difficulty(options) != Difficulty() or options.num_tune:
+    if options.detail != "full" or options.line_thickness or options.num_tune:
         raise ValueError(
-            "the rehearsal layout has full scenes without dials and no tune split; leave --detail,"
-            " --num-tune and the difficulty as they are, or choose another layout"
+            "the rehearsal layout has full scenes and no tune split; leave --detail, --num-tune and"
+            " --line-thickness as they are, or choose another layout"
         )
     try:
         from freqfusion.data.rehearsal import write_rehearsal

@@ -10,30 +10,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from freqfusion.data import load_lazily
+from freqfusion.data.categories import Category
 from freqfusion.data.synthetic.categories import (
     CATEGORIES,
+    CLASS_COLORS,
     CLASS_NAMES,
     NUM_CLASSES,
     SPLITS,
     THIN_CATEGORIES,
     VOID_LABEL,
-    Category,
     panoptic_metadata,
     separated_metadata,
 )
 
 if TYPE_CHECKING:
-    from freqfusion.data.synthetic.canvas import Difficulty
     from freqfusion.data.synthetic.cityscapes import write_cityscapes
-    from freqfusion.data.synthetic.coco import MASK_FORMATS, write_coco
+    from freqfusion.data.synthetic.coco import write_coco
     from freqfusion.data.synthetic.scenes import DETAILS, Scene, Segment, make_scene, scene_batch
     from freqfusion.data.synthetic.writing import TUNE_START, VAL_START
 
 __all__ = [
     "CATEGORIES",
+    "CLASS_COLORS",
     "CLASS_NAMES",
     "DETAILS",
-    "MASK_FORMATS",
     "NUM_CLASSES",
     "SPLITS",
     "THIN_CATEGORIES",
@@ -41,7 +41,6 @@ __all__ = [
     "VAL_START",
     "VOID_LABEL",
     "Category",
-    "Difficulty",
     "Scene",
     "Segment",
     "make_scene",
@@ -56,9 +55,7 @@ __all__ = [
 __getattr__ = load_lazily(
     __name__,
     {
-        "Difficulty": "canvas",
         "write_cityscapes": "cityscapes",
-        "MASK_FORMATS": "coco",
         "write_coco": "coco",
         "DETAILS": "scenes",
         "Scene": "scenes",

@@ -11,25 +11,19 @@ Three numberings, as in COCO:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from freqfusion.data.categories import (
+    Category,
+    joint_metadata,
+    panoptic_fpn_metadata,
+    separated_labels,
+)
 from freqfusion.metrics.cityscapes_labels import LABEL_OF_NAME, CityscapesLabel
 
 SPLITS = ("train", "val", "tune")
 
 VOID_LABEL = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Category:
-    """One class of the scenes; ``color`` is RGB, for drawings and for the panoptic ids."""
-
-    id: int
-    name: str
-    supercategory: str
-    is_thing: bool
-    color: tuple[int, int, int]
 
 
 THING_CATEGORIES = (
@@ -55,23 +49,15 @@ THIN_CATEGORIES = tuple(c for c in CATEGORIES if c.name in ("wheel", "pole", "wi
 
 NUM_CLASSES = len(CATEGORIES)
 CLASS_NAMES = tuple(category.name for category in CATEGORIES)
+CLASS_COLORS = tuple(category.color or (0, 0, 0) for category in CATEGORIES)
 
 LABEL_OF_ID = {category.id: label for label, category in enumerate(CATEGORIES)}
 """JSON category id -> semantic label."""
 
-SEPARATED_LABEL_OF_ID = {category.id: 0 for category in THING_CATEGORIES} | {
-    category.id: label for label, category in enumerate(STUFF_CATEGORIES, start=1)
-}
+SEPARATED_LABEL_OF_ID = separated_labels(CATEGORIES)
 """JSON category id -> label of a semantic head that sees all things as one class."""
 
-_BY_NAME = {category.name: category for category in CATEGORIES}
-
-
-def category_named(name: str) -> Category:
-    """Return the category called ``name``; ValueError with the known names otherwise."""
-    if name not in _BY_NAME:
-        raise ValueError(f"unknown category {name!r}; the scenes have {', '.join(CLASS_NAMES)}")
-    return _BY_NAME[name]
+CATEGORY_OF_NAME = {category.name: category for category in CATEGORIES}
 
 
 def panoptic_metadata() -> dict[str, Any]:
@@ -79,15 +65,10 @@ def panoptic_metadata() -> dict[str, Any]:
 
     Things and stuff share the labels 0..NUM_CLASSES-1, so ``stuff_classes`` lists all classes.
     """
-    names = list(CLASS_NAMES)
-    colors = [list(category.color) for category in CATEGORIES]
-    things = len(THING_CATEGORIES)
-    return {
-        "thing_classes": names[:things],
-        "thing_colors": colors[:things],
-        "stuff_classes": names,
-        "stuff_colors": colors,
-        "thing_dataset_id_to_contiguous_id": {c.id: LABEL_OF_ID[c.id] for c in THING_CATEGORIES},
+    joint, things = joint_metadata(CATEGORIES), len(THING_CATEGORIES)
+    return joint | {
+        "thing_classes": joint["thing_classes"][:things],
+        "thing_colors": joint["thing_colors"][:things],
         "stuff_dataset_id_to_contiguous_id": dict(LABEL_OF_ID),
         "thin_classes": [category.name for category in THIN_CATEGORIES],
         "ignore_label": VOID_LABEL,
@@ -95,21 +76,9 @@ def panoptic_metadata() -> dict[str, Any]:
 
 
 def separated_metadata() -> dict[str, Any]:
-    """Detectron2 metadata for Panoptic FPN (``panoptic_stuff_*`` maps; label 0 is any thing).
-
-    Fits ``register_coco_panoptic_separated``; dataset id 0 stands for "things", as in Detectron2's
-    own COCO.
-    """
-    stuff_ids = {c.id: SEPARATED_LABEL_OF_ID[c.id] for c in STUFF_CATEGORIES}
-    return {
-        "thing_classes": [c.name for c in THING_CATEGORIES],
-        "thing_colors": [list(c.color) for c in THING_CATEGORIES],
-        "stuff_classes": ["things", *(c.name for c in STUFF_CATEGORIES)],
-        "stuff_colors": [[82, 18, 128], *(list(c.color) for c in STUFF_CATEGORIES)],
-        "thing_dataset_id_to_contiguous_id": {c.id: LABEL_OF_ID[c.id] for c in THING_CATEGORIES},
-        "stuff_dataset_id_to_contiguous_id": {0: 0} | stuff_ids,
-        "thin_classes": [category.name for category in THIN_CATEGORIES],
-    }
+    """Detectron2 metadata for Panoptic FPN (``panoptic_stuff_*`` maps; label 0 is any thing)."""
+    thin = [category.name for category in THIN_CATEGORIES]
+    return panoptic_fpn_metadata(CATEGORIES) | {"thin_classes": thin}
 
 
 STANDS_FOR = {

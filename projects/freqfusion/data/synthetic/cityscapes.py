@@ -27,17 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from freqfusion.data.synthetic.canvas import Difficulty
 from freqfusion.data.synthetic.categories import CATEGORIES, cityscapes_label
 from freqfusion.data.synthetic.masks import areas_and_boxes, crop_masks, mask_polygons
 from freqfusion.data.synthetic.scenes import Scene
 from freqfusion.data.synthetic.shapes import IdArray
-from freqfusion.data.synthetic.writing import (
-    SceneJob,
-    check_scenes,
-    write_json,
-    write_scenes,
-)
+from freqfusion.data.synthetic.writing import SceneJob, SceneSet, write_json, write_scenes
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS, TRAIN_ID_OF_ID
 from freqfusion.metrics.id_codec import id_to_rgb
 
@@ -65,7 +59,7 @@ def write_cityscapes(
     seed: int = 0,
     workers: int | None = None,
     detail: str = "full",
-    difficulty: Difficulty | None = None,
+    line_thickness: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -73,7 +67,7 @@ def write_cityscapes(
 
     Arguments and errors are those of ``write_coco``.
     """
-    scenes = check_scenes((num_train, num_val, num_tune), size, seed, detail, difficulty)
+    scenes = SceneSet(num_train, num_val, num_tune, seed, size, detail, line_thickness)
     path, records = write_scenes(
         _write_scene,
         "cityscapes",

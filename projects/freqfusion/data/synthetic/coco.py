@@ -29,33 +29,24 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from freqfusion.data.synthetic.canvas import Difficulty, check_choice
 from freqfusion.data.synthetic.categories import (
     CATEGORIES,
+    CLASS_COLORS,
     LABEL_OF_ID,
     SEPARATED_LABEL_OF_ID,
     SPLITS,
 )
 from freqfusion.data.synthetic.masks import (
-    Box,
     areas_and_boxes,
     colored_ids,
     crop_masks,
     mask_polygons,
     run_lengths,
-    whole_mask,
 )
-from freqfusion.data.synthetic.scenes import Scene, Segment
-from freqfusion.data.synthetic.shapes import BoolArray
-from freqfusion.data.synthetic.writing import (
-    SceneJob,
-    check_scenes,
-    write_json,
-    write_scenes,
-)
+from freqfusion.data.synthetic.scenes import Scene
+from freqfusion.data.synthetic.writing import SceneJob, SceneSet, write_json, write_scenes
 from freqfusion.metrics.id_codec import id_to_rgb
 
-MASK_FORMATS = ("polygon", "rle")
 _FOLDERS = ("{}", "panoptic_{}", "panoptic_stuff_{}", "panoptic_semseg_{}")
 
 
@@ -77,22 +68,19 @@ def write_coco(
     size: tuple[int, int] = (256, 256),
     seed: int = 0,
     workers: int | None = None,
-    mask_format: str = "polygon",
     detail: str = "full",
-    difficulty: Difficulty | None = None,
+    line_thickness: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
     """Write a data set in COCO layout (see the module's text) and return its folder.
 
-    ``size`` is (height, width), ``detail`` and ``difficulty`` those of ``make_scene``; ``workers``
-    None means one process a processor, and the files do not depend on it. A split of 0 scenes is
-    not written. ``mask_format`` "rle" needs pycocotools. ValueError for impossible arguments, or
-    for a ``root`` that is not empty and that ``overwrite`` does not allow to replace.
+    ``size`` is (height, width), ``detail`` and ``line_thickness`` those of ``make_scene``;
+    ``workers`` None means one process a processor, and the files do not depend on it. A split of 0
+    scenes is not written. ValueError for impossible arguments, or for a ``root`` that is not empty
+    and that ``overwrite`` does not allow to replace.
     """
-    scenes = check_scenes((num_train, num_val, num_tune), size, seed, detail, difficulty)
-    if check_choice("mask_format", mask_format, MASK_FORMATS) == "rle":
-        _coco_masks()
+    scenes = SceneSet(num_train, num_val, num_tune, seed, size, detail, line_thickness)
     path, records = write_scenes(
         _write_scene,
         "coco",
@@ -103,10 +91,9 @@ def write_coco(
         workers=workers,
         overwrite=overwrite,
         progress=progress,
-        mask_format=mask_format,
     )
     for split, chosen in records.items():
-        _write_annotations(path / "annotations", split, scenes.seed, chosen)
+        _write_annotations(path / "annotations", split, seed, chosen)
     return path
 
 
@@ -125,80 +112,52 @@ def _write_scene(job: SceneJob) -> SceneRecord:
     }
     for folder, pixels in maps.items():
         Image.fromarray(pixels).save(job.root / folder / f"{name}.png", compress_level=4)
-    height, width = job.scenes.size
-    areas, boxes = areas_and_boxes(scene.panoptic, len(scene.segments))
+    height, width = scene.panoptic.shape
+    instances, segments = _entries(scene, ids, image_id)
     return SceneRecord(
         {"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height},
-        _instances(scene, areas, boxes, image_id, job.mask_format),
-        {
-            "image_id": image_id,
-            "file_name": f"{name}.png",
-            "segments_info": _segments_info(scene, ids, areas, boxes),
-        },
+        instances,
+        {"image_id": image_id, "file_name": f"{name}.png", "segments_info": segments},
     )
 
 
-def _instances(
-    scene: Scene, areas: list[int], boxes: list[Box], image_id: int, mask_format: str | None
-) -> list[dict[str, Any]]:
-    """Return instance annotations without their ids, which depend on the scenes before.
+def _entries(
+    scene: Scene, ids: list[int], image_id: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return instance annotations without their ids, which depend on earlier scenes, and segments.
 
     Boxes and polygons are floats as in COCO: Detectron2 scales arrays of them in place, which
     would truncate integers.
     """
-    size = scene.panoptic.shape[0], scene.panoptic.shape[1]
-    return [
-        {
-            "image_id": image_id,
-            "category_id": segment.category_id,
-            "segmentation": _segmentation(segment, crop, box, size, mask_format),
-            "area": area,
-            "bbox": [float(value) for value in box.xywh()],
-            "iscrowd": int(segment.iscrowd),
-        }
-        for area, (segment, box, crop) in zip(areas, crop_masks(scene, boxes), strict=True)
-        if segment.is_thing
-    ]
-
-
-def _segmentation(
-    segment: Segment, crop: BoolArray, box: Box, size: tuple[int, int], mask_format: str | None
-) -> Any:
-    if segment.iscrowd:
-        return {"size": list(size), "counts": run_lengths(whole_mask(crop, box, size))}
-    if mask_format == "rle":
-        encoded = _coco_masks().encode(whole_mask(crop, box, size).astype(np.uint8, order="F"))
-        return {"size": list(size), "counts": encoded["counts"].decode("ascii")}
-    return [
-        [float(value) for x, y in polygon for value in (x + box.left, y + box.top)]
-        for polygon in mask_polygons(crop)
-    ]
-
-
-def _segments_info(
-    scene: Scene, ids: list[int], areas: list[int], boxes: list[Box]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": panoptic_id,
-            "category_id": segment.category_id,
-            "area": area,
-            "bbox": box.xywh(),
-            "iscrowd": int(segment.iscrowd),
-        }
-        for segment, panoptic_id, area, box in zip(scene.segments, ids, areas, boxes, strict=True)
-    ]
-
-
-def _coco_masks() -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise RuntimeError(
-            "masks in COCO's compressed run-length encoding need pycocotools: pip install"
-            " pycocotools, or set mask_format to polygon"
-        ) from error
-    return mask
+    areas, boxes = areas_and_boxes(scene.panoptic, len(scene.segments))
+    instances, segments = [], []
+    for panoptic_id, area, (segment, box, crop) in zip(
+        ids, areas, crop_masks(scene, boxes), strict=True
+    ):
+        common = {"category_id": segment.category_id, "area": area}
+        crowd = {"iscrowd": int(segment.iscrowd)}
+        segments.append({"id": panoptic_id, **common, "bbox": box.xywh(), **crowd})
+        if not segment.is_thing:
+            continue
+        if segment.iscrowd:
+            whole = scene.panoptic == segment.id
+            mask: Any = {"size": list(whole.shape), "counts": run_lengths(whole)}
+        else:
+            mask = [
+                [float(value) for x, y in polygon for value in (x + box.left, y + box.top)]
+                for polygon in mask_polygons(crop)
+            ]
+        instances.append(
+            {
+                "image_id": image_id,
+                "category_id": segment.category_id,
+                "segmentation": mask,
+                "area": area,
+                "bbox": [float(value) for value in box.xywh()],
+                **crowd,
+            }
+        )
+    return instances, segments
 
 
 def _write_annotations(folder: Path, split: str, seed: int, records: list[SceneRecord]) -> None:
@@ -220,36 +179,25 @@ def _write_annotations(folder: Path, split: str, seed: int, records: list[SceneR
     ]
     images = [record.image | {"license": 1} for record in records]
     common = {"info": info, "licenses": licenses, "images": images}
-    instances = [
-        {"id": number} | annotation
-        for number, annotation in enumerate((a for r in records for a in r.instances), start=1)
-    ]
-    write_json(
-        folder / f"instances_{split}.json",
-        common | {"annotations": instances, "categories": _thing_entries()},
-    )
-    write_json(
-        folder / f"panoptic_{split}.json",
-        common | {"annotations": [r.panoptic for r in records], "categories": _all_entries()},
-    )
-
-
-def _thing_entries() -> list[dict[str, Any]]:
-    return [
+    numbered = enumerate((entry for r in records for entry in r.instances), start=1)
+    things = [
         {"id": c.id, "name": c.name, "supercategory": c.supercategory}
         for c in CATEGORIES
         if c.is_thing
     ]
-
-
-def _all_entries() -> list[dict[str, Any]]:
-    return [
+    all_classes = [
         {
             "id": c.id,
             "name": c.name,
             "supercategory": c.supercategory,
             "isthing": int(c.is_thing),
-            "color": list(c.color),
+            "color": list(color),
         }
-        for c in CATEGORIES
+        for c, color in zip(CATEGORIES, CLASS_COLORS, strict=True)
     ]
+    for kind, entries, categories in (
+        ("instances", [{"id": number} | entry for number, entry in numbered], things),
+        ("panoptic", [record.panoptic for record in records], all_classes),
+    ):
+        content = common | {"annotations": entries, "categories": categories}
+        write_json(folder / f"{kind}_{split}.json", content)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from freqfusion.data.synthetic.categories import CATEGORIES
+from freqfusion.data.synthetic.categories import CLASS_COLORS, LABEL_OF_ID
 from freqfusion.data.synthetic.scenes import Scene, Segment
-from freqfusion.data.synthetic.shapes import BoolArray, IdArray, IntArray
+from freqfusion.data.synthetic.shapes import BoolArray, IdArray, IntArray, Window
 
 Point = tuple[int, int]
 
@@ -154,48 +154,23 @@ def _steps(
                 yield x[corner], row
 
 
-_COLOR_OF_ID = {category.id: category.color for category in CATEGORIES}
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """The pixels from (left, top) on that a segment spans."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    def xywh(self) -> list[int]:
-        """Return COCO's order: x, y, width, height."""
-        return [self.left, self.top, self.width, self.height]
-
-
-def areas_and_boxes(ids: IdArray, count: int) -> tuple[list[int], list[Box]]:
+def areas_and_boxes(ids: IdArray, count: int) -> tuple[list[int], list[Window]]:
     """Return pixel counts and tight boxes of ids 1..``count``, each of which occurs in the map."""
     height, width = ids.shape
     rows = _extent(ids * height + np.arange(height, dtype=np.int32)[:, None], count, height)
     columns = _extent(ids * width + np.arange(width, dtype=np.int32), count, width)
     areas = np.bincount(ids.ravel(), minlength=count + 1)
     boxes = [
-        Box(left, top, right - left, bottom - top)
+        Window(top, left, bottom - top, right - left)
         for (top, bottom), (left, right) in zip(rows.tolist(), columns.tolist(), strict=True)
     ]
     return areas[1:].tolist(), boxes
 
 
-def crop_masks(scene: Scene, boxes: list[Box]) -> Iterator[tuple[Segment, Box, BoolArray]]:
+def crop_masks(scene: Scene, boxes: list[Window]) -> Iterator[tuple[Segment, Window, BoolArray]]:
     """Yield each segment with its box and its mask within the box."""
     for segment, box in zip(scene.segments, boxes, strict=True):
-        crop = scene.panoptic[box.top : box.top + box.height, box.left : box.left + box.width]
-        yield segment, box, crop == segment.id
-
-
-def whole_mask(crop: BoolArray, box: Box, size: tuple[int, int]) -> BoolArray:
-    """Return a mask of the whole image from the one within its box."""
-    mask = np.zeros(size, dtype=np.bool_)
-    mask[box.top : box.top + box.height, box.left : box.left + box.width] = crop
-    return mask
+        yield segment, box, scene.panoptic[box.slices] == segment.id
 
 
 def colored_ids(scene: Scene) -> list[int]:
@@ -203,7 +178,7 @@ def colored_ids(scene: Scene) -> list[int]:
     used: dict[int, int] = {}
     ids = []
     for segment in scene.segments:
-        red, green, blue = _COLOR_OF_ID[segment.category_id]
+        red, green, blue = CLASS_COLORS[LABEL_OF_ID[segment.category_id]]
         nth = used.get(segment.category_id, 0)
         used[segment.category_id] = nth + 1
         ids.append(red + 256 * green + 65536 * blue + nth)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 
-from freqfusion.data.synthetic.canvas import (
-    Canvas,
-    Foot,
-    Placed,
-    ThingPainter,
-    View,
-    paint_in_depth_order,
-)
+from freqfusion.data.synthetic.canvas import Canvas, View
 from freqfusion.data.synthetic.shapes import (
     PointArray,
     Stroke,
@@ -52,6 +45,9 @@ from freqfusion.data.synthetic.textures import (
     water,
     wood,
 )
+
+Foot = tuple[float, float]
+ThingPainter = Callable[[Canvas, np.random.Generator, Foot, float], None]
 
 
 def paint_surroundings(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -226,7 +222,7 @@ def paint_wheel(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: flo
         center = (foot[0] + number * 2.4 * radius, foot[1] - radius)
         turn, thin = float(rng.uniform(0, np.pi)), canvas.view.line_thickness is not None
         strokes = wheel(center, radius, spokes, turn, pen, thin_tyre=thin)
-        canvas.paint(strokes, tyre(rng, center, radius), "wheel", anchored=True)
+        canvas.paint(strokes, tyre(rng, center, radius), "wheel")
 
 
 def paint_pole(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
@@ -287,21 +283,14 @@ def paint_things(canvas: Canvas, rng: np.random.Generator) -> None:
     rows = np.sort(rng.uniform(0, 1, size=count) ** 0.8)
     kinds = rng.choice(len(_PAINTERS), size=count, p=_WEIGHTS)
 
-    def place(drawn: np.random.Generator, row: float, kind: int) -> Placed:
+    for row, kind in zip(rows.tolist(), kinds.tolist(), strict=True):
         y = view.horizon + 2 + row * (view.height - view.horizon)
-        foot = (float(drawn.uniform(0, view.width)), y)
-        return Placed(_PAINTERS[kind], foot, view.nearness(y) * canvas.thing_unit)
-
-    def stray(spare: np.random.Generator) -> Placed:
-        row = float(spare.uniform() ** 0.8)
-        return place(spare, row, int(spare.choice(len(_PAINTERS), p=_WEIGHTS)))
-
-    things = (place(rng, float(r), int(k)) for r, k in zip(rows, kinds, strict=True))
-    paint_in_depth_order(canvas, rng, things, count, stray)
+        foot = (float(rng.uniform(0, view.width)), y)
+        _PAINTERS[kind](canvas, rng, foot, view.nearness(y) * view.unit)
     for _ in range(int(rng.integers(0, 4))):
         foot = (float(rng.uniform(0, view.width)), float(rng.uniform(0.1, 1)) * view.height)
         paint = paint_disc if rng.random() < 0.5 else paint_star
-        paint(canvas, rng, foot, canvas.thing_unit * 0.7)
+        paint(canvas, rng, foot, view.unit * 0.7)
 
 
 def paint_crowd(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -311,16 +300,16 @@ def paint_crowd(canvas: Canvas, rng: np.random.Generator) -> None:
         float(rng.uniform(0.1, 0.9)) * view.width,
         float(rng.uniform(0.6, 0.95)) * view.height,
     )
-    radius = max(1.5, 4 * canvas.thing_unit)
+    radius = max(1.5, 4 * view.unit)
     segment = 0
     for _ in range(int(rng.integers(9, 20))):
         x, y = middle + rng.normal(0, 1, size=2) * (4 * radius, 1.6 * radius)
         strokes = [Stroke(ellipse((x, y), (radius, radius)))]
         texture = ball(rng, (x, y), radius)
         if segment:
-            canvas.add_to(segment, strokes, texture, anchored=True)
+            canvas.add_to(segment, strokes, texture)
         else:
-            segment = canvas.paint(strokes, texture, "disc", crowd=True, anchored=True)
+            segment = canvas.paint(strokes, texture, "disc", crowd=True)
 
 
 def paint_smudge(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -343,7 +332,7 @@ def paint_disc(
     center = (foot[0], foot[1] - radius)
     _shadow(canvas, foot, radius)
     outline = Stroke(ellipse(center, (radius, radius)))
-    canvas.paint([outline], ball(rng, center, radius), "disc", anchored=True)
+    canvas.paint([outline], ball(rng, center, radius), "disc")
 
 
 def paint_star(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:
@@ -352,7 +341,7 @@ def paint_star(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: floa
     center = (foot[0], foot[1] - radius)
     rays, turn = int(rng.integers(4, 8)), float(rng.uniform(0, 2 * np.pi))
     outline = star(center, radius, float(rng.uniform(0.32, 0.55)), rays, turn)
-    canvas.paint([Stroke(outline)], facets(rng, center, rays, turn), "star", anchored=True)
+    canvas.paint([Stroke(outline)], facets(rng, center, rays, turn), "star")
 
 
 def paint_box(canvas: Canvas, rng: np.random.Generator, foot: Foot, scale: float) -> None:

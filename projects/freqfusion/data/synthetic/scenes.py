@@ -14,21 +14,11 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFilter
 
-from freqfusion.data.synthetic.canvas import (
-    Canvas,
-    Difficulty,
-    Placed,
-    Tape,
-    ThingPainter,
-    View,
-    check_choice,
-    check_difficulty,
-    check_index,
-    check_size,
-    paint_in_depth_order,
-)
+from freqfusion.data.synthetic.canvas import Canvas, Tape, View
 from freqfusion.data.synthetic.categories import LABEL_OF_ID, VOID_LABEL
 from freqfusion.data.synthetic.painting import (
+    Foot,
+    ThingPainter,
     paint_bare_tree,
     paint_box,
     paint_crowd,
@@ -43,7 +33,7 @@ from freqfusion.data.synthetic.painting import (
     paint_tree,
     paint_wheel,
 )
-from freqfusion.data.synthetic.shapes import ByteArray, IdArray, smooth_noise
+from freqfusion.data.synthetic.shapes import ByteArray, IdArray, Range, smooth_noise
 
 Composer = Callable[[Canvas, np.random.Generator], None]
 
@@ -87,21 +77,9 @@ def compose_simple(canvas: Canvas, rng: np.random.Generator) -> None:
     """Paint two to four large things beside each other, for models that learn in minutes."""
     paint_surroundings(canvas, rng)
     view = canvas.view
-    count = int(rng.integers(2, 5))
-    positions = (np.arange(count) + rng.uniform(0.3, 0.7, size=count)) / count * view.width
-    rows = np.sort(rng.uniform(0.5, 0.95, size=count))
-
-    def place(drawn: np.random.Generator, x: float, row: float) -> Placed:
-        y = view.horizon + row * (view.height - view.horizon)
-        paint = _LARGE_THINGS[int(drawn.integers(len(_LARGE_THINGS)))]
-        return Placed(paint, (x, y), _LARGE * view.nearness(y) * canvas.thing_unit)
-
-    def stray(spare: np.random.Generator) -> Placed:
-        return place(spare, float(spare.uniform(0, view.width)), float(spare.uniform(0.5, 0.95)))
-
-    spots = zip(rng.permutation(positions), rows, strict=True)
-    things = (place(rng, float(x), float(row)) for x, row in spots)
-    paint_in_depth_order(canvas, rng, things, count, stray)
+    for foot in _spots(view, rng, int(rng.integers(2, 5)), (0.3, 0.7), (0.5, 0.95)):
+        paint = _LARGE_THINGS[int(rng.integers(len(_LARGE_THINGS)))]
+        paint(canvas, rng, foot, _LARGE * view.nearness(foot[1]) * view.unit)
 
 
 def compose_thin(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -116,32 +94,33 @@ def compose_thin(canvas: Canvas, rng: np.random.Generator) -> None:
         paint_power_line(canvas, rng)
     paint_fence(canvas, rng, _THIN_FENCE)
     thin, large = int(rng.integers(5, 9)), int(rng.integers(2, 4))
-    count = thin + large
     kinds = rng.permutation(
         [
             *rng.choice(len(_THIN_THINGS), size=thin, p=_THIN_WEIGHTS),
             *(len(_THIN_THINGS) + rng.integers(len(_THIN_BACKGROUND), size=large)),
         ]
     )
-    positions = (np.arange(count) + rng.uniform(0.1, 0.9, size=count)) / count * view.width
-    rows = np.sort(rng.uniform(0.25, 0.95, size=count))
-
-    def place(x: float, row: float, kind: int) -> Placed:
-        y = view.horizon + row * (view.height - view.horizon)
+    spots = _spots(view, rng, thin + large, (0.1, 0.9), (0.25, 0.95))
+    for foot, kind in zip(spots, kinds.tolist(), strict=True):
         paint, factor = (*_THIN_THINGS, *_THIN_BACKGROUND)[kind]
-        return Placed(paint, (x, y), factor * view.nearness(y) * canvas.thing_unit)
-
-    def stray(spare: np.random.Generator) -> Placed:
-        kind = int(spare.choice(kinds))
-        return place(float(spare.uniform(0, view.width)), float(spare.uniform(0.25, 0.95)), kind)
-
-    spots = zip(rng.permutation(positions), rows, kinds, strict=True)
-    things = (place(float(x), float(row), int(kind)) for x, row, kind in spots)
-    paint_in_depth_order(canvas, rng, things, count, stray)
+        paint(canvas, rng, foot, factor * view.nearness(foot[1]) * view.unit)
     if second_fence:
         paint_fence(canvas, rng, _THIN_FENCE)
     if has_line and not line_first:
         paint_power_line(canvas, rng)
+
+
+def _spots(
+    view: View, rng: np.random.Generator, count: int, across: Range, down: Range
+) -> list[Foot]:
+    """Return where things stand, from far to near: one in each of ``count`` equal columns.
+
+    ``across`` is the range within a column, ``down`` that between horizon (0) and lower edge (1).
+    """
+    positions = (np.arange(count) + rng.uniform(*across, size=count)) / count * view.width
+    rows = np.sort(rng.uniform(*down, size=count))
+    ys = view.horizon + rows * (view.height - view.horizon)
+    return list(zip(rng.permutation(positions).tolist(), ys.tolist(), strict=True))
 
 
 COMPOSITIONS: dict[str, Composer] = {
@@ -149,12 +128,8 @@ COMPOSITIONS: dict[str, Composer] = {
     "simple": compose_simple,
     "thin": compose_thin,
 }
-
-
 DETAILS = tuple(COMPOSITIONS)
-_AS_ALWAYS = Difficulty()
-# Apart from the two numbers of a scene: what there is only because of a dial.
-_SPARE = 1
+SMALLEST_SIDE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,71 +171,59 @@ def make_scene(
     size: tuple[int, int] = (256, 256),
     *,
     detail: str = "full",
-    difficulty: Difficulty = _AS_ALWAYS,
+    line_thickness: int | None = None,
 ) -> Scene:
     """Paint scene ``index`` of the series ``seed`` at ``size`` = (height, width), 8 pixels or more.
 
     ``detail`` "simple" paints a few large things and none that is thin, "thin" mostly fences,
-    wires, poles, wheels, stars and bare trees. The same arguments give the same scene, in any
-    process and in any order; another ``difficulty`` gives the same layout (see there).
+    wires, poles, wheels, stars and bare trees. ``line_thickness`` is that of every thin line in
+    pixels; None draws it at random by kind and distance. The same arguments give the same scene,
+    in any process and in any order; another thickness gives the same layout.
     """
-    check_index("seed", seed)
-    check_index("index", index)
-    height, width = check_size(size)
-    check_choice("detail", detail, DETAILS)
-    check_difficulty(difficulty)
+    check_scene(seed, size, detail, line_thickness)
+    height, width = size
     rng = np.random.default_rng((seed, index))
     horizon = float(rng.uniform(0.22, 0.62)) * height
     view = View(height, width, horizon, min(height, width) / 256)
-    if replace(difficulty, noise=1.0) == _AS_ALWAYS:
+    compose = COMPOSITIONS[detail]
+    if line_thickness is None:
         canvas = Canvas(view)
-        COMPOSITIONS[detail](canvas, rng)
+        compose(canvas, rng)
     else:
-        spare = np.random.default_rng((seed, index, _SPARE))
-        canvas = _paint_dialled(view, COMPOSITIONS[detail], difficulty, rng, spare)
+        tape = Tape(rng)
+        compose(Canvas(view, tape), rng)
+        tape.rewind()
+        canvas = Canvas(replace(view, line_thickness=line_thickness), tape)
+        compose(canvas, rng)
+        tape.finish()
     panoptic, segments = _visible(canvas)
-    return Scene(_photograph(canvas, rng, difficulty.noise), panoptic, segments)
+    return Scene(_photograph(canvas, rng), panoptic, segments)
+
+
+def check_scene(seed: int, size: tuple[int, int], detail: str, line_thickness: int | None) -> None:
+    """Raise ValueError for arguments of ``make_scene`` that are not possible."""
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, not {seed}")
+    if min(size) < SMALLEST_SIDE:
+        raise ValueError(
+            f"size is {size[0]}x{size[1]}, but a scene needs at least {SMALLEST_SIDE} pixels on"
+            " each side; choose a larger one"
+        )
+    if detail not in COMPOSITIONS:
+        raise ValueError(f"detail is {detail!r}; choose one of {', '.join(DETAILS)}")
+    if line_thickness is not None and line_thickness < 1:
+        raise ValueError(f"line_thickness must be 1 or more, not {line_thickness}")
 
 
 def scene_batch(
-    seed: int,
-    start: int,
-    count: int,
-    size: tuple[int, int] = (256, 256),
-    *,
-    detail: str = "full",
-    difficulty: Difficulty = _AS_ALWAYS,
+    seed: int, start: int, count: int, size: tuple[int, int] = (256, 256)
 ) -> tuple[ByteArray, ByteArray]:
     """Return scenes from ``start`` on: images (count x H x W x 3) and labels (count x H x W).
 
-    Both are uint8; the labels are those of ``Scene.semantic``. The rest is as in ``make_scene``.
+    Both are uint8; the labels are those of ``Scene.semantic``.
     """
-    check_index("count", count)
-    height, width = check_size(size)
-    images = np.empty((count, height, width, 3), dtype=np.uint8)
-    labels = np.empty((count, height, width), dtype=np.uint8)
-    for number in range(count):
-        scene = make_scene(seed, start + number, size, detail=detail, difficulty=difficulty)
-        images[number], labels[number] = scene.image, scene.semantic()
-    return images, labels
-
-
-def _paint_dialled(
-    view: View,
-    compose: Composer,
-    difficulty: Difficulty,
-    rng: np.random.Generator,
-    spare: np.random.Generator,
-) -> Canvas:
-    """Paint without dials, for what ``rng`` draws there, and again with them."""
-    tape = Tape(rng)
-    compose(Canvas(view, tape=tape), rng)
-    tape.rewind()
-    dialled = replace(view, line_thickness=difficulty.line_thickness)
-    canvas = Canvas(dialled, difficulty, tape=tape, spare=spare)
-    compose(canvas, rng)
-    tape.finish()
-    return canvas
+    scenes = [make_scene(seed, start + number, size) for number in range(count)]
+    return np.stack([s.image for s in scenes]), np.stack([s.semantic() for s in scenes])
 
 
 def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:
@@ -275,8 +238,8 @@ def _visible(canvas: Canvas) -> tuple[IdArray, tuple[Segment, ...]]:
     return table[canvas.owner], tuple(segments)
 
 
-def _photograph(canvas: Canvas, rng: np.random.Generator, noise: float) -> ByteArray:
-    """Add uneven light and a color cast, slight blur, then grain, ``noise`` times as much."""
+def _photograph(canvas: Canvas, rng: np.random.Generator) -> ByteArray:
+    """Add uneven light and a color cast, slight blur, then grain."""
     height, width = size = canvas.view.size
     soft = 0.5 * max(height, width)
     light = 1 + 0.2 * smooth_noise(rng, size, (soft, soft))
@@ -288,6 +251,6 @@ def _photograph(canvas: Canvas, rng: np.random.Generator, noise: float) -> ByteA
     blurred = np.asarray(Image.fromarray(canvas.pixels()).filter(blur))
     grain = rng.random((height, width, 3), dtype=np.float32)
     grain -= 0.5
-    grain *= np.float32(noise * rng.uniform(3, 24))
+    grain *= np.float32(rng.uniform(3, 24))
     grain += blurred
     return np.clip(grain, 0, 255, out=grain).astype(np.uint8)

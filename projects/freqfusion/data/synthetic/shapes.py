@@ -116,6 +116,10 @@ class Window:
     height: int
     width: int
 
+    def xywh(self) -> list[int]:
+        """Return COCO's order: x, y, width, height."""
+        return [self.left, self.top, self.width, self.height]
+
     def grid(self) -> tuple[FloatArray, FloatArray]:
         """Return scene coordinates y (height x 1) and x (1 x width) of the window's pixels."""
         y = np.arange(self.top, self.top + self.height, dtype=np.float32)[:, None]

@@ -14,7 +14,6 @@ import numpy as np
 
 from freqfusion.data.synthetic.shapes import (
     FloatArray,
-    IntArray,
     Window,
     cloud_noise,
     mix,
@@ -23,34 +22,6 @@ from freqfusion.data.synthetic.shapes import (
 )
 
 Texture = Callable[[Window], FloatArray]
-
-
-def at_frequency(texture: Texture, factor: float) -> Texture:
-    """The same pattern with ``factor`` times its spatial frequency.
-
-    A coarser one is interpolated. Of a finer one pixels are picked, so that it keeps its contrast.
-    """
-
-    def along(start: int, count: int) -> tuple[int, IntArray, FloatArray]:
-        """Return the first sample, and for each pixel its sample and the fraction beyond."""
-        positions = np.arange(start, start + count) * factor
-        first = int(np.floor(positions[0]))
-        whole = np.floor(positions)
-        beyond = (positions - whole).astype(np.float32) * (factor < 1)
-        return first, whole.astype(np.int64) - first, beyond
-
-    def render(window: Window) -> FloatArray:
-        top, rows, down = along(window.top, window.height)
-        left, columns, right = along(window.left, window.width)
-        height, width = int(rows[-1]) + 2, int(columns[-1]) + 2
-        drawn = texture(Window(top, left, height, width))
-        upper, lower = drawn[:, rows], drawn[:, rows + 1]
-        lines = upper + (lower - upper) * down[:, None]
-        near, far = lines[:, :, columns], lines[:, :, columns + 1]
-        image: FloatArray = near + (far - near) * right
-        return image
-
-    return render
 
 
 def sky(rng: np.random.Generator, unit: float) -> Texture:

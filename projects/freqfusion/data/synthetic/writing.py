@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from freqfusion.data.synthetic.canvas import (
-    Difficulty,
-    check_choice,
-    check_difficulty,
-    check_index,
-    check_size,
-)
-from freqfusion.data.synthetic.categories import SPLITS
-from freqfusion.data.synthetic.scenes import DETAILS, Scene, make_scene
+from freqfusion.data.synthetic.scenes import Scene, check_scene, make_scene
 from freqfusion.data.workers import check_workers, run_in_order
 
 VAL_START = 1_000_000_000
@@ -29,20 +21,36 @@ TUNE_START = 2_000_000_000
 NOTE = "synthetic.json"
 
 _FIRST = {"train": 0, "val": VAL_START, "tune": TUNE_START}
-_LIMIT = {"train": VAL_START, "val": TUNE_START - VAL_START}
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class SceneSet:
-    """All that the scenes of a data set depend on; ``splits`` has the number of scenes of each."""
+    """All that the scenes of a data set depend on; ValueError for what is not possible."""
 
+    num_train: int
+    num_val: int
+    num_tune: int
     seed: int
     size: tuple[int, int]
-    splits: dict[str, int]
     detail: str
-    difficulty: Difficulty
+    line_thickness: int | None
+
+    def __post_init__(self) -> None:
+        check_scene(self.seed, self.size, self.detail, self.line_thickness)
+        for split in _FIRST:
+            count = getattr(self, f"num_{split}")
+            if count < 0:
+                raise ValueError(f"num_{split} must be 0 or more, not {count}")
+        if not self.splits:
+            raise ValueError("num_train and num_val are both 0; ask for at least one scene")
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Return the number of scenes of each split that has any."""
+        counts = {split: getattr(self, f"num_{split}") for split in _FIRST}
+        return {split: count for split, count in counts.items() if count}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,49 +61,11 @@ class SceneJob:
     scenes: SceneSet
     split: str
     position: int
-    mask_format: str | None
-
-    @property
-    def index(self) -> int:
-        """Return the number of the scene among all of its seed, as ``make_scene`` has it."""
-        return _FIRST[self.split] + self.position
 
     def paint(self) -> Scene:
         """Return the scene."""
-        key = self.scenes.seed, self.index, self.scenes.size
-        return make_scene(*key, detail=self.scenes.detail, difficulty=self.scenes.difficulty)
-
-
-def check_scenes(
-    counts: Sequence[int],
-    size: tuple[int, int],
-    seed: int,
-    detail: str,
-    difficulty: Difficulty | None,
-) -> SceneSet:
-    """Return the scenes of a data set; ValueError for impossible arguments.
-
-    ``counts`` are the numbers of train, val and tune scenes, the rest is as in ``make_scene``.
-    """
-    return SceneSet(
-        check_index("seed", seed),
-        check_size(size),
-        check_splits(*counts),
-        check_choice("detail", detail, DETAILS),
-        check_difficulty(Difficulty() if difficulty is None else difficulty),
-    )
-
-
-def check_splits(num_train: int, num_val: int, num_tune: int = 0) -> dict[str, int]:
-    """Return the number of scenes of each split that has any; ValueError for impossible ones."""
-    given = zip(SPLITS, (num_train, num_val, num_tune), strict=True)
-    counts = {split: check_index(f"num_{split}", count) for split, count in given}
-    if not any(counts.values()):
-        raise ValueError("num_train and num_val are both 0; ask for at least one scene")
-    for split, most in _LIMIT.items():
-        if counts[split] > most:
-            raise ValueError(f"num_{split} must be at most {most}, not {counts[split]}")
-    return {split: count for split, count in counts.items() if count}
+        s, index = self.scenes, _FIRST[self.split] + self.position
+        return make_scene(s.seed, index, s.size, detail=s.detail, line_thickness=s.line_thickness)
 
 
 def write_scenes(
@@ -109,7 +79,6 @@ def write_scenes(
     workers: int | None,
     overwrite: bool,
     progress: bool,
-    mask_format: str | None = None,
 ) -> tuple[Path, dict[str, list[Result]]]:
     """Call ``write`` for every scene; return the root and the results by split, in order.
 
@@ -129,30 +98,15 @@ def write_scenes(
                 shutil.rmtree(path / folder)
     for folder in folders:
         (path / folder).mkdir(parents=True, exist_ok=True)
-    write_json(path / NOTE, _note(layout, scenes, mask_format))
-    jobs = [
-        SceneJob(path, scenes, split, position, mask_format)
-        for split, count in scenes.splits.items()
-        for position in range(count)
-    ]
-    title = f"{layout} scenes"
-    results = run_in_order(write, jobs, workers=processes, title=title, progress=progress)
-    records: dict[str, list[Result]] = {split: [] for split in scenes.splits}
-    for job, result in zip(jobs, results, strict=True):
-        records[job.split].append(result)
+    write_json(path / NOTE, {"layout": layout, **asdict(scenes)})
+    records: dict[str, list[Result]] = {}
+    for split, count in scenes.splits.items():
+        jobs = [SceneJob(path, scenes, split, position) for position in range(count)]
+        title = f"{layout} scenes, {split}"
+        records[split] = run_in_order(
+            write, jobs, workers=processes, title=title, progress=progress
+        )
     return path, records
-
-
-def _note(layout: str, scenes: SceneSet, mask_format: str | None) -> dict[str, Any]:
-    return {
-        "layout": layout,
-        "seed": scenes.seed,
-        "size": list(scenes.size),
-        **{f"num_{split}": count for split, count in scenes.splits.items()},
-        "detail": scenes.detail,
-        "difficulty": asdict(scenes.difficulty),
-        **({} if mask_format is None else {"mask_format": mask_format}),
-    }
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -169,12 +123,9 @@ def _check_replaceable(path: Path, layout: str, overwrite: bool) -> None:
     try:
         found = json.loads((path / NOTE).read_text(encoding="utf-8"))["layout"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{path} holds no synthetic data set (no readable {NOTE}), so it is not overwritten;"
-            " choose another folder or empty it yourself"
-        ) from None
+        found = None
     if found != layout:
         raise ValueError(
-            f"{path} holds a data set in {found} layout, which {layout} files would not replace;"
-            " choose another folder or empty it yourself"
+            f"{path} holds no synthetic data set in {layout} layout (see {NOTE}), so it is not"
+            " overwritten; choose another folder or empty it yourself"
         )

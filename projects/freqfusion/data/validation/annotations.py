@@ -201,7 +201,7 @@ def _mask_shape(segmentation: Any, size: Size | None, who: str, file: str) -> Ma
     if segmentation is None:
         return None
     if isinstance(segmentation, dict):
-        shape = run_shape(check_runs(segmentation, size, who, file), int(segmentation["size"][0]))
+        shape = run_shape(segmentation, check_runs(segmentation, size, who, file))
         if shape is None:
             found = f"{who} has a run-length mask without a pixel"
             raise unusable("empty mask", file, found, "a pixel or more")
@@ -268,21 +268,19 @@ def _closed(points: FloatArray) -> FloatArray:
     return np.concatenate([points, points[:1]])
 
 
-def run_shape(runs: NDArray[np.int64], height: int) -> MaskShape | None:
-    """Return the shape of runs down the columns of a mask; None for an empty one."""
-    ends = np.cumsum(runs)
-    first, last = ends[:-1:2], ends[1::2] - 1
-    kept = last >= first
-    first, last = first[kept], last[kept]
-    if not len(first):
+def run_shape(mask: Mapping[str, Any], runs: NDArray[np.int64]) -> MaskShape | None:
+    """Return the shape of a COCO RLE with these runs; None for an empty one."""
+    from pycocotools import mask as coco_mask
+
+    area = float(runs[1::2].sum())
+    if not area:
         return None
-    area = float((last - first + 1).sum())
-    # A run that goes on in the next column touches the bottom of one and the top of the other.
-    within = first // height == last // height
-    top = np.where(within, first % height, 0).min()
-    bottom = np.where(within, last % height, height - 1).max() + 1
-    left, right = (first // height).min(), (last // height).max() + 1
-    return MaskShape(area - 1, area + 1, (float(left), float(top), float(right), float(bottom)))
+    height, width = (int(side) for side in mask["size"])
+    encoded = {"size": [height, width], "counts": mask["counts"]}
+    if isinstance(mask["counts"], list):
+        encoded = coco_mask.frPyObjects(encoded, height, width)
+    left, top, width, height = coco_mask.toBbox(encoded).tolist()
+    return MaskShape(area - 1, area + 1, (left, top, left + width, top + height))
 
 
 def decode_runs(mask: Mapping[str, Any]) -> NDArray[np.int64]:

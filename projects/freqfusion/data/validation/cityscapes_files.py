@@ -11,17 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from freqfusion.data.reading import ImageFile
+from freqfusion.data.reading import ImageFile, check_file, check_mode
 from freqfusion.data.synthetic.cityscapes import INSTANCE_BASE, label_ids
 from freqfusion.data.validation.classes import KINDS
 from freqfusion.data.validation.ground_truth import (
-    LabelGroundTruth,
     LabelRange,
-    check_file,
     check_labels,
-    check_mode,
     check_size,
-    label_range,
     labels_in,
 )
 from freqfusion.data.validation.issues import (
@@ -29,10 +25,16 @@ from freqfusion.data.validation.issues import (
     collect,
     error,
     remedy,
-    shorten,
     unusable,
 )
-from freqfusion.data.validation.sources import Entry, GroundTruthSource, join, panoptic_source
+from freqfusion.data.validation.sources import (
+    Entry,
+    GroundTruthSource,
+    join,
+    label_source,
+    panoptic_source,
+)
+from freqfusion.messages import shorten
 from freqfusion.metrics.cityscapes_labels import (
     CITYSCAPES_LABELS,
     IGNORED_TRAIN_ID,
@@ -84,19 +86,9 @@ def cityscapes_panoptic_source(metadata: Mapping[str, Any]) -> GroundTruthSource
 
 def cityscapes_stuff_source(metadata: Mapping[str, Any]) -> GroundTruthSource:
     """Collect the label maps of Panoptic FPN, ``<sem_seg_root>/<name>_gtFine_stuff.png``."""
-    source = GroundTruthSource(metadata["sem_seg_root"])
-    names = metadata.get("stuff_classes", ())
-    labels = label_range(metadata) if names else None
-    for path, stem in _images(metadata, []):
-        file = join(source.index, f"{stem}_gtFine_stuff.png")
-        source.files.append(file)
-        if os.path.isfile(file):
-            source.by_image[path] = LabelGroundTruth(file, labels)
-        else:
-            expected = f"the labels of {path}{remedy(file)}"
-            source.issues.append(error("missing file", file, "is not there", expected))
-    source.classes = dict(enumerate(names))
-    return source
+    root = metadata["sem_seg_root"]
+    pairs = ((path, join(root, f"{stem}_gtFine_stuff.png")) for path, stem in _images(metadata, []))
+    return label_source(metadata, pairs)
 
 
 @dataclass(frozen=True, slots=True)

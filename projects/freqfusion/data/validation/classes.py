@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from freqfusion.data.validation.issues import DatasetIssue, error, remedy
+from freqfusion.messages import did_you_mean
 
 ROI = "MODEL.ROI_HEADS.NUM_CLASSES"
 RETINANET = "MODEL.RETINANET.NUM_CLASSES"
@@ -48,8 +49,6 @@ _ROOT = "; DETECTRON2_DATASETS names the folder of all data sets"
 def metadata_of(name: str) -> dict[str, Any]:
     """Return a registered data set's metadata; ValueError, with similar names, for another."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    from freqfusion.config import did_you_mean
 
     known = DatasetCatalog.list()
     if name not in known:
@@ -103,20 +102,12 @@ def reads_polygons(cfg: Any, name: str) -> bool:
 
 def counts_labels(cfg: Any) -> bool:
     """Whether the model learns label maps, with ``MODEL.SEM_SEG_HEAD.NUM_CLASSES`` classes."""
-    return any(use.key == SEMANTIC for use in _uses(cfg))
+    return any(key == SEMANTIC for key, _, _ in _uses(cfg))
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """A key that counts classes, its value, and the list of the metadata that it counts."""
-
-    key: str
-    value: int
-    classes: str
-
-
-def _uses(cfg: Any) -> list[_Use]:
-    from freqfusion.config import inner_architecture
+def _uses(cfg: Any) -> list[tuple[str, int, str]]:
+    """Return each key that counts classes, its value, and the list of the metadata it counts."""
+    from freqfusion.config import inner_architecture, value_of
 
     architecture = inner_architecture(cfg)
     pairs = COUNTS.get(architecture, ())
@@ -124,31 +115,26 @@ def _uses(cfg: Any) -> list[_Use]:
         # Its classes are those of the targets; with panoptic ones things and stuff are one list.
         of_things = tuple(cfg.INPUT.TARGETS) == ("instances",)
         pairs = ((SEMANTIC, "thing_classes" if of_things else "stuff_classes"),)
-    return [_Use(key, _value(cfg, key), classes) for key, classes in pairs]
-
-
-def _value(cfg: Any, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
+    return [(key, value_of(cfg, key), classes) for key, classes in pairs]
 
 
 def _count_issues(
-    name: str, metadata: Mapping[str, Any], use: _Use, trained: bool
+    name: str, metadata: Mapping[str, Any], use: tuple[str, int, str], trained: bool
 ) -> list[DatasetIssue]:
-    names = metadata.get(use.classes)
+    key, value, classes = use
+    names = metadata.get(classes)
     if names is None:
-        if use.classes == "stuff_classes" and trained:
+        if classes == "stuff_classes" and trained:
             found = f"a semantic head is trained on {name}, which has no stuff_classes"
-            return [error(_KIND, use.key, found, "a data set with semantic labels")]
+            return [error(_KIND, key, found, "a data set with semantic labels")]
         return []
-    if use.classes == "thing_classes" and _is_one_label_space(metadata):
+    if classes == "thing_classes" and _is_one_label_space(metadata):
         found = f"counts the things of {name}, whose things and stuff share one label space"
-        return [error(_KIND, use.key, found, "a data set whose things have labels of their own")]
-    if use.value == len(names):
+        return [error(_KIND, key, found, "a data set whose things have labels of their own")]
+    if value == len(names):
         return []
-    found = f"is {use.value}, but {name} has {len(names)} {use.classes}"
-    return [error(_KIND, use.key, found, str(len(names)))]
+    found = f"is {value}, but {name} has {len(names)} {classes}"
+    return [error(_KIND, key, found, str(len(names)))]
 
 
 def _is_one_label_space(metadata: Mapping[str, Any]) -> bool:
@@ -168,14 +154,14 @@ def _mask_issues(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[Datas
 def _ignore_issues(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[DatasetIssue]:
     ignored = metadata.get("ignore_label")
     stuff = metadata.get("stuff_classes")
-    if ignored is None or stuff is None or not any(u.key == SEMANTIC for u in _uses(cfg)):
+    if ignored is None or stuff is None or not counts_labels(cfg):
         return []
     issues = []
     if 0 <= ignored < len(stuff):
         found = f"{name} ignores the label {ignored}, which is the class {stuff[ignored]!r}"
         wanted = f"an ignore_label outside of 0..{len(stuff) - 1}"
         issues.append(error("ignored label that is a class", name, found, wanted))
-    value = _value(cfg, IGNORED)
+    value = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     if value != ignored:
         found = f"is {value}, but {name} ignores the label {ignored}"
         issues.append(error("ignored label that differs", IGNORED, found, str(ignored)))
@@ -191,19 +177,13 @@ def _name_issues(known: Mapping[str, Mapping[str, Any]]) -> list[DatasetIssue]:
         for name, classes in lists.items():
             if classes == lists[first]:
                 continue
-            position = _first_difference(classes, lists[first])
+            pairs = zip_longest(classes, lists[first])
+            position = next(at for at, (one, other) in enumerate(pairs) if one != other)
             found = f"its {key} differ from those of {first} from number {position} on"
             issues.append(
                 error("classes that differ between data sets", name, found, "the same names")
             )
     return issues
-
-
-def _first_difference(one: Sequence[str], other: Sequence[str]) -> int:
-    for position, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return position
-    return min(len(one), len(other))
 
 
 def check_files_exist(dataset_names: Sequence[str]) -> list[DatasetIssue]:
@@ -222,26 +202,16 @@ def missing_files(metadata: Mapping[str, Any]) -> list[DatasetIssue]:
     """Return what is missing of one data set, from its metadata."""
     name = metadata.get("name", "the data set")
     issues = []
-    for key, what in _FILES.items():
-        path = metadata.get(key)
-        if path and not os.path.isfile(path):
-            expected = f"{what} of {name}{remedy(path)}{_ROOT}"
-            issues.append(error("missing file", path, "is not there", expected))
-    for key, what in _FOLDERS.items():
-        path = metadata.get(key)
+    for key, what in (_FILES | _FOLDERS).items():
+        path, kind = metadata.get(key), "file" if key in _FILES else "folder"
         if not path:
             continue
         expected = f"{what} of {name}{remedy(path)}{_ROOT}"
-        if not os.path.isdir(path):
-            issues.append(error("missing folder", path, "is not there", expected))
-        elif _is_empty(path):
+        if not (os.path.isfile if key in _FILES else os.path.isdir)(path):
+            issues.append(error(f"missing {kind}", path, "is not there", expected))
+        elif kind == "folder" and next(os.scandir(path), None) is None:
             issues.append(error("empty folder", path, "holds nothing", expected))
     return issues + _missing_train_ids(metadata)
-
-
-def _is_empty(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        return next(entries, None) is None
 
 
 def _missing_train_ids(metadata: Mapping[str, Any]) -> list[DatasetIssue]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from freqfusion.data.reading import ImageFile
+from freqfusion.data.reading import ImageFile, check_file
 from freqfusion.data.validation.cityscapes_files import (
     cityscapes_panoptic_source,
     cityscapes_source,
@@ -25,7 +25,7 @@ from freqfusion.data.validation.classes import (
     missing_files,
     reads_polygons,
 )
-from freqfusion.data.validation.ground_truth import GroundTruth, check_file, image_mode_issues
+from freqfusion.data.validation.ground_truth import GroundTruth, image_mode_issues
 from freqfusion.data.validation.issues import DatasetIssue, collect, error, note
 from freqfusion.data.validation.sources import (
     GroundTruthSource,
@@ -35,8 +35,10 @@ from freqfusion.data.validation.sources import (
 )
 from freqfusion.data.workers import check_workers, run_in_order
 
-_DUPLICATE = "the same image twice"
+_DUPLICATE, _ONCE = "the same image twice", "each image once in a data set"
 Roles = Mapping[str, frozenset[str]]
+ImageCopy = tuple[str, str]
+"""A data set, and the path of one of its images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +49,6 @@ class DatasetReport:
     issues: tuple[DatasetIssue, ...]
     images: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ImageCopy:
-    """Where an image was found."""
-
-    dataset: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class _ImageJob:
-    path: str
-    named_by: str
-    ground_truths: tuple[GroundTruth, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +94,7 @@ def check_datasets(
         count += len(images)
         for image in images:
             if image.digest is not None:
-                copies[image.digest].append(ImageCopy(name, image.path))
+                copies[image.digest].append((name, image.path))
     issues += copy_issues(copies.values(), {} if cfg is None else _roles(cfg))
     return DatasetReport(names, tuple(issues), count, time.perf_counter() - started)
 
@@ -124,34 +111,23 @@ def copy_issues(groups: Iterable[Iterable[ImageCopy]], roles: Roles) -> list[Dat
     for group in groups:
         # The files of each data set so far, in order.
         earlier: dict[str, dict[str, None]] = {}
-        for copy in group:
-            for dataset, files in earlier.items():
-                issue = _compare(copy, dataset, files, roles)
-                if issue is not None:
-                    issues.append(replace(issue, dataset=copy.dataset))
-            earlier.setdefault(copy.dataset, {})[copy.path] = None
+        for dataset, path in group:
+            for other, files in earlier.items():
+                first, expected = next(iter(files)), "no image both in training and in evaluation"
+                if dataset == other:
+                    found, expected = f"has the same pixels as {first}", _ONCE
+                elif dataset in roles and other in roles and roles[dataset] & roles[other]:
+                    continue
+                elif path not in files:
+                    found = f"({dataset}) has the same pixels as {first} ({other})"
+                elif dataset in roles and other in roles:
+                    found = f"belongs to {other} and to {dataset}"
+                else:
+                    continue
+                make = note if dataset == other else error
+                issues.append(replace(make(_DUPLICATE, path, found, expected), dataset=dataset))
+            earlier.setdefault(dataset, {})[path] = None
     return issues
-
-
-def _compare(
-    copy: ImageCopy, dataset: str, files: Mapping[str, None], roles: Roles
-) -> DatasetIssue | None:
-    """Return an issue if an image should not be one of the equal files of a data set."""
-    first = next(iter(files))
-    if copy.dataset == dataset:
-        found = f"has the same pixels as {first}"
-        return note(_DUPLICATE, copy.path, found, "each image once in a data set")
-    if copy.dataset in roles and dataset in roles:
-        leaks = not roles[copy.dataset] & roles[dataset]
-    else:
-        leaks = copy.path not in files
-    if not leaks:
-        return None
-    if copy.path in files:
-        found = f"belongs to {dataset} and to {copy.dataset}"
-    else:
-        found = f"({copy.dataset}) has the same pixels as {first} ({dataset})"
-    return error(_DUPLICATE, copy.path, found, "no image both in training and in evaluation")
 
 
 def _check_one(
@@ -170,7 +146,7 @@ def _check_one(
         for path in source.by_image:
             owners[path].append(source)
     jobs = [
-        _ImageJob(path, own[0].index, tuple(source.by_image[path] for source in own))
+        (path, own[0].index, [source.by_image[path] for source in own])
         for path, own in owners.items()
     ]
     images = run_in_order(
@@ -193,15 +169,16 @@ def _check_one(
     return issues, images
 
 
-def _check_image(job: _ImageJob) -> _CheckedImage:
-    """Read an image and check its ground truth, in one go so that it is read once."""
+def _check_image(job: tuple[str, str, list[GroundTruth]]) -> _CheckedImage:
+    """Read an image that an index names and check its ground truth, so that it is read once."""
+    path, named_by, ground_truths = job
     issues: list[DatasetIssue] = []
     image: ImageFile | None = None
     with collect(issues):
-        image = check_file(job.path, job.named_by)
+        image = check_file(path, named_by)
         issues += image_mode_issues(image)
-    seen = [frozenset(gt.check(image, issues)) for gt in job.ground_truths]
-    return _CheckedImage(job.path, None if image is None else _digest(image), issues, seen)
+    seen = [frozenset(gt.check(image, issues)) for gt in ground_truths]
+    return _CheckedImage(path, None if image is None else _digest(image), issues, seen)
 
 
 def _digest(image: ImageFile) -> bytes:

@@ -5,9 +5,9 @@ A function ``check_*`` raises ``DatasetIssueError`` for an image that cannot be 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from freqfusion.data.reading import (
     DEEP_MODES,
+    LABEL_MODES,
     PANOPTIC_MODES,
-    UNREADABLE,
     ImageFile,
-    in_words,
-    read_file,
+    check_file,
+    check_mode,
     read_label_png,
     read_panoptic_colors,
-    read_panoptic_png,
 )
 from freqfusion.data.validation.annotations import Size, annotation_issues
 from freqfusion.data.validation.issues import (
@@ -33,30 +32,16 @@ from freqfusion.data.validation.issues import (
     error,
     format_size,
     note,
-    remedy,
     repeated,
-    shorten,
     unusable,
 )
+from freqfusion.messages import shorten
 from freqfusion.metrics.id_codec import rgb_to_id
 
-LABEL_MODES = ("L", "P", "I", "I;16")
 SEGMENT_BOX_SLACK = 1
 ABSENT_SEGMENT = "id that is not in the PNG"
 # Converted to RGB without loss of what the image shows.
 _PLAIN_MODES = ("RGB", "L")
-
-
-def check_file(path: str, named_by: str) -> ImageFile:
-    """Read an image whole."""
-    if not os.path.isfile(path):
-        expected = f"an image, since {named_by} needs it{remedy(path)}"
-        raise unusable("missing file", path, "is not there", expected)
-    try:
-        return read_file(path)
-    except UNREADABLE as reason:
-        found = f"cannot be read ({in_words(reason)})"
-        raise unusable("unreadable image", path, found, f"a whole image{remedy(path)}") from reason
 
 
 def image_mode_issues(image: ImageFile) -> list[DatasetIssue]:
@@ -68,13 +53,6 @@ def image_mode_issues(image: ImageFile) -> list[DatasetIssue]:
         found += ", which is cut off at 255 when it is read as RGB"
         return [error(kind, image.path, found, "8 bit RGB or grey")]
     return [note(kind, image.path, f"{found} and will be converted", "8 bit RGB or grey")]
-
-
-def check_mode(image: ImageFile, allowed: Collection[str], what: str) -> None:
-    """Refuse a map of another mode than those allowed."""
-    if image.mode not in allowed:
-        expected = f"{what} (mode {' or '.join(allowed)})"
-        raise unusable("image of a wrong mode", image.path, f"has the mode {image.mode}", expected)
 
 
 def check_size(file: object, size: Sequence[int], other: Sequence[int] | None, owner: str) -> None:
@@ -131,6 +109,18 @@ def number_segments(
     fits = order[position] == ids
     others = [value for value in np.unique(ids[~fits]).tolist() if value]
     return np.where(fits, position + 1, 0).astype(np.int32), others
+
+
+def labels_of_segments(
+    path: object, ids: NDArray[np.int32], label_of_id: Mapping[int, int], void: int
+) -> NDArray[np.integer[Any]]:
+    """Return each pixel's label by the id of its segment; refuse an id that has no label."""
+    known = sorted(label_of_id)
+    numbers, unknown = number_segments(ids, known)
+    if unknown:
+        found = f"has the ids {shorten(unknown)}, which no segment of its annotation has"
+        raise unusable("id that is not in the JSON", path, found, "an entry of segments_info each")
+    return np.array([void, *(label_of_id[number] for number in known)])[numbers]
 
 
 def segment_issues(
@@ -230,7 +220,7 @@ class PanopticGroundTruth:
     def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
         """Compare ids, areas and boxes of the PNG with the JSON, and its size with the image."""
         with collect(issues):
-            png = check_file(self.path, self.file)
+            png = check_file(self.path, self.file, PANOPTIC_MODES)
             check_mode(png, PANOPTIC_MODES, "ids as 8 bit colors")
             mismatches: list[DatasetIssue] = []
             with collect(mismatches):
@@ -241,7 +231,7 @@ class PanopticGroundTruth:
             if mismatches:
                 issues += mismatches
                 return ()
-            ids = rgb_to_id(png.pixels) if png.mode == "RGB" else read_panoptic_png(self.path)
+            ids = rgb_to_id(png.pixels)
             issues += segment_issues(ids, self.annotation["segments_info"], self.path, self.file)
             issues += self._extent_issues(ids)
         return ()
@@ -293,35 +283,30 @@ class LabelGroundTruth:
         return seen
 
 
-class GroundTruthCheck:
-    """Refuses an image that is to be evaluated, before the model runs: all evaluators or none.
+def check_ground_truth(
+    labels: LabelRange | None,
+    segments: Mapping[Any, tuple[str, Sequence[Mapping[str, Any]]]],
+    image: Mapping[str, Any],
+) -> None:
+    """Refuse an image that is to be evaluated, before the model runs: all evaluators or none.
 
     Args:
         labels: What label maps may hold; None leaves labels unchecked.
         segments: Panoptic PNG and ``segments_info`` of each image id.
+        image: The dict of an image, with its height and width.
     """
-
-    def __init__(
-        self,
-        labels: LabelRange | None,
-        segments: Mapping[Any, tuple[str, Sequence[Mapping[str, Any]]]],
-    ) -> None:
-        self.labels, self.segments = labels, segments
-
-    def __call__(self, image: Mapping[str, Any]) -> None:
-        """Look at the ground truth of one image; its dict has its height and width."""
-        size = image["height"], image["width"]
-        if "sem_seg_file_name" in image:
-            read_labels(str(image["sem_seg_file_name"]), size, self.labels)
-        if image.get("image_id") in self.segments:
-            path, segments = self.segments[image["image_id"]]
-            _, absent = read_segments(path, size, segments)
-            if absent:
-                raise DatasetIssueError(absent[0])
+    size = image["height"], image["width"]
+    if "sem_seg_file_name" in image:
+        read_labels(str(image["sem_seg_file_name"]), size, labels)
+    if image.get("image_id") in segments:
+        path, infos = segments[image["image_id"]]
+        _, absent = read_segments(path, size, infos)
+        if absent:
+            raise DatasetIssueError(absent[0])
 
 
 def build_ground_truth_check(name: str) -> Callable[[Mapping[str, Any]], None]:
-    """Return the check of a registered data set, by its metadata."""
+    """Return ``check_ground_truth`` of a registered data set, by its metadata."""
     from detectron2.data import MetadataCatalog
 
     from freqfusion.data.dataset_dicts import read_json
@@ -336,4 +321,4 @@ def build_ground_truth_check(name: str) -> Callable[[Mapping[str, Any]], None]:
             )
             for entry in read_json(metadata.panoptic_json)["annotations"]
         }
-    return GroundTruthCheck(label_range(metadata), segments)
+    return partial(check_ground_truth, label_range(metadata), segments)

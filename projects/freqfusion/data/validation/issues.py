@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 ERROR = "error"
 NOTE = "note"
-_SHOWN = 5
 _PREPARE = "python -m freqfusion.tools.prepare"
 
 
@@ -74,27 +73,22 @@ def repeated(file: str, what: str, values: Sequence[object], where: str = "") ->
     ]
 
 
-def shorten(items: Iterable[object], most: int = _SHOWN) -> str:
-    """Return the first items, ``most`` at most, and how many more there are."""
-    words = [str(item) for item in items]
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
-
-
 def format_size(size: tuple[int, int]) -> str:
     """Return ``480 x 640 (height x width)``."""
     return f"{size[0]} x {size[1]} (height x width)"
 
 
-def remedy(path: str) -> str:
+def remedy(path: object) -> str:
     """Return ``" (made by ...)"`` for a derived file or folder, "" for one of a download."""
-    parts = Path(path).parts
+    parts = Path(str(path)).parts
     if {"annotations_detectron2", "camvid"} <= set(parts):
         return f" (made by {_PREPARE} camvid)"
     if "annotations_detectron2" in parts:
         return f" (made by {_PREPARE} ade20k)"
     cityscapes = ("cityscapes_panoptic_", "cityscapes_stuff_")
-    if path.endswith("_labelTrainIds.png") or any(part.startswith(cityscapes) for part in parts):
+    if parts[-1].endswith("_labelTrainIds.png") or any(
+        part.startswith(cityscapes) for part in parts
+    ):
         return f" (made by {_PREPARE} cityscapes)"
     if any(part.startswith("panoptic_stuff_") for part in parts):
         if any(part.endswith(("train2017", "val2017")) for part in parts):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from freqfusion.data.reading import label_files
 from freqfusion.data.validation.annotations import Size, describe
 from freqfusion.data.validation.ground_truth import (
     GroundTruth,
@@ -25,14 +26,51 @@ from freqfusion.data.validation.issues import DatasetIssue, error, note, remedy,
 from freqfusion.metrics.id_codec import LARGEST_ID
 
 Entry = dict[str, Any]
+Fields = Mapping[str, Callable[[Any], bool]]
+"""Each key that an entry of a JSON file needs, and what its value must be."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_SECTIONS = ("images", "annotations", "categories")
-_SEGMENT_KEYS = ("id", "category_id", "area", "bbox")
-_NAMES = ("file_name", "name")
 _CATEGORIES = "categories that differ"
 # Detectron2's metadata leaves these parts of COCO's names out.
 _LEFT_OUT = ("-other", "-merged")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _are_segments(value: Any) -> bool:
+    return isinstance(value, list) and not any(_mistake(segment, _SEGMENT) for segment in value)
+
+
+_IMAGE: Fields = {"id": _is_id, "file_name": _is_text}
+_CATEGORY: Fields = {"id": _is_id, "name": _is_text}
+_INSTANCE: Fields = {"image_id": _is_id, "category_id": _is_id}
+_PANOPTIC: Fields = {"image_id": _is_id, "file_name": _is_text, "segments_info": _are_segments}
+_SEGMENT: Fields = {
+    "id": lambda value: isinstance(value, int) and 0 <= value <= LARGEST_ID,
+    "category_id": _is_id,
+    "area": _is_number,
+    "bbox": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+}
+
+
+def _mistake(entry: Any, fields: Fields) -> str:
+    """Return what is wrong with an entry of a JSON file, "" for a well-formed one."""
+    if not isinstance(entry, dict):
+        return "is no object"
+    absent = [key for key in fields if key not in entry]
+    if absent:
+        return f"lacks {', '.join(absent)}"
+    wrong = [key for key, fits in fields.items() if not fits(entry[key])]
+    return f"has a wrong {wrong[0]}: {entry[wrong[0]]!r:.60}" if wrong else ""
 
 
 @dataclass(slots=True)
@@ -74,10 +112,10 @@ def instance_source(
     reads polygons.
     """
     source = GroundTruthSource(metadata["json_file"])
-    index = _read_index(source, metadata, ("thing",), ("file_name",), ("category_id",))
+    index = _read_index(source, metadata, ("thing",), _INSTANCE)
     if index is None:
         return source
-    ids = [entry["id"] for entry in index.annotations if isinstance(entry.get("id"), int | str)]
+    ids = [entry["id"] for entry in index.annotations if _is_id(entry.get("id"))]
     source.issues += repeated(source.index, "annotation id", ids)
     grouped: dict[Any, list[Entry]] = defaultdict(list)
     for entry in index.annotations:
@@ -102,15 +140,14 @@ def panoptic_source(
     below ``image_root``.
     """
     source = GroundTruthSource(metadata["panoptic_json"])
-    index = _read_index(source, metadata, ("thing", "stuff"), ("file_name",), ())
+    index = _read_index(source, metadata, ("thing", "stuff"), _PANOPTIC)
     if index is None:
         return source
-    annotations = [a for a in index.annotations if _is_whole(a, source)]
-    numbers = [annotation["image_id"] for annotation in annotations]
+    numbers = [annotation["image_id"] for annotation in index.annotations]
     source.issues += repeated(source.index, "annotation of image", numbers)
     source.issues += _without_annotation(index, numbers)
     find = image_path or (lambda entry: join(metadata["image_root"], entry["file_name"]))
-    for annotation in annotations:
+    for annotation in index.annotations:
         source.issues += _segment_issues(annotation, index)
         source.seen |= {segment["category_id"] for segment in annotation["segments_info"]}
         image = index.images.get(annotation["image_id"])
@@ -129,26 +166,25 @@ def semantic_source(
 
     ``named_images`` are those of the data set's JSON, if it has one: only they need a label PNG.
     """
+    files = label_files(metadata["image_root"], metadata["sem_seg_root"])
+    pairs = ((os.path.normpath(image), os.path.normpath(label)) for image, label in files)
+    named = (pair for pair in pairs if named_images is None or pair[0] in named_images)
+    return label_source(metadata, named)
+
+
+def label_source(
+    metadata: Mapping[str, Any], pairs: Iterable[tuple[str, str]]
+) -> GroundTruthSource:
+    """Collect the label PNGs of ``sem_seg_root`` from pairs of an image and its PNG."""
     source = GroundTruthSource(metadata["sem_seg_root"])
-    images = dict(_files_by_stem(metadata["image_root"], IMAGE_SUFFIXES))
-    maps = dict(_files_by_stem(source.index, (".png",)))
-    if named_images is not None:
-        images = {stem: path for stem, path in images.items() if path in named_images}
-    for stem, path in images.items():
-        if stem in maps:
-            source.by_image[path] = LabelGroundTruth(maps[stem], label_range(metadata))
-            source.files.append(maps[stem])
+    labels = label_range(metadata)
+    for image, file in pairs:
+        source.files.append(file)
+        if os.path.isfile(file):
+            source.by_image[image] = LabelGroundTruth(file, labels)
         else:
-            expected = f"the labels of {path}{remedy(source.index)}"
-            file = os.path.join(source.index, f"{stem}.png")
+            expected = f"the labels of {image}{remedy(file)}"
             source.issues.append(error("missing file", file, "is not there", expected))
-    if named_images is None:
-        source.issues += [
-            note("label file without image", path, "has no image of its name", "one in image_root")
-            for stem, path in maps.items()
-            if stem not in images
-        ]
-        source.files += maps.values()
     source.classes = dict(enumerate(metadata.get("stuff_classes", ())))
     return source
 
@@ -172,14 +208,9 @@ def _read_index(
     source: GroundTruthSource,
     metadata: Mapping[str, Any],
     kinds: Sequence[str],
-    image_keys: Sequence[str],
-    annotation_keys: Sequence[str],
+    annotation: Fields,
 ) -> _Index | None:
-    """Read a JSON file in COCO's format, and check its ids and categories; None if it has nothing.
-
-    An image entry needs ``id`` and ``image_keys``, an annotation ``image_id`` and
-    ``annotation_keys``, a category ``id`` and ``name``: names are texts, ids texts or numbers.
-    """
+    """Read a JSON file in COCO's format, and check its entries; None if it has nothing."""
     file, issues = source.index, source.issues
     try:
         with open(file, encoding="utf-8") as stream:
@@ -187,52 +218,41 @@ def _read_index(
     except (OSError, ValueError) as reason:
         issues.append(error("unreadable JSON", file, f"cannot be read ({reason})", "valid JSON"))
         return None
+    sections = {"images": _IMAGE, "annotations": annotation, "categories": _CATEGORY}
     lists = content if isinstance(content, dict) else {}
-    absent = [name for name in _SECTIONS if not isinstance(lists.get(name), list)]
+    absent = [name for name in sections if not isinstance(lists.get(name), list)]
     if absent:
         found = f"has no list {' and no list '.join(map(repr, absent))}"
-        wanted = f"the sections {', '.join(_SECTIONS)} of COCO's format"
+        wanted = f"the sections {', '.join(sections)} of COCO's format"
         issues.append(error("JSON without a section", file, found, wanted))
         return None
-    needed = (("id", *image_keys), ("image_id", *annotation_keys), ("id", "name"))
-    images, annotations, categories = (
-        list(_well_formed(file, section, lists[section], keys, issues))
-        for section, keys in zip(_SECTIONS, needed, strict=True)
-    )
-    issues += repeated(file, "image id", [entry["id"] for entry in images])
-    issues += repeated(file, "category id", [entry["id"] for entry in categories])
-    issues += repeated(file, "file name", [e["file_name"] for e in images if "file_name" in e])
+    good: dict[str, list[Entry]] = {name: [] for name in sections}
+    for name, fields in sections.items():
+        wanted = f"an object with good {', '.join(fields)}"
+        for position, entry in enumerate(lists[name]):
+            mistake = _mistake(entry, fields)
+            if mistake:
+                found = f"entry {position} of '{name}' {mistake}"
+                issues.append(error("malformed entry", file, found, wanted))
+            else:
+                good[name].append(entry)
+    issues += repeated(file, "image id", [entry["id"] for entry in good["images"]])
+    issues += repeated(file, "category id", [entry["id"] for entry in good["categories"]])
+    issues += repeated(file, "file name", [entry["file_name"] for entry in good["images"]])
     index = _Index(
         file,
-        {entry["id"]: entry for entry in images},
-        annotations,
-        {entry["id"]: entry for entry in categories},
+        {entry["id"]: entry for entry in good["images"]},
+        good["annotations"],
+        {entry["id"]: entry for entry in good["categories"]},
     )
     issues += _category_issues(index, metadata, kinds)
-    for entry in annotations:
+    for entry in index.annotations:
         if entry["image_id"] not in index.images:
             found = f"{describe(entry)} has the image_id {entry['image_id']!r}"
             wanted = "the id of an entry of 'images'"
             issues.append(error("annotation of an unknown image", file, found, wanted))
     source.classes = {number: entry["name"] for number, entry in index.categories.items()}
     return index
-
-
-def _well_formed(
-    file: str, section: str, entries: list[Any], keys: Sequence[str], issues: list[DatasetIssue]
-) -> Iterator[Entry]:
-    """Yield entries that are objects with all keys, and ids that can be looked up."""
-    for position, entry in enumerate(entries):
-        absent = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-        if absent:
-            what = f"lacks {', '.join(absent)}"
-        elif all(isinstance(entry[key], str if key in _NAMES else int | str) for key in keys):
-            yield entry
-            continue
-        else:
-            what = "has a value of a wrong type among them"
-        found = f"entry {position} of '{section}' {what}"
-        issues.append(error("malformed entry", file, found, f"an object with {', '.join(keys)}"))
 
 
 def _without_annotation(index: _Index, annotated: Iterable[Any]) -> list[DatasetIssue]:
@@ -353,34 +373,3 @@ def _segment_issues(annotation: Entry, index: _Index) -> Iterator[DatasetIssue]:
         if segment["id"] == 0:
             found = f"a segment {who} has the id 0"
             yield error("segment with the id of void", index.file, found, "ids from 1 on")
-
-
-def _is_whole(annotation: Entry, source: GroundTruthSource) -> bool:
-    segments = annotation.get("segments_info")
-    whole = (
-        isinstance(annotation.get("file_name"), str)
-        and isinstance(segments, list)
-        and all(isinstance(s, dict) and all(key in s for key in _SEGMENT_KEYS) for s in segments)
-        and all(isinstance(s["id"], int) and 0 <= s["id"] <= LARGEST_ID for s in segments)
-        and all(isinstance(s["category_id"], int | str) for s in segments)
-        and all(_are_numbers(s["bbox"]) and _are_numbers([s["area"]]) for s in segments)
-    )
-    if not whole:
-        found = f"the annotation of image {annotation['image_id']!r} is not whole"
-        expected = f"file_name, and segments_info with good {', '.join(_SEGMENT_KEYS)} each"
-        source.issues.append(error("malformed entry", source.index, found, expected))
-    return whole
-
-
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, int | float) for value in values)
-
-
-def _files_by_stem(folder: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield relative path without suffix, and path, of the images in a folder and those below."""
-    for parent, _, names in os.walk(folder):
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in suffixes and not name.startswith("."):
-                path = os.path.normpath(os.path.join(parent, name))
-                yield os.path.relpath(os.path.join(parent, stem), folder), path
