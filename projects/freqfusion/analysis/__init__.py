@@ -1,7 +1,6 @@
 """What features and models do, measured and drawn; needs torch, numpy and matplotlib only."""
 
 from freqfusion.analysis.aliasing import (
-    MeasureOptions,
     Modulation,
     StageMeasure,
     attention_edge_correlation,
@@ -53,7 +52,6 @@ __all__ = [
     "LayerSpectrum",
     "MeanResponse",
     "MeanSpectrum",
-    "MeasureOptions",
     "Modulation",
     "ParameterCount",
     "Response",
