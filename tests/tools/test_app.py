@@ -93,7 +93,7 @@ def test_panoptic_model_shows_everything_but_modulation(viewer, viewed):
             assert picture.shape == (height, width, 3)
             assert ("class=scale" in below) == (panel == "confidence")
     yellow = 255 * np.array(colormaps[_viewer.COLORMAP](1.0)[:3])
-    for layer in ("fused", "res4", "my=backbone.fpn_output2"):
+    for layer in ("fused", "res4", "backbone.fpn_output2"):
         cells = viewer._maps(viewed, {"x": viewer._layer(layer)})["x"].features.shape[1:]
         y, x = (0.5 + cells[0] // 2) / cells[0], (0.5 + cells[1] // 4) / cells[1]
         picture, below = viewer.draw("similarity", viewed, "", layer, (x, y))

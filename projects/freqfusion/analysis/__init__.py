@@ -11,10 +11,8 @@ from freqfusion.analysis.costs import (
     Latency,
     ParameterCount,
     SavedMemory,
-    Spread,
     count_parameters,
     measure_latency,
-    peak_memory,
     saved_for_backward,
 )
 from freqfusion.analysis.feature_similarity import ClassValues, FeatureSimilarity, SimilarityResult
@@ -38,7 +36,6 @@ from freqfusion.analysis.spectra import (
     MeanSpectrum,
     Response,
     Spectrum,
-    generator_spectrum,
     kernel_response,
     radial_power_spectrum,
 )
@@ -60,7 +57,6 @@ __all__ = [
     "SimilarityMaps",
     "SimilarityResult",
     "Spectrum",
-    "Spread",
     "StageMeasure",
     "attention_edge_correlation",
     "attention_figure",
@@ -68,7 +64,6 @@ __all__ = [
     "count_flops",
     "count_parameters",
     "fusion_modules",
-    "generator_spectrum",
     "kernel_response",
     "lattice_figure",
     "layer_spectrum",
@@ -77,7 +72,6 @@ __all__ = [
     "measure_latency",
     "measure_stage",
     "offsets_figure",
-    "peak_memory",
     "point_similarity",
     "radial_power_spectrum",
     "record_fusions",

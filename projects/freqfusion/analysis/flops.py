@@ -73,7 +73,7 @@ def count_flops(module: nn.Module, *inputs: Any) -> FlopCount:
     is_known = {name: name.startswith("aten::") or name in _COMPARING for name in counter.rest}
     return FlopCount(
         total=sum(counter.by_module.values()),
-        by_module=roll_up(counter.by_module, module, 0),
+        by_module=roll_up(counter.by_module, module),
         by_operator=dict(counter.by_operator.most_common()),
         uncounted={name: n for name, n in counter.rest.most_common() if is_known[name]},
         unknown={name: n for name, n in counter.rest.most_common() if not is_known[name]},

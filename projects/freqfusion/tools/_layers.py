@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from freqfusion.drawing import Picture
@@ -186,9 +185,7 @@ class RecordedMap:
     covered: Covered
 
 
-def record_maps(
-    predictor: Any, image: Picture, layers: Sequence[Layer]
-) -> dict[str, RecordedMap]:
+def record_maps(predictor: Any, image: Picture, layers: Sequence[Layer]) -> dict[str, RecordedMap]:
     """Run a ``Predictor`` on an image; return the map of each layer by its label.
 
     A module that runs several times gives the map of its first run.
