@@ -106,7 +106,9 @@ def test_numbers_are_those_of_the_tools(whole, data, weights_of, tmp_path, capsy
     out = ["--output", str(tmp_path / "out")]
     dataset = ["--dataset", "synthetic_panoptic_val_separated", "--limit", "1"]
     assert feature_similarity.main([*arguments, *dataset, *out, *SMALL]) == 0
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fused ")).split()
+    row = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("fused ")
+    ).split()
     assert f"fusedall{''.join(row[2:5])}" in text
     arguments += ["--size", "60x75", "--runs", "0", "--output", str(tmp_path / "a.json")]
     assert analyze.main([*arguments, *SMALL]) == 0
