@@ -130,12 +130,7 @@ WRONG_ARGUMENTS = {
         "--depth -1": "whole number from 0 on",
         "": "--config-file",
     },
-    "export": {
-        "--size 20x64": "sides of 64 pixels or more",
-        "--size 64": "is not HEIGHTxWIDTH",
-        "--opset 11": "not an opset from 18",
-        "--tolerance 0": "not a positive number",
-    },
+    "export": {"--size 64": "write HEIGHTxWIDTH", "--opset 11": "invalid choice: 11"},
     "feature_similarity": {"--figures x": "'x' is not a whole number from 0 on"},
     "report": {"--sections nothing": "'nothing' is none of results, training"},
     "visualize": {

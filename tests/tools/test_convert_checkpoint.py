@@ -208,17 +208,12 @@ def detector():
 def test_detector_through_the_command_line(tmp_path, capsys):
     source, output = tmp_path / "in.pth", tmp_path / "out.pth"
     torch.save({"state_dict": detector(), "meta": {"epoch": 12}}, source)
-    assert convert_checkpoint.main([str(source), str(output)]) == 2
-    message = capsys.readouterr().err
-    assert "rpn_head.rpn_conv.weight. Convert the rest with --neck-and-backbone-only" in message
-    assert not output.exists()
-
-    command = [str(source), str(output), "--neck-and-backbone-only"]
+    command = [str(source), str(output)]
     assert convert_checkpoint.main(command) == 0
     printed = capsys.readouterr().out
     assert "mapped 10: lateral convolutions" in printed
     assert "dropped 12: buffers that are recomputed" in printed
-    assert "heads, left out as asked (rpn_head.rpn_conv.weight)" in printed
+    assert "heads, which have no counterpart here (rpn_head.rpn_conv.weight)" in printed
     assert 'MODEL.FREQFUSION.FEATURE_RESAMPLE_NORM "False"' in printed
     model = torch.load(output, weights_only=True)["model"]
     assert "backbone.bottom_up.stem.conv1.weight" in model

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -110,9 +109,6 @@ def test_without_detectron2_two_networks_are_compared(without_detectron2, tmp_pa
         line = next(one for one in printed.splitlines() if one.startswith(name))
         assert f"{100 * network['mean IoU']:.1f}" in line
         assert f"{100 * network['boundary IoU']:.1f}" in line
-    with Image.open(tmp_path / "comparison.png") as picture:
-        assert picture.width > picture.height > 400
-        assert np.asarray(picture.convert("L")).std() > 20
 
 
 def test_networks_differ_in_their_fusion_only():

@@ -12,37 +12,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from freqfusion.data.synthetic import (
-    CATEGORIES,
-    CLASS_NAMES,
     NUM_CLASSES,
     VAL_START,
     VOID_LABEL,
     scene_batch,
 )
-from freqfusion.drawing import (
-    SEMANTIC_ERRORS,
-    LabelMap,
-    draw_image,
-    draw_semantic,
-    draw_semantic_errors,
-    side_by_side,
-)
 from freqfusion.layers import FreqFusion, InterpolationUpsampling
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
 
-_BATCH, _SIZE, _PICTURES = 8, (96, 96), 4
+_BATCH, _SIZE = 8, (96, 96)
 _ENCODER_WIDTHS = (24, 32, 48, 64)
 _WIDTH = 32
 
@@ -110,19 +98,19 @@ def build_network(fusion: str, num_classes: int, seed: int) -> EncoderDecoder:
     return model
 
 
-def compare_fusions(demo: TorchDemo, figure: Path) -> tuple[dict[str, Any], str]:
-    """Train and measure both networks and draw them; return the numbers and a table of them."""
+def compare_fusions(demo: TorchDemo) -> tuple[dict[str, Any], str]:
+    """Train and measure both networks; return the numbers and a table of them."""
     images, labels = scene_batch(demo.seed, VAL_START, demo.val, _SIZE)
-    predictions, networks = {}, {}
+    networks = {}
     for fusion in FUSIONS:
         model = build_network(fusion, NUM_CLASSES, demo.seed)
         _train(model, demo, fusion)
         with torch.no_grad():
             batches = _to_tensor(images).split(16)
             parts = [model.eval()(batch).argmax(1).byte() for batch in batches]
-        predictions[fusion] = torch.cat(parts).numpy()
+        predictions = torch.cat(parts).numpy()
         confusion, boundary = ConfusionMatrix(NUM_CLASSES), BoundaryIoU(NUM_CLASSES)
-        for prediction, gt in zip(predictions[fusion], labels, strict=True):
+        for prediction, gt in zip(predictions, labels, strict=True):
             confusion.update(prediction, gt)
             boundary.update(prediction, gt)
         networks[fusion] = {
@@ -130,11 +118,6 @@ def compare_fusions(demo: TorchDemo, figure: Path) -> tuple[dict[str, Any], str]
             "mean IoU": confusion.mean_iou(),
             "boundary IoU": boundary.mean_iou(),
         }
-    rows = [
-        _draw(images[at], labels[at], {name: one[at] for name, one in predictions.items()})
-        for at in range(min(_PICTURES, demo.val))
-    ]
-    Image.fromarray(np.concatenate(rows)).save(figure)
     lines = [
         f"{demo.steps} steps of {_BATCH} scenes at {_SIZE[0]} x {_SIZE[1]}, seed {demo.seed};"
         f" measured on {demo.val} other scenes",
@@ -174,21 +157,3 @@ def _train(model: nn.Module, demo: TorchDemo, fusion: str) -> None:
 
 def _to_tensor(images: NDArray[np.uint8]) -> Tensor:
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).contiguous()
-
-
-def _draw(
-    image: NDArray[np.uint8], gt: NDArray[np.uint8], predictions: dict[str, NDArray[np.uint8]]
-) -> NDArray[np.uint8]:
-    """Return a row: image, ground truth, and each prediction with its errors."""
-    real = _label_map(gt)
-    panels = {"image": draw_image(image), "ground truth": draw_semantic(image, real, names=False)}
-    for fusion, labels in predictions.items():
-        prediction = _label_map(labels)
-        panels[fusion] = draw_semantic(image, prediction, names=False)
-        panels[f"{fusion}, errors"] = draw_semantic_errors(image, prediction, real)
-    return side_by_side([*panels.values()], [*panels], legend=SEMANTIC_ERRORS)
-
-
-def _label_map(labels: NDArray[np.uint8]) -> LabelMap:
-    classes = np.where(labels == VOID_LABEL, -1, labels.astype(int))
-    return LabelMap(classes, CLASS_NAMES, tuple(category.color for category in CATEGORIES))

@@ -64,18 +64,17 @@ def _with_detectron2(root: Path, options: argparse.Namespace) -> tuple[dict[str,
 
 
 def _without_detectron2(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Train, measure and draw two networks in plain torch; return the same."""
+    """Train and measure two networks in plain torch; return the same."""
     print(
         "Detectron2 is not installed, so this is the comparison of two networks in plain torch"
         " instead. 'make install' installs Detectron2; python -m freqfusion.tools.doctor tells"
         " more."
     )
     _clear(root)
-    figure = root / "comparison.png"
     given = {name: getattr(options, name) for name in ("steps", "train", "val")}
     known = {name: value for name, value in given.items() if value is not None}
-    note, summary = compare_fusions(TorchDemo(options.seed, **known), figure)
-    return note, f"{summary}\n\nFigure:  {figure}\nNumbers: {root / NOTE}"
+    note, summary = compare_fusions(TorchDemo(options.seed, **known))
+    return note, f"{summary}\nnumbers: {root / NOTE}"
 
 
 def _check_checkout() -> None:

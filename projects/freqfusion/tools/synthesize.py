@@ -59,39 +59,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--layout", choices=LAYOUTS, default="coco", help="arrangement of files and annotations")
     add("--num-train", type=int, default=200, metavar="N", help="scenes in the train split")
     add("--num-val", type=int, default=50, metavar="N", help="scenes in the val split")
-    add(
-        "--num-tune",
-        type=int,
-        default=0,
-        metavar="N",
-        help="scenes in the tune split, on which to choose learning rates and the like",
-    )
-    add(
-        "--size",
-        type=parse_size,
-        default="256x256",
-        metavar="HxW",
-        help="height x width of a scene",
-    )
+    tune = "scenes in the tune split, on which to choose learning rates and the like"
+    add("--num-tune", type=int, default=0, metavar="N", help=tune)
+    sides = "height x width of a scene"
+    add("--size", type=parse_size, default="256x256", metavar="HxW", help=sides)
     add("--seed", type=int, default=0, metavar="S", help="another seed gives other scenes")
     add("--workers", type=int, metavar="K", help="processes; not given: one a processor")
-    add(
-        "--mask-format",
-        choices=MASK_FORMATS,
-        default="polygon",
-        help="of COCO instance masks; rle needs INPUT.MASK_FORMAT bitmask in Detectron2",
-    )
-    add(
-        "--detail",
-        choices=DETAILS,
-        default="full",
-        help="simple: a few large things in each scene; thin: mostly fences, wires, poles, wheels",
-    )
-    add(
-        "--overwrite",
-        action="store_true",
-        help="replace a synthetic data set that is there already",
-    )
+    masks = "of COCO instance masks; rle needs INPUT.MASK_FORMAT bitmask in Detectron2"
+    add("--mask-format", choices=MASK_FORMATS, default="polygon", help=masks)
+    detail = "simple: a few large things in each scene; thin: mostly fences, wires, poles, wheels"
+    add("--detail", choices=DETAILS, default="full", help=detail)
+    overwrite = "replace a synthetic data set that is there already"
+    add("--overwrite", action="store_true", help=overwrite)
     _add_dials(parser)
     return parser
 
@@ -100,12 +79,8 @@ def _add_dials(parser: argparse.ArgumentParser) -> None:
     dials = parser.add_argument_group(
         "difficulty", "Scenes of the same seed have the same layout whatever these dials say."
     )
-    dials.add_argument(
-        "--line-thickness",
-        type=int,
-        metavar="PIXELS",
-        help="of all thin lines; not given: by kind and distance",
-    )
+    lines = "of all thin lines; not given: by kind and distance"
+    dials.add_argument("--line-thickness", type=int, metavar="PIXELS", help=lines)
     for name, text in _FACTORS.items():
         flag = f"--{name.replace('_', '-')}"
         dials.add_argument(flag, type=float, default=1.0, metavar="X", help=text)
@@ -159,22 +134,12 @@ def _write_rehearsal(options: argparse.Namespace) -> Path:
 
 def _summary(options: argparse.Namespace, root: Path, seconds: float) -> str:
     count = options.num_train + options.num_val + options.num_tune
-    tune = f", {options.num_tune} tune" if options.num_tune else ""
     height, width = options.size
-    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.json") if _is_index(path))
-    return "\n".join(
-        [
-            f"{count} scenes of {height}x{width} ({options.num_train} train,"
-            f" {options.num_val} val{tune})"
-            f", {options.layout} layout, in {seconds:.1f} s ({count / seconds:.0f} a second)",
-            f"folder: {root.resolve()}",
-            f"annotations: {', '.join(files)}",
-        ]
+    return (
+        f"{count} scenes of {height}x{width} ({options.num_train} train, {options.num_val} val,"
+        f" {options.num_tune} tune), {options.layout} layout, in {seconds:.1f} s\n"
+        f"folder: {root.resolve()}"
     )
-
-
-def _is_index(path: Path) -> bool:
-    return path.name.startswith(("instances_", "panoptic_", "cityscapes_panoptic_"))
 
 
 if __name__ == "__main__":
