@@ -288,7 +288,7 @@ def page(weights, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**app.OFFLINE, "GRADIO_TEMP_DIR": str(folder)}.items():
             patch.setenv(name, value)
-        options = parsed(PANOPTIC, weights["panoptic"], "--max-megapixels", "1")
+        options = parsed(PANOPTIC, weights["panoptic"])
         page = app.make_page(options)
         app.launch(page, options)
         yield page
@@ -306,15 +306,6 @@ def test_page_asks_nobody_else(page):
     config = page.get_config_file()
     assert config["analytics_enabled"] is False
     assert not config.get("stylesheets")
-
-
-@pytest.mark.e2e
-def test_taken_ports_are_one_sentence(page):
-    import gradio
-
-    port = str(page.server_port)
-    with gradio.Blocks() as other, pytest.raises(OSError, match=f"port {port}: .*{port}"):
-        app.launch(other, parsed(PANOPTIC, "", "--port", port))
 
 
 @pytest.mark.e2e
