@@ -135,25 +135,6 @@ def test_errors_come_before_notes():
 
 
 @pytest.mark.slow
-def test_as_a_module_in_several_processes(tmp_path):
-    write_coco(
-        tmp_path / "synthetic", num_train=20, num_val=1, size=(16, 16), workers=1, progress=False
-    )
-    (tmp_path / "synthetic/train/000000000009.jpg").unlink()
-    command = [sys.executable, "-m", "freqfusion.tools.check_dataset", TRAIN]
-    done = subprocess.run(
-        [*command, "--workers", "2"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path)},
-    )
-    assert done.returncode == 1, done.stderr
-    assert "error: missing file (1)" in done.stdout
-    assert "20 images in" in done.stdout
-
-
-@pytest.mark.slow
 def test_stand_ins_of_the_real_data_sets_have_no_errors(tmp_path):
     """Under the names, classes and folders that Detectron2 registers."""
     script = tmp_path / "script.py"

@@ -76,11 +76,10 @@ def model_of(settings, **keys):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("older", [False, True], ids=["current", "first release"])
 @pytest.mark.parametrize("name", FULL_SIZE)
-def test_every_weight_of_full_size_has_its_place(name, older):
+def test_every_weight_of_full_size_has_its_place(name):
     published = full_size(name)
-    state = first_release(published) if older else published
+    state = first_release(published)
     result = convert_published(state)
     counts = [len(names) for part in (result.mapped, result.dropped) for names in part.values()]
     assert sum(counts) == len(state)
@@ -192,23 +191,6 @@ def test_published_file_gives_the_published_results(case, suffix, names, tmp_pat
     case.check("sem_seg", result["sem_seg"], expected["sem_seg"])
 
 
-@pytest.mark.golden
-@whole_models()
-def test_there_and_back_is_bit_equal(case, tmp_path, capsys):
-    published = case.group("param")
-    source = write_published(tmp_path / "in.pkl", first_release(published))
-    ours, back = str(tmp_path / "ours.pth"), str(tmp_path / "back.pth")
-    assert convert_checkpoint.main([source, ours]) == 0
-    assert convert_checkpoint.main([ours, back, "--to", "mask2former"]) == 0
-    printed = capsys.readouterr().out
-    assert "names of freqfusion" in printed
-    saved = torch.load(back, weights_only=True)["model"]
-    assert same(saved, published)
-    versions = saved._metadata
-    assert versions["sem_seg_head"]["version"] >= 2
-    assert versions["sem_seg_head.predictor"]["version"] >= 2
-
-
 def variant(*, fusion=False, **keys):
     """Keys of a small model that published code could have."""
     return {
@@ -251,6 +233,8 @@ def test_models_of_ours_go_out_and_come_home(keys, tmp_path, capsys):
     home = torch.load(files[2], weights_only=True)["model"]
     assert same(home, model.state_dict())
     published = torch.load(files[1], weights_only=True)["model"]
+    for part in ("sem_seg_head", "sem_seg_head.predictor"):
+        assert published._metadata[part]["version"] >= 2
     fused = keys.get("MODEL__FREQFUSION__ENABLED", False)
     resampled = keys.get("MODEL__FREQFUSION__FEATURE_RESAMPLE", True)
     expected = (3 if resampled else 2) * 3 if fused else 0
@@ -393,9 +377,7 @@ def test_weights_of_timm_give_timms_numbers(tmp_path, capsys):
     [
         ("layers.0.blocks.0.attn.gate", torch.zeros(1), "1 weights are left over for the model"),
         ("absolute_pos_embed", torch.zeros(1), "no rule for 1 names: absolute_pos_embed"),
-        ("layers.2.blocks.0.mlp.fc2.bias", None, "1 weights are missing for the model that"),
         ("layers.1.blocks.1.norm1.bias", torch.zeros(3), "norm1.bias has (3,) in place of (16,)"),
-        ("layers.0.blocks.0.mlp.fc1.weight", None, "fc1.weight is missing, which every Swin has"),
         ("layers.2.blocks.0.attn.relative_position_bias_table", None, "is missing, which every Sw"),
         (
             "layers.0.blocks.0.attn.relative_position_bias_table",
@@ -414,14 +396,6 @@ def test_swins_that_are_refused(name, value, message, tmp_path, capsys):
     assert convert_checkpoint.main([str(tmp_path / "in.pth"), str(tmp_path / "out.pth")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.pth").exists()
-
-
-def test_a_stage_too_few_is_refused():
-    state = seeded_model(**SWINS["original"]).state_dict()
-    state = {name: value for name, value in state.items() if "backbone.layers.3" not in name}
-    message = "IN_FEATURES names res5; the backbone has res2, res3, res4"
-    with pytest.raises(ValueError, match=message):
-        check_against_model(state, mask2former_settings(state, []))
 
 
 def test_buffers_have_the_type_of_the_weights():
@@ -455,9 +429,7 @@ ENCODER = f"{PIXEL}transformer.encoder.layers.1."
         ("sem_seg_head.pyramid.weight", torch.zeros(1), "1 weights are left over for the model"),
         ("teacher.weight", torch.zeros(1), "no rule for 1 names: teacher.weight"),
         (f"{ENCODER}norm1.weight", None, "1 weights are missing for the model"),
-        ("backbone.res4.2.conv2.norm.bias", None, "1 weights are missing for the model"),
         (f"{ENCODER}norm1.bias", torch.zeros(3), "norm1.bias has (3,) in place of ("),
-        (f"{PIXEL}input_proj.7.0.bias", torch.zeros(3), "1 weights are left over for the model"),
         (f"{QUERIES}weight", None, "query_feat.weight is missing, which every Mask2Former has"),
         ("backbone.res4.7.conv2.weight", torch.zeros(3), "the backbone has (3, 4, 8, 3)"),
         (QUERIES.replace("query_feat", "static_query") + "weight", torch.zeros(1), "become one"),

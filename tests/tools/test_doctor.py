@@ -95,7 +95,7 @@ def test_healthy_machine(machine, capsys):
 
 @pytest.mark.parametrize(
     ("name", "version"),
-    [("torch", "2.13.0+cpu"), ("torch", "2.9.1"), ("torchvision", "0.28.0"), ("setuptools", "82")],
+    [("torch", "2.9.1"), ("setuptools", "82")],
 )
 def test_versions_outside_the_declared_range(machine, name, version):
     """The three that belong together are installed in one command."""
@@ -195,7 +195,6 @@ def test_metadata_of_another_version(machine):
     ("code", "expected"),
     [
         ("print('one')", ("one", "")),
-        ("import none_such", ("", "ModuleNotFoundError: No module named 'none_such'")),
         ("import os; os._exit(3)", ("", "the interpreter ended with status 3")),
         ("raise OSError('first\\nsecond')", ("", "OSError: first")),
     ],

@@ -1,7 +1,6 @@
 """The visualize tool: a tiny model and a data set end to end, its page, and its messages."""
 
 import math
-import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -206,9 +205,3 @@ def test_page_escapes_and_keeps_nan_out_of_the_order():
     assert "–" in page.text
     assert "<sky>" in page.text
     assert "1 < 2" in page.text
-
-
-def test_page_asks_nothing_of_the_network():
-    text = render_page("t", [], [Card("a", {"semantic": "a.png"}, {})], {})
-    assert not re.search(r"https?:|//[a-z]|@import|url\(", text.replace("// images", ""))
-    assert "worst" not in Page(text).text, "no order by a score that is not there"
