@@ -12,7 +12,7 @@ import torch
 from html_pages import Page
 from PIL import Image
 
-from freqfusion.tools import report
+from freqfusion.tools import _page, report
 from freqfusion.tools._page import ReportSection, paragraphs, table
 from freqfusion.tools.report import SECTIONS, render_report, results
 
@@ -57,7 +57,9 @@ def whole(data, weights_of, trained, tmp_path_factory):
     arguments = ["--config-file", FREQFUSION, "--weights", weights_of[FREQFUSION]]
     arguments += ["--run", str(trained), "--examples", "1", "--output", str(path)]
     arguments += ["--limit", "1"]
-    assert report.main([*arguments, *SMALL]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_page, "_PNG_DPI", 40)
+        assert report.main([*arguments, *SMALL]) == 0
     return path
 
 

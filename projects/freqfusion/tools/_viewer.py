@@ -4,7 +4,7 @@ import html
 import io
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class Viewer:
         from freqfusion.tools._aliasing import record_downsampling
 
         image, model = shrunk(image, MAX_MODEL_PIXELS), self.predictor.model
-        recording = nullcontext()
+        recording: AbstractContextManager[Any] = nullcontext()
         if self.modulated is not None:
             recording = record_downsampling(model, self.modulated)
         with recording as modulation:
@@ -164,7 +164,8 @@ class Viewer:
     def _modulation(self, viewed: ViewedImage, panel: str) -> Panel:
         from freqfusion.tools._aliasing import modulation_figure
 
-        figure = modulation_figure(panel, viewed.image, viewed.modulation)
+        seen: Any = viewed.modulation
+        figure = modulation_figure(panel, viewed.image, seen)
         return figure_picture(figure), caption(PANELS[panel][1])
 
     def _layer(self, text: str) -> Layer:
