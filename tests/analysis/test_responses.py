@@ -79,7 +79,7 @@ def test_what_reassembly_does_to_a_wave(seed, cycles):
 def test_mean_over_pixels_of_images_of_several_sizes():
     """One pixel that shifts nothing (1) and three of the box: mean and spread over the four."""
     box, point = [[1 / 9] * 3] * 3, [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
-    mean = MeanResponse(steps=3, grid=(1, 1))
+    mean = MeanResponse(steps=3)
     mean.update(constant(point, (1, 1)))
     mean.update(constant(box, (1, 3)).float())
     result = mean.result()
@@ -92,20 +92,6 @@ def test_mean_over_pixels_of_images_of_several_sizes():
         result.deviation, values.std(dim=0, correction=0), rtol=1e-5, atol=1e-7
     )
     assert result.images == 2
-    # The map has each image once, however large it is.
-    torch.testing.assert_close(result.map, ((1 + at_box[-1]) / 2).view(1, 1), rtol=1e-6, atol=0)
-
-
-def test_map_keeps_the_place():
-    """Left half untouched, right half the box: 1 and the box's response at the highest."""
-    left = constant([[0, 0, 0], [0, 1, 0], [0, 0, 0]], (8, 8))
-    right = constant([[1 / 9] * 3] * 3, (8, 8))
-    mean = MeanResponse(grid=(2, 4))
-    mean.update(torch.cat([left, right], dim=3))
-    found = mean.result().map
-    assert found.shape == (2, 4)
-    torch.testing.assert_close(found[:, :2], torch.ones(2, 2, dtype=torch.float64))
-    assert (found[:, 2:] < 0.5).all()
 
 
 def test_wrong_arguments():

@@ -22,7 +22,6 @@ from freqfusion.tools._viewer import (
     Viewer,
     caption,
     confidence_map,
-    draw_map,
     marked,
     read_upload,
 )
@@ -93,7 +92,7 @@ def test_panoptic_model_shows_everything_but_modulation(viewer, viewed):
             assert picture.shape == (height, width, 3)
             assert ("class=scale" in below) == (panel == "confidence")
     yellow = 255 * np.array(colormaps[_viewer.COLORMAP](1.0)[:3])
-    for layer in ("fused", "res4", "my=backbone.fpn_output2"):
+    for layer in ("fused", "res4", "backbone.fpn_output2"):
         cells = viewer._maps(viewed, {"x": viewer._layer(layer)})["x"].features.shape[1:]
         y, x = (0.5 + cells[0] // 2) / cells[0], (0.5 + cells[1] // 4) / cells[1]
         picture, below = viewer.draw("similarity", viewed, "", layer, (x, y))
@@ -135,31 +134,14 @@ def test_layers_that_have_no_map(viewer, viewed, layer, message):
         viewer.draw("similarity", viewed, "", layer, (0.5, 0.5))
 
 
-def test_old_maps_are_forgotten(viewer, viewed):
-    for layer in ("res2", "res3", "res4", "res5", "p2", "p3", "p4"):
+def test_old_maps_are_forgotten(viewer, viewed, monkeypatch):
+    monkeypatch.setattr(_viewer, "_NUM_KEPT_MAPS", 3)
+    for layer in ("res2", "res3", "res4", "res5", "p2"):
         viewer.draw("similarity", viewed, "", layer, (0.5, 0.5))
     assert len(viewed.maps) == _viewer._NUM_KEPT_MAPS
 
 
-def test_images_with_many_pixels_are_made_smaller(viewer, monkeypatch):
-    """3000 pixels are at most 63 x 47 of 64 x 48; what is drawn fits them."""
-    monkeypatch.setattr(_viewer, "MAX_MODEL_PIXELS", 3000)
-    viewed = viewer.view(PHOTO)
-    assert viewed.image.shape == (47, 63, 3)
-    picture, _ = viewer.draw("confidence", viewed, "panoptic", "", (0.5, 0.5))
-    assert picture.shape == draw_image(viewed.image).shape
-
-
-def test_upload_is_turned(tmp_path):
-    """Held upright by its EXIF."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path / "photo.jpg"
-    path.write_bytes(encoded(PHOTO, "JPEG", exif=exif))
-    assert read_upload(str(path), 100_000).shape == (64, 48, 3)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 def test_formats(kind, tmp_path):
     (tmp_path / "any").write_bytes(encoded(PHOTO, kind))
     assert read_upload(str(tmp_path / "any"), 100_000).shape == PHOTO.shape
@@ -169,11 +151,9 @@ def test_formats(kind, tmp_path):
     ("data", "message"),
     [
         (b"", "cannot read my.png: it is no image of a known format; known are JPEG, PNG"),
-        (b"not an image at all", "no image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image"),
         (encoded(PHOTO, "GIF"), "no image"),
         (encoded(PHOTO)[:2000], "cannot read the image my.png"),
-        (encoded(PHOTO, "TIFF")[:600], "no image|cannot read"),
         (encoded(np.zeros((400, 300, 3), np.uint8)), "300 and 400 pixels, but .* 0.1 million"),
         (encoded(np.zeros((4, 40, 3), np.uint8)), "8 pixels or more"),
         (encoded(np.zeros((10, 201, 3), np.uint8)), "at most 20 times"),
@@ -227,16 +207,6 @@ def test_confidence_by_hand():
     np.testing.assert_allclose(found, [[0.7, 0.8]], rtol=1e-6)
 
 
-def test_map_lies_over_its_image():
-    """Ends of the scale in two corners of a black image; values beyond it are cut off."""
-    values = np.full((50, 80), 0.5)
-    values[0, 0], values[-1, -1] = 7.0, -7.0
-    picture, _ = draw_map(np.zeros((50, 80, 3), np.uint8), values, "", (0.0, 1.0))
-    for pixel, at in ((picture[0, 0], 1.0), (picture[-1, -1], 0.0), (picture[0, -1], 0.5)):
-        expected = 0.82 * 255 * np.array(colormaps[_viewer.COLORMAP](at)[:3]) + 18 * 0.18
-        assert np.abs(pixel - expected).max() <= 2
-
-
 def test_bar_below_maps_has_their_colors():
     said = re.findall(r"#([0-9a-f]{6})\b", app._STYLE)
     colors = colormaps[_viewer.COLORMAP](np.linspace(0, 1, len(said)), bytes=True)[:, :3]
@@ -288,7 +258,7 @@ def page(weights, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**app.OFFLINE, "GRADIO_TEMP_DIR": str(folder)}.items():
             patch.setenv(name, value)
-        options = parsed(PANOPTIC, weights["panoptic"], "--max-megapixels", "1")
+        options = parsed(PANOPTIC, weights["panoptic"])
         page = app.make_page(options)
         app.launch(page, options)
         yield page
@@ -306,15 +276,6 @@ def test_page_asks_nobody_else(page):
     config = page.get_config_file()
     assert config["analytics_enabled"] is False
     assert not config.get("stylesheets")
-
-
-@pytest.mark.e2e
-def test_taken_ports_are_one_sentence(page):
-    import gradio
-
-    port = str(page.server_port)
-    with gradio.Blocks() as other, pytest.raises(OSError, match=f"port {port}: .*{port}"):
-        app.launch(other, parsed(PANOPTIC, "", "--port", port))
 
 
 @pytest.mark.e2e

@@ -79,7 +79,7 @@ def test_another_prefix(tmp_path, capsys):
     ("name", "value", "message"),
     [
         ("levels.0.blocks.0.dcn.center_feature_scale_proj_bias", torch.zeros(1), "-H or -G, whose"),
-        ("levels.0.blocks.0.dcn.gate", torch.zeros(1), "no rule for 1 names: levels.0.blocks.0.dc"),
+        ("levels.0.blocks.0.dcn.gate", torch.zeros(1), "1 weights are left over for the mod"),
         ("levels.0.blocks.0.mlp.fc1.weight", None, "missing, which every InternImage has"),
         ("levels.2.blocks.0.dcn.offset.weight", None, "missing, which every InternImage has"),
         ("levels.1.blocks.1.norm1.0.bias", torch.zeros(3), "norm1.0.bias has (3,) in place of (3"),

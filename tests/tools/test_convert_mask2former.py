@@ -76,11 +76,10 @@ def model_of(settings, **keys):
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("older", [False, True], ids=["current", "first release"])
 @pytest.mark.parametrize("name", FULL_SIZE)
-def test_every_weight_of_full_size_has_its_place(name, older):
+def test_every_weight_of_full_size_has_its_place(name):
     published = full_size(name)
-    state = first_release(published) if older else published
+    state = first_release(published)
     result = convert_published(state)
     counts = [len(names) for part in (result.mapped, result.dropped) for names in part.values()]
     assert sum(counts) == len(state)
@@ -192,23 +191,6 @@ def test_published_file_gives_the_published_results(case, suffix, names, tmp_pat
     case.check("sem_seg", result["sem_seg"], expected["sem_seg"])
 
 
-@pytest.mark.golden
-@whole_models()
-def test_there_and_back_is_bit_equal(case, tmp_path, capsys):
-    published = case.group("param")
-    source = write_published(tmp_path / "in.pkl", first_release(published))
-    ours, back = str(tmp_path / "ours.pth"), str(tmp_path / "back.pth")
-    assert convert_checkpoint.main([source, ours]) == 0
-    assert convert_checkpoint.main([ours, back, "--to", "mask2former"]) == 0
-    printed = capsys.readouterr().out
-    assert "names of freqfusion" in printed
-    saved = torch.load(back, weights_only=True)["model"]
-    assert same(saved, published)
-    versions = saved._metadata
-    assert versions["sem_seg_head"]["version"] >= 2
-    assert versions["sem_seg_head.predictor"]["version"] >= 2
-
-
 def variant(*, fusion=False, **keys):
     """Keys of a small model that published code could have."""
     return {
@@ -221,7 +203,6 @@ def variant(*, fusion=False, **keys):
 VARIANTS = {
     "original": variant(),
     "fork": variant(fusion=True),
-    "batch norm": variant(MASK2FORMER__NORM="BN", BACKBONE__FREEZE_AT=2),
     "no norm": variant(MASK2FORMER__NORM="", RESNETS__NORM="FrozenBN"),
     "other widths": variant(MASK2FORMER__HIDDEN_DIM=48, MASK2FORMER__MASK_DIM=16),
     "projection": variant(MASK2FORMER__ENFORCE_INPUT_PROJ=True),
@@ -252,6 +233,8 @@ def test_models_of_ours_go_out_and_come_home(keys, tmp_path, capsys):
     home = torch.load(files[2], weights_only=True)["model"]
     assert same(home, model.state_dict())
     published = torch.load(files[1], weights_only=True)["model"]
+    for part in ("sem_seg_head", "sem_seg_head.predictor"):
+        assert published._metadata[part]["version"] >= 2
     fused = keys.get("MODEL__FREQFUSION__ENABLED", False)
     resampled = keys.get("MODEL__FREQFUSION__FEATURE_RESAMPLE", True)
     expected = (3 if resampled else 2) * 3 if fused else 0
@@ -269,7 +252,6 @@ SWIN = {
 SWINS = {
     "original": variant(**SWIN),
     "fork": variant(fusion=True, **SWIN),
-    "coarse masks": variant(MASK2FORMER__COMMON_STRIDE=8, **SWIN),
     "other widths": variant(
         **SWIN | {"SWIN__MLP_RATIO": 2.5, "SWIN__QKV_BIAS": False, "SWIN__PATCH_NORM": False}
     ),
@@ -339,13 +321,12 @@ def swin_classifier(timms):
     return weights, state
 
 
-@pytest.mark.parametrize("named", [[], ["--from", "swin"]], ids=["detected", "named"])
 @pytest.mark.parametrize("timms", [False, True], ids=["release", "timm"])
-def test_swins_of_imagenet(timms, named, tmp_path, capsys):
+def test_swins_of_imagenet(timms, tmp_path, capsys):
     weights, state = swin_classifier(timms)
     torch.save(state if timms else {"model": state, "epoch": 3}, tmp_path / "in.pth")
     files = [str(tmp_path / name) for name in ("in.pth", "out.pth")]
-    code = convert_checkpoint.main([*files, *named])
+    code = convert_checkpoint.main(files)
     printed = capsys.readouterr()
     assert (code, printed.err) == (0, "")
     expected = {
@@ -394,11 +375,9 @@ def test_weights_of_timm_give_timms_numbers(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("layers.0.blocks.0.attn.gate", torch.zeros(1), "no rule for 1 names: layers.0.blocks.0.a"),
+        ("layers.0.blocks.0.attn.gate", torch.zeros(1), "1 weights are left over for the model"),
         ("absolute_pos_embed", torch.zeros(1), "no rule for 1 names: absolute_pos_embed"),
-        ("layers.2.blocks.0.mlp.fc2.bias", None, "1 weights are missing for the model that"),
         ("layers.1.blocks.1.norm1.bias", torch.zeros(3), "norm1.bias has (3,) in place of (16,)"),
-        ("layers.0.blocks.0.mlp.fc1.weight", None, "fc1.weight is missing, which every Swin has"),
         ("layers.2.blocks.0.attn.relative_position_bias_table", None, "is missing, which every Sw"),
         (
             "layers.0.blocks.0.attn.relative_position_bias_table",
@@ -419,14 +398,6 @@ def test_swins_that_are_refused(name, value, message, tmp_path, capsys):
     assert not (tmp_path / "out.pth").exists()
 
 
-def test_a_stage_too_few_is_refused():
-    state = seeded_model(**SWINS["original"]).state_dict()
-    state = {name: value for name, value in state.items() if "backbone.layers.3" not in name}
-    message = "IN_FEATURES names res5; the backbone has res2, res3, res4"
-    with pytest.raises(ValueError, match=message):
-        check_against_model(state, mask2former_settings(state, []))
-
-
 def test_buffers_have_the_type_of_the_weights():
     state = seeded_model(**VARIANTS["fork"]).half().state_dict()
     made = {n: value for n, value in publish(state).state.items() if n.endswith(BUFFERS)}
@@ -439,7 +410,7 @@ def test_other_fusions_have_no_published_form(tmp_path, capsys):
     torch.save({"model": model.state_dict()}, tmp_path / "ours.pth")
     files = [str(tmp_path / "ours.pth"), str(tmp_path / "out.pth")]
     assert convert_checkpoint.main([*files, "--to", "mask2former"]) == 2
-    assert "no rule for" in capsys.readouterr().err
+    assert "only FreqFusion has a form in published code" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_ours_needs_no_conversion():
@@ -454,14 +425,11 @@ ENCODER = f"{PIXEL}transformer.encoder.layers.1."
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        (f"{PIXEL}pyramid.weight", torch.zeros(1), "no rule for 1 names: sem_seg_head.pixel"),
-        ("sem_seg_head.pyramid.weight", torch.zeros(1), "no rule for 1 names: sem_seg_head.pyr"),
-        ("backbone.res3.0.conv2_offset.weight", torch.zeros(1), "no rule for 1 names: backbone"),
+        (f"{PIXEL}pyramid.weight", torch.zeros(1), "1 weights are left over for the model"),
+        ("sem_seg_head.pyramid.weight", torch.zeros(1), "1 weights are left over for the model"),
         ("teacher.weight", torch.zeros(1), "no rule for 1 names: teacher.weight"),
         (f"{ENCODER}norm1.weight", None, "1 weights are missing for the model"),
-        ("backbone.res4.2.conv2.norm.bias", None, "1 weights are missing for the model"),
         (f"{ENCODER}norm1.bias", torch.zeros(3), "norm1.bias has (3,) in place of ("),
-        (f"{PIXEL}input_proj.7.0.bias", torch.zeros(3), "1 weights are left over for the model"),
         (f"{QUERIES}weight", None, "query_feat.weight is missing, which every Mask2Former has"),
         ("backbone.res4.7.conv2.weight", torch.zeros(3), "the backbone has (3, 4, 8, 3)"),
         (QUERIES.replace("query_feat", "static_query") + "weight", torch.zeros(1), "become one"),
@@ -487,20 +455,6 @@ def test_heads_that_the_weights_do_not_tell():
     name = f"{PIXEL}transformer.encoder.layers.0.self_attn.attention_weights.weight"
     with pytest.raises(ValueError, match="has 6 weights, which is no multiple of 4 points"):
         mask2former_settings(state | {name: torch.zeros(6, 32)}, [])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--to", "mask2former", "--from", "mmdet"], "--from is for checkpoints from elsewhere"),
-        (["--prefix", "x"], "--prefix is for torchvision"),
-        (["--neck-and-backbone-only"], "is for the detectors of mmdetection"),
-    ],
-)
-def test_arguments_that_are_refused(arguments, message, tmp_path, capsys):
-    source = write_published(tmp_path / "in.pth", {f"{QUERIES}weight": torch.zeros(1)})
-    assert convert_checkpoint.main([source, str(tmp_path / "out.pth"), *arguments]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_without_detectron2_the_file_is_written_and_that_is_said(tmp_path, capsys, monkeypatch):

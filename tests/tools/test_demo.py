@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from freqfusion.data.synthetic import CLASS_NAMES, NUM_CLASSES
+from freqfusion.data.synthetic import NUM_CLASSES
 from freqfusion.tools import demo
 from freqfusion.tools._torch_demo import FUSIONS, build_network
 
@@ -43,7 +42,7 @@ def test_replaces_an_earlier_demo(in_checkout, tmp_path, monkeypatch, mark):
     (tmp_path / mark).write_text("{}")
     (tmp_path / "old.png").write_text("")
     monkeypatch.setattr(demo, "_run", lambda *arguments: None)
-    monkeypatch.setattr(demo, "_scores", lambda places: {})
+    monkeypatch.setattr(demo, "_scores", lambda root: {})
     assert demo.main(["--output", str(tmp_path)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["demo.json"]
 
@@ -99,22 +98,17 @@ def without_detectron2(monkeypatch):
 
 
 def test_without_detectron2_two_networks_are_compared(without_detectron2, tmp_path, capsys):
-    options = ["--steps", "2", "--train", "4", "--val", "4", "--pictures", "2", "--seed", "3"]
+    options = ["--steps", "2", "--train", "4", "--val", "4", "--seed", "3"]
     assert demo.main([*options, "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "Detectron2 is not installed" in printed
     note = json.loads((tmp_path / "demo.json").read_text())
     assert (note["seed"], note["steps"], note["train"]) == (3, 2, 4)
-    assert [network["fusion"] for network in note["networks"]] == list(FUSIONS)
-    for network in note["networks"]:
-        present = [score for score in network["iou"] if not np.isnan(score)]
-        assert network["mean_iou"] == pytest.approx(np.mean(present))
-        assert f"{100 * network['mean_iou']:.1f}" in printed
-        assert f"{100 * network['mean_boundary_iou']:.1f}" in printed
-    assert all(name in printed for name in CLASS_NAMES)
-    with Image.open(tmp_path / "comparison.png") as picture:
-        assert picture.width > picture.height > 400
-        assert np.asarray(picture.convert("L")).std() > 20
+    assert list(note["networks"]) == list(FUSIONS)
+    for name, network in note["networks"].items():
+        line = next(one for one in printed.splitlines() if one.startswith(name))
+        assert f"{100 * network['mean IoU']:.1f}" in line
+        assert f"{100 * network['boundary IoU']:.1f}" in line
 
 
 def test_networks_differ_in_their_fusion_only():
@@ -140,7 +134,7 @@ def test_networks_without_detectron2_learn(without_detectron2, tmp_path):
     """Both are far above chance, which is 1 of 13 classes."""
     assert demo.main(["--output", str(tmp_path)]) == 0
     networks = json.loads((tmp_path / "demo.json").read_text())["networks"]
-    assert all(network["mean_iou"] > 0.2 for network in networks)
+    assert all(network["mean IoU"] > 0.2 for network in networks.values())
 
 
 @pytest.mark.e2e

@@ -50,7 +50,6 @@ class Machine:
         monkeypatch.setattr(doctor, "installed_version", lambda name: self.versions.get(name, ""))
         monkeypatch.setattr(doctor, "attempt", self.attempt)
         monkeypatch.setattr(importlib.metadata, "requires", lambda name: REQUIRES)
-        monkeypatch.setattr(importlib.metadata, "metadata", lambda name: {"Requires-Python": ">=3"})
         monkeypatch.setattr(doctor.glob, "glob", lambda pattern: [])
         monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
         monkeypatch.setattr(sys, "executable", "/my env/python")
@@ -88,7 +87,7 @@ def test_healthy_machine(machine, capsys):
     assert doctor.main([]) == 0
     said = capsys.readouterr().out
     assert "To fix it" not in said
-    assert "optional  timm" in said
+    assert "missing   timm" in said
     assert said.endswith("pip install 'timm>=1.0'\n\nEverything that is required is fine.\n")
     assert "pytest" not in said
     assert "later" not in said
@@ -96,20 +95,20 @@ def test_healthy_machine(machine, capsys):
 
 @pytest.mark.parametrize(
     ("name", "version"),
-    [("torch", "2.13.0+cpu"), ("torch", "2.9.1"), ("torchvision", "0.28.0"), ("setuptools", "82")],
+    [("torch", "2.9.1"), ("setuptools", "82")],
 )
 def test_versions_outside_the_declared_range(machine, name, version):
     """The three that belong together are installed in one command."""
     machine.versions[name] = version
     assert machine.check(name).status == "mismatch"
-    assert ("pkg_resources" in machine.check(name).reason) == (name == "setuptools")
+    assert ("pkg_resources" in machine.check(name).detail) == (name == "setuptools")
     (words,) = machine.commands()
     assert [doctor.re.match(r"\w+", word)[0] for word in words] == list(doctor.FOUNDATION)
 
 
-def test_missing_packages_come_in_one_command(machine, capsys):
+def test_missing_packages(machine, capsys):
     machine.without("numpy", "pillow")
-    assert machine.commands() == [["numpy>=1.26", "Pillow>=10"]]
+    assert machine.commands() == [["numpy>=1.26"], ["Pillow>=10"]]
     assert doctor.main([]) == 1
     assert "Not everything that is required is fine" in capsys.readouterr().out
 
@@ -137,18 +136,13 @@ def test_missing_packages_come_in_one_command(machine, capsys):
                 DETECTRON2,
             ],
         ),
-        (
-            "detectron2",
-            "ModuleNotFoundError: No module named 'iopath.common'",
-            "ModuleNotFoundError: No module named 'iopath.common'",
-            ["iopath"],
-        ),
     ],
 )  # fmt: skip
 def test_packages_that_do_not_load(machine, name, error, reason, words):
     machine.errors[name] = error
     check = machine.check(name)
-    assert (check.status, check.reason) == ("broken", reason)
+    assert check.status == "broken"
+    assert check.detail.endswith(reason)
     assert machine.commands() == [words]
 
 
@@ -172,38 +166,28 @@ def test_detectron2_is_optional_unless_it_is_demanded(machine, monkeypatch, caps
     assert doctor.main([]) == 1
 
 
-@pytest.mark.parametrize(
-    ("error", "remedy"),
-    [
-        ("AssertionError: Torch not compiled with CUDA enabled", "--index-url=https://pypi.org"),
-        ("RuntimeError: The NVIDIA driver on your system is too old", "update the NVIDIA driver"),
-        ("torch.AcceleratorError: CUDA error: no kernel image is available", "get-started"),
-    ],
-)
-def test_gpu_that_pytorch_cannot_use(machine, monkeypatch, error, remedy):
-    assert machine.check("GPU").found == "none"
+def test_gpu_that_pytorch_cannot_use(machine, monkeypatch):
+    assert machine.check("GPU").detail == "none"
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    machine.errors["GPU"] = error
+    machine.errors["GPU"] = "RuntimeError: The NVIDIA driver on your system is too old"
     check = machine.check("GPU")
-    assert (check.status, check.reason) == ("mismatch", error)
-    assert remedy in check.remedy
+    assert (check.status, check.detail) == ("mismatch", machine.errors["GPU"])
+    assert "update the NVIDIA driver" in check.remedy
 
 
 def test_layers_and_their_kernels(machine, monkeypatch, capsys):
     monkeypatch.setenv("FREQFUSION_KERNELS", "torch")
-    assert "FREQFUSION_KERNELS=torch" in machine.check("layers").found
+    assert "FREQFUSION_KERNELS=torch" in machine.check("layers").detail
     machine.errors["layers"] = "RuntimeError: FREQFUSION_KERNELS=triton needs tensors on a GPU"
     assert machine.check("layers").remedy == "unset FREQFUSION_KERNELS"
     assert doctor.main([]) == 1
 
 
-def test_python_and_metadata_of_another_version(machine, monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "metadata", lambda name: {"Requires-Python": "<3.2"})
-    assert machine.check("Python").status == "mismatch"
+def test_metadata_of_another_version(machine):
     machine.versions["freqfusion"] = "0.0.1"
-    assert "0.0.1" in machine.check("freqfusion").reason
+    assert "0.0.1" in machine.check("freqfusion").detail
     del machine.versions["freqfusion"]
-    assert machine.check("freqfusion").reason == "not installed"
+    assert machine.check("freqfusion").detail.endswith("not installed")
     assert "-e" in machine.check("freqfusion").remedy
 
 
@@ -211,7 +195,6 @@ def test_python_and_metadata_of_another_version(machine, monkeypatch):
     ("code", "expected"),
     [
         ("print('one')", ("one", "")),
-        ("import none_such", ("", "ModuleNotFoundError: No module named 'none_such'")),
         ("import os; os._exit(3)", ("", "the interpreter ended with status 3")),
         ("raise OSError('first\\nsecond')", ("", "OSError: first")),
     ],
@@ -231,4 +214,4 @@ def test_doctor_runs_where_torch_is_broken(tmp_path):
     answer = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert answer.returncode == 1, answer.stderr
     assert "broken    torch " in answer.stdout
-    assert "(OSError: libtorch is damaged)" in answer.stdout
+    assert "OSError: libtorch is damaged" in answer.stdout

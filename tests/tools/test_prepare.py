@@ -1,14 +1,11 @@
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from freqfusion.data.synthetic import CATEGORIES, write_cityscapes, write_coco
-from freqfusion.tools import prepare
 from freqfusion.tools.prepare import main
 
 
@@ -92,27 +89,3 @@ def test_declared_data_set(tmp_path, capsys):
     for path in (root / "panoptic_stuff_train").iterdir():
         with Image.open(path) as expected, Image.open(root / "made" / path.name) as made:
             np.testing.assert_array_equal(np.asarray(made), np.asarray(expected))
-
-
-def test_interruption_says_how_to_go_on(ade20k, capsys, monkeypatch):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(prepare.PREPARATIONS, "ade20k", ("ADEChallengeData2016", stop))
-    assert main(["ade20k", "--root", str(ade20k)]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-
-
-def test_as_a_module_in_several_processes(ade20k):
-    command = [sys.executable, "-m", "freqfusion.tools.prepare", "ade20k"]
-    done = subprocess.run(
-        [*command, "--root", str(ade20k), "--workers", "2"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    made = ade20k / "ADEChallengeData2016/annotations_detectron2/validation"
-    for number in range(20):
-        with Image.open(made / f"{number:02d}.png") as picture:
-            assert set(np.asarray(picture).ravel().tolist()) == {number - 1 if number else 255}

@@ -1,7 +1,6 @@
 """What features and models do, measured and drawn; needs torch, numpy and matplotlib only."""
 
 from freqfusion.analysis.aliasing import (
-    MeasureOptions,
     Modulation,
     StageMeasure,
     attention_edge_correlation,
@@ -12,10 +11,8 @@ from freqfusion.analysis.costs import (
     Latency,
     ParameterCount,
     SavedMemory,
-    Spread,
     count_parameters,
     measure_latency,
-    peak_memory,
     saved_for_backward,
 )
 from freqfusion.analysis.feature_similarity import ClassValues, FeatureSimilarity, SimilarityResult
@@ -39,7 +36,6 @@ from freqfusion.analysis.spectra import (
     MeanSpectrum,
     Response,
     Spectrum,
-    generator_spectrum,
     kernel_response,
     radial_power_spectrum,
 )
@@ -53,7 +49,6 @@ __all__ = [
     "LayerSpectrum",
     "MeanResponse",
     "MeanSpectrum",
-    "MeasureOptions",
     "Modulation",
     "ParameterCount",
     "Response",
@@ -62,7 +57,6 @@ __all__ = [
     "SimilarityMaps",
     "SimilarityResult",
     "Spectrum",
-    "Spread",
     "StageMeasure",
     "attention_edge_correlation",
     "attention_figure",
@@ -70,7 +64,6 @@ __all__ = [
     "count_flops",
     "count_parameters",
     "fusion_modules",
-    "generator_spectrum",
     "kernel_response",
     "lattice_figure",
     "layer_spectrum",
@@ -79,7 +72,6 @@ __all__ = [
     "measure_latency",
     "measure_stage",
     "offsets_figure",
-    "peak_memory",
     "point_similarity",
     "radial_power_spectrum",
     "record_fusions",

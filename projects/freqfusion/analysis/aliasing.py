@@ -16,11 +16,8 @@ import torch
 from torch import Tensor
 
 from freqfusion.analysis.spectra import radial_power_spectrum
-from freqfusion.layers.checks import check_positive
-from freqfusion.layers.sampling import ResampleMode
 from freqfusion.layers.sfm import aliasing_ratio, modulate, saliency_to_displacement
 from freqfusion.layers.sfm.displacement import spatial_softmax
-from freqfusion.layers.sfm.spectrum import SpectrumWindow
 
 Version = Literal["plain", "modulated", "control"]
 # What a rolled attention map is shifted by at least and at most, in shares of its side.
@@ -46,27 +43,6 @@ class Modulation:
 
 
 @dataclass(frozen=True)
-class MeasureOptions:
-    """How maps are resampled and measured.
-
-    Attributes:
-        interpolation: ``"bicubic"``, which filters little, or ``"bilinear"``, as models resample:
-            a strong low-pass filter, so that its ratios mean something beside the control only.
-        remove_dc: Leave the mean of each channel out of all power.
-        window: ``"hann"`` fades maps out towards their border.
-        rolls: How many controls are averaged.
-    """
-
-    interpolation: ResampleMode = "bicubic"
-    remove_dc: bool = True
-    window: SpectrumWindow | None = None
-    rolls: int = 4
-
-    def __post_init__(self) -> None:
-        check_positive(rolls=self.rolls)
-
-
-@dataclass(frozen=True)
 class StageMeasure:
     """Aliasing ratios (B,) and spectra (B, bins) of the versions of one map, by version.
 
@@ -86,9 +62,10 @@ def measure_stage(
     f_nyquist: float = 0.25,
     bins: int | None = None,
     valid: tuple[int, int] | None = None,
-    options: MeasureOptions | None = None,
 ) -> StageMeasure:
-    """Measure a map that enters a strided layer.
+    """Measure a map that enters a strided layer; each channel's mean is left out.
+
+    Maps are resampled bicubically, which filters less than the bilinear interpolation of models.
 
     Args:
         features: (B, C, H, W), before any resampling at this stage.
@@ -97,18 +74,19 @@ def measure_stage(
         bins: Of the spectra, see ``radial_power_spectrum``.
         valid: Height and width of the part that shows the image; the rest, right of and below it,
             is padding and not measured.
-        options: See there.
     """
-    options = options or MeasureOptions()
     height, width = valid or (features.shape[-2], features.shape[-1])
     ratios: dict[Version, Tensor] = {}
     spectra: dict[Version, Tensor] = {}
     frequencies = features.new_zeros(0)
-    for version, maps in _versions(features, modulation, (height, width), options):
-        found = [_measured(one, f_nyquist, bins, options) for one in maps]
-        ratios[version] = torch.stack([ratio for ratio, _, _ in found]).mean(dim=0)
-        spectra[version] = torch.stack([power for _, power, _ in found]).mean(dim=0)
-        frequencies = found[0][2]
+    for version, maps in _versions(features, modulation, (height, width)):
+        ones = list(maps)
+        ratios[version] = torch.stack(
+            [aliasing_ratio(one, f_nyquist=f_nyquist, remove_dc=True) for one in ones]
+        ).mean(dim=0)
+        found = [radial_power_spectrum(one, bins=bins, ring="square") for one in ones]
+        frequencies = found[0][0]
+        spectra[version] = torch.stack([power for _, power in found]).mean(dim=0)
     return StageMeasure(ratios, spectra, frequencies)
 
 
@@ -166,7 +144,7 @@ def attention_edge_correlation(
 
 
 def _versions(
-    features: Tensor, modulation: Modulation | None, size: tuple[int, int], options: MeasureOptions
+    features: Tensor, modulation: Modulation | None, size: tuple[int, int]
 ) -> Iterator[tuple[Version, Iterator[Tensor]]]:
     """Return each version, and the maps over which it is averaged, cropped to ``size``."""
     features = features.to(torch.promote_types(features.dtype, torch.float32))
@@ -174,27 +152,15 @@ def _versions(
     yield "plain", iter([shown])
     if modulation is None:
         return
-    resampled = modulate(features, modulation.displacement, mode=options.interpolation)
+    resampled = modulate(features, modulation.displacement, mode="bicubic")
     yield "modulated", iter([_crop(resampled, size)])
     displacements = control_displacements(
         _crop(modulation.logits, size),
         fwhm=modulation.fwhm,
         radius=modulation.radius,
         strength=modulation.strength,
-        rolls=options.rolls,
     )
-    yield "control", (modulate(shown, one, mode=options.interpolation) for one in displacements)
-
-
-def _measured(
-    maps: Tensor, f_nyquist: float, bins: int | None, options: MeasureOptions
-) -> tuple[Tensor, Tensor, Tensor]:
-    remove_dc, window = options.remove_dc, options.window
-    ratio = aliasing_ratio(maps, f_nyquist=f_nyquist, remove_dc=remove_dc, window=window)
-    frequencies, power = radial_power_spectrum(
-        maps, bins=bins, remove_dc=remove_dc, window=window, ring="square"
-    )
-    return ratio, power, frequencies
+    yield "control", (modulate(shown, one, mode="bicubic") for one in displacements)
 
 
 def _crop(maps: Tensor, size: tuple[int, int]) -> Tensor:

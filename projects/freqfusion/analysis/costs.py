@@ -12,17 +12,13 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-
-NumberT = TypeVar("NumberT", int, float)
 
 _MILLISECONDS = 1000
 
@@ -35,13 +31,10 @@ class RunningModule:
 
     Args:
         root: The module to watch; its own name is empty.
-        before_switch: Called before another part begins or goes on, while ``name`` is still that of
-            the one which has been running.
     """
 
-    def __init__(self, root: nn.Module, before_switch: Callable[[], None] | None = None):
+    def __init__(self, root: nn.Module):
         self._root = root
-        self._before_switch = before_switch
         self._names: list[str] = []
         self._hooks: list[Any] = []
 
@@ -66,34 +59,21 @@ class RunningModule:
         self._names.clear()
 
     def _enterer(self, name: str) -> Callable[[nn.Module, Any], None]:
-        def enter(part: nn.Module, inputs: Any) -> None:
-            self._switch()
-            self._names.append(name)
-
-        return enter
+        return lambda part, inputs: self._names.append(name)
 
     def _leave(self, part: nn.Module, inputs: Any, output: Any) -> None:
-        self._switch()
         self._names.pop()
 
-    def _switch(self) -> None:
-        if self._before_switch is not None:
-            self._before_switch()
 
-
-def roll_up(own: Mapping[str, NumberT], root: nn.Module, zero: NumberT) -> dict[str, NumberT]:
+def roll_up(own: Mapping[str, int], root: nn.Module) -> dict[str, int]:
     """Sum ``own`` over all parts of each module, in the order of ``named_modules``."""
-    sums = {name: zero for name, _ in root.named_modules()}
+    sums = {name: 0 for name, _ in root.named_modules()}
     for name, number in own.items():
-        for whole in containing(name):
-            sums[whole] = sums.get(whole, zero) + number
+        parts = name.split(".") if name else []
+        for length in range(len(parts) + 1):
+            whole = ".".join(parts[:length])
+            sums[whole] = sums.get(whole, 0) + number
     return sums
-
-
-def containing(name: str) -> list[str]:
-    """Return the module and all that contain it, from the outermost, which has no name."""
-    parts = name.split(".") if name else []
-    return [".".join(parts[:length]) for length in range(len(parts) + 1)]
 
 
 @dataclass(frozen=True)
@@ -129,7 +109,7 @@ def _count(part: nn.Module) -> ParameterCount:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Latency:
     """Milliseconds of several runs: their median, and the fastest and slowest."""
 
     median: float
@@ -137,27 +117,9 @@ class Spread:
     slowest: float
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Times of a forward pass.
-
-    Args:
-        total: Of the whole module, without looking inside it.
-        by_module: Name of each part, as in ``named_modules``, to the times of it and its parts in
-            other runs. A part is timed from hook to hook, and a GPU has to finish there, so that
-            these runs take a little longer.
-        device: Where it ran.
-        threads: Of torch on the CPU.
-    """
-
-    total: Spread
-    by_module: dict[str, Spread]
-    device: str
-    threads: int
-
-
+@torch.no_grad()
 def measure_latency(module: nn.Module, *inputs: Any, runs: int = 5, warm_up: int = 1) -> Latency:
-    """Time the forward pass of a module and of its parts, without gradients.
+    """Time the forward pass of a module, without gradients.
 
     Raises:
         ValueError: if ``runs`` is below one or ``warm_up`` below zero.
@@ -167,56 +129,15 @@ def measure_latency(module: nn.Module, *inputs: Any, runs: int = 5, warm_up: int
             f"runs must be 1 or more and warm_up 0 or more, got {runs} runs and {warm_up}"
         )
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-    finish = _finisher(device)
-    with torch.no_grad():
-        for _ in range(warm_up):
-            module(*inputs)
-        totals = [_time_whole(module, inputs, finish) for _ in range(runs)]
-        parts = [_time_parts(module, inputs, finish) for _ in range(runs)]
-    names = parts[0].keys()
-    return Latency(
-        total=_spread(totals),
-        by_module={name: _spread([run[name] for run in parts]) for name in names},
-        device=str(device),
-        threads=torch.get_num_threads(),
-    )
-
-
-def _time_whole(module: nn.Module, inputs: Any, finish: Callable[[], None]) -> float:
-    finish()
-    started = time.perf_counter()
-    module(*inputs)
-    finish()
-    return _MILLISECONDS * (time.perf_counter() - started)
-
-
-def _time_parts(module: nn.Module, inputs: Any, finish: Callable[[], None]) -> dict[str, float]:
-    """Return the times of all parts; every moment belongs to the innermost part that runs."""
-    own: defaultdict[str, float] = defaultdict(float)
-    started = 0.0
-
-    def stop_the_clock() -> None:
-        nonlocal started
-        finish()
-        now = time.perf_counter()
-        own[running.name] += _MILLISECONDS * (now - started)
-        started = now
-
-    with RunningModule(module, stop_the_clock) as running:
-        finish()
+    times = []
+    for _ in range(warm_up + runs):
         started = time.perf_counter()
         module(*inputs)
-    return roll_up(own, module, 0.0)
-
-
-def _finisher(device: torch.device) -> Callable[[], None]:
-    if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
-    return lambda: None
-
-
-def _spread(times: Sequence[float]) -> Spread:
-    return Spread(statistics.median(times), min(times), max(times))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(_MILLISECONDS * (time.perf_counter() - started))
+    times = times[warm_up:]
+    return Latency(statistics.median(times), min(times), max(times))
 
 
 @dataclass(frozen=True)
@@ -250,7 +171,7 @@ def saved_for_backward(module: nn.Module, *inputs: Any) -> SavedMemory:
             output = module(*inputs)
     by_module = saved.living()
     del output  # it has held the graph, and with it what was saved
-    return SavedMemory(sum(by_module.values()), roll_up(by_module, module, 0))
+    return SavedMemory(sum(by_module.values()), roll_up(by_module, module))
 
 
 class _Kept:
@@ -285,67 +206,6 @@ class _Saved:
                 seen.add(_key(kept.tensor))
                 sizes[name] += kept.tensor.untyped_storage().nbytes()
         return sizes
-
-
-def peak_memory(module: nn.Module, *inputs: Any) -> int:
-    """Return the most bytes that inference holds beyond parameters and inputs.
-
-    On a GPU it is what torch's allocator reports, scratch memory of kernels included. On a CPU
-    tensors are followed as operators make them: what an operator uses inside is not seen.
-    """
-    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-    if device.type == "cuda":
-        return _peak_of_gpu(module, inputs, device)
-    given = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    live = _LiveStorages({_key(t) for t in (*module.parameters(), *module.buffers(), *given)})
-    with torch.no_grad(), live:
-        module(*inputs)
-    return live.peak
-
-
-def _peak_of_gpu(module: nn.Module, inputs: Any, device: torch.device) -> int:
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    with torch.no_grad():
-        module(*inputs)
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-class _LiveStorages(TorchDispatchMode):
-    """Sum of the storages that operators have made and that still live, and its peak."""
-
-    def __init__(self, leave_out: set[int]):
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = self._now = 0
-        self._leave_out = leave_out
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def __torch_dispatch__(
-        self, operator: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        output = operator(*args, **(kwargs or {}))
-        for tensor in _tensors(output):
-            self._follow(tensor)
-        return output
-
-    def _follow(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage in self._known or _key(tensor) in self._leave_out:
-            return
-        self._known.add(storage)
-        size = storage.nbytes()
-        self._now += size
-        self.peak = max(self.peak, self._now)
-        weakref.finalize(storage, self._let_go, size).atexit = False
-
-    def _let_go(self, size: int) -> None:
-        self._now -= size
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
 
 
 def _key(tensor: Tensor) -> int:

@@ -155,24 +155,6 @@ class FeatureSimilarity:
         self._seen[maps.classes] += 1
         self.images += bool(labels.size)
 
-    def merge(self, other: FeatureSimilarity) -> None:
-        """Add the images of another object, for instance of another process."""
-        names = ("num_classes", "edge_width", "ignore_label", "min_images", "mode")
-        differing = [name for name in names if getattr(self, name) != getattr(other, name)]
-        if differing:
-            raise ValueError(f"the two differ in {', '.join(differing)}, so they cannot be added")
-        for mine, its in (
-            (self._intra, other._intra),
-            (self._inter, other._inter),
-            (self._margin, other._margin),
-        ):
-            mine.merge(its)
-        self._errors += other._errors
-        self._measured += other._measured
-        self._compared += other._compared
-        self._seen += other._seen
-        self.images += other.images
-
     def result(self) -> SimilarityResult:
         """Return the scores of all images so far."""
         # No class can be in two images where there is only one.

@@ -81,64 +81,44 @@ def panel_size(shape: Sequence[int], *, longest: float) -> tuple[float, float]:
     return max(shape[1] * scale, 2.2), shape[0] * scale + 0.35
 
 
-def maps_figure(
-    maps: Mapping[str, Tensor],
-    *,
-    image: ArrayLike | None = None,
-    label: str = "",
-    title: str = "",
-    shared: bool = True,
-) -> Any:
-    """Maps (H, W) of any sizes side by side, with color bars: a matplotlib Figure.
+def maps_figure(image: ArrayLike, maps: Mapping[str, Tensor], *, label: str = "") -> Any:
+    """Draw an image and maps (h, w) of any sizes beside it, in one range of colors.
+
+    The range leaves the outermost hundredths out.
 
     Args:
+        image: (H, W, 3); all panels have its shape.
         maps: By the title of their panel.
-        image: (H, W, 3) to show before them; all panels have its shape, or the first map's.
         label: What the colors stand for, with the unit.
-        title: Of the whole figure.
-        shared: One range of colors for all of them; it leaves the outermost hundredths out.
 
     Raises:
         ValueError: if there is no map.
     """
     if not maps:
         raise ValueError("there is nothing to draw: give at least one map")
+    picture = np.asarray(image)
     arrays = {name: one.detach().float().cpu().numpy() for name, one in maps.items()}
-    picture = None if image is None else np.asarray(image)
-    size = next(iter(arrays.values())).shape if picture is None else picture.shape
-    count = len(arrays) + (picture is not None)
-    figure, axes = _grid(size, count, title)
-    if picture is not None:
-        axes[0].imshow(picture)
-        axes[0].set_title("image", fontsize=9, loc="left")
-    ranges = [*arrays.values()] if shared else None
-    for axis, (name, array) in zip(axes[-len(arrays) :], arrays.items(), strict=True):
-        low, high = _range(ranges or [array])
-        shown = axis.imshow(
-            array, vmin=low, vmax=high, extent=_extent(size), interpolation="nearest"
-        )
+    figure, axes = _grid(picture.shape, 1 + len(arrays))
+    axes[0].imshow(picture)
+    axes[0].set_title("image", fontsize=9, loc="left")
+    low, high = _range([*arrays.values()])
+    extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
+    for axis, (name, array) in zip(axes[1:], arrays.items(), strict=True):
+        shown = axis.imshow(array, vmin=low, vmax=high, extent=extent, interpolation="nearest")
         axis.set_title(name, fontsize=9, loc="left")
-        if not shared:
-            _bar(figure, axis, shown, label)
-    if shared:
-        _bar(figure, axes, shown, label)
+    _bar(figure, axes, shown, label)
     return figure
 
 
-def offsets_figure(
-    image: ArrayLike, offsets: Mapping[str, Tensor], *, arrows: int = _ARROWS, title: str = ""
-) -> Any:
-    """Draw where a sampler reads: arrows over the image, colored by length, and the lengths.
+def offsets_figure(image: ArrayLike, offsets: Mapping[str, Tensor]) -> Any:
+    """Draw where a sampler reads: arrows over the image, colored by length.
 
     An arrow starts at the pixel and points to where its value is read; it is the mean over the
-    groups of channels, thinned to about ``arrows`` along the longer side, and drawn longer than it
-    is by the factor in the panel's title. Lengths are means over the groups, in pixels of the map.
+    groups of channels, thinned, and drawn longer than it is by the factor in the panel's title.
 
     Args:
         image: (H, W, 3).
         offsets: (2, groups, h, w) in pixels of their map, x first, by the title of their panel.
-        arrows: See above.
-        title: Of the whole figure.
 
     Raises:
         ValueError: if there are no offsets, or they have another shape.
@@ -146,33 +126,24 @@ def offsets_figure(
     if not offsets:
         raise ValueError("there is nothing to draw: give at least one field of offsets")
     picture = np.asarray(image)
-    columns = 2 * min(len(offsets), 2)
-    figure, axes = _grid(picture.shape, 2 * len(offsets), title, columns=columns)
-    for row, (name, field) in enumerate(offsets.items()):
+    figure, axes = _grid(picture.shape, len(offsets))
+    for axis, (name, field) in zip(axes, offsets.items(), strict=True):
         if field.dim() != 4 or field.shape[0] != 2:
             raise ValueError(
                 f"offsets must be (2, groups, height, width), x first; got {tuple(field.shape)}"
             )
-        precise = field.detach().float().cpu()
-        length = torch.linalg.vector_norm(precise, dim=0).mean(dim=0).numpy()
-        left, right = axes[2 * row], axes[2 * row + 1]
-        left.imshow(picture, alpha=0.55)
-        shown, factor = _arrows(left, precise.mean(dim=1).numpy(), picture.shape, arrows)
-        left.set_title(f"{name}: arrows, length × {factor:.2g}", fontsize=9, loc="left")
-        _bar(figure, left, shown, "pixels of the map")
-        low, high = _range([length])
-        lengths = right.imshow(
-            length, vmin=low, vmax=high, extent=_extent(picture.shape), interpolation="nearest"
-        )
-        right.set_title(f"{name}: length", fontsize=9, loc="left")
-        _bar(figure, right, lengths, "pixels of the map")
+        axis.imshow(picture, alpha=0.55)
+        mean = field.detach().float().cpu().mean(dim=1).numpy()
+        shown, factor = _arrows(axis, mean, picture.shape)
+        axis.set_title(f"{name}: arrows, length × {factor:.2g}", fontsize=9, loc="left")
+        _bar(figure, axis, shown, "pixels of the map")
     return figure
 
 
-def _arrows(axis: Any, field: Any, size: tuple[int, ...], arrows: int) -> tuple[Any, float]:
+def _arrows(axis: Any, field: Any, size: tuple[int, ...]) -> tuple[Any, float]:
     """Draw a field (2, h, w) thinned; the arrows, and the factor of their lengths."""
     _, rows, columns = field.shape
-    step = max(1, math.ceil(max(rows, columns) / arrows))
+    step = max(1, math.ceil(max(rows, columns) / _ARROWS))
     down = np.arange(min(step // 2, rows - 1), rows, step)
     across = np.arange(min(step // 2, columns - 1), columns, step)
     # Cell means, so that an arrow speaks for its surroundings and noise does not look like flow.
@@ -195,20 +166,11 @@ def _arrows(axis: Any, field: Any, size: tuple[int, ...], arrows: int) -> tuple[
     return drawn, factor
 
 
-def _grid(
-    size: tuple[int, ...], count: int, title: str, columns: int = _MAP_COLUMNS
-) -> tuple[Any, list[Any]]:
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
+def _grid(size: tuple[int, ...], count: int) -> tuple[Any, list[Any]]:
+    columns = min(_MAP_COLUMNS, count)
     width, height = panel_size(size, longest=_MAP_WIDTH)
-    figure = new_figure((width + _BAR) * columns, height * rows + (0.3 if title else 0))
-    if title:
-        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure = new_figure((width + _BAR) * columns, height * math.ceil(count / columns))
     return figure, image_panels(figure, count, columns)
-
-
-def _extent(size: tuple[int, ...]) -> tuple[float, float, float, float]:
-    return -0.5, size[1] - 0.5, size[0] - 0.5, -0.5
 
 
 def _range(arrays: list[Any]) -> tuple[float, float]:
@@ -230,14 +192,12 @@ def _bar(figure: Any, axis: Any, shown: Any, label: str) -> None:
 def spectra_figure(
     panels: Mapping[str, Mapping[str, Spectrum]],
     *,
-    title: str = "",
     limits: Mapping[str, float] | None = None,
 ) -> Any:
     """Draw power over frequency on a logarithmic axis.
 
     Args:
         panels: Spectra by panel and by name; a name has the same color in all panels.
-        title: Of the whole figure.
         limits: By panel, the highest frequency that the strided layer behind the map keeps; what
             lies right of it will be folded.
 
@@ -250,7 +210,7 @@ def spectra_figure(
         axis.plot(curve.frequencies, power, color=color, linestyle=dashes, label=name, lw=1.6)
         axis.set_yscale("log")
 
-    figure = _panels(panels, draw, ylabel="mean power", title=title)
+    figure = _panels(panels, draw, ylabel="mean power")
     for axis, place in zip(figure.axes, panels, strict=False):
         if limits and place in limits:
             _shade_folded(axis, limits[place])
@@ -274,7 +234,7 @@ def _shade_folded(axis: Any, limit: float) -> None:
     )
 
 
-def responses_figure(panels: Mapping[str, Mapping[str, Response]], *, title: str = "") -> Any:
+def responses_figure(panels: Mapping[str, Mapping[str, Response]]) -> Any:
     """Draw the mean response over frequency, with one standard deviation of the pixels.
 
     The dotted line at one is what leaves the map as it is. ``panels`` are responses by panel and
@@ -290,7 +250,7 @@ def responses_figure(panels: Mapping[str, Mapping[str, Response]], *, title: str
         axis.plot(curve.frequencies, mean, color=color, linestyle=dashes, label=name, lw=1.6)
         axis.axhline(1, color=SOFT, linewidth=0.8, linestyle=":")
 
-    return _panels(panels, draw, ylabel="response", title=title)
+    return _panels(panels, draw, ylabel="response")
 
 
 def _panels(
@@ -298,7 +258,6 @@ def _panels(
     draw: Callable[[Any, str, Curve, str, str], None],
     *,
     ylabel: str,
-    title: str,
 ) -> Any:
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     if not names:
@@ -332,8 +291,6 @@ def _panels(
         frameon=False,
         fontsize=9,
     )
-    if title:
-        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     return figure
 
 

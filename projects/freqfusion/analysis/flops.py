@@ -73,7 +73,7 @@ def count_flops(module: nn.Module, *inputs: Any) -> FlopCount:
     is_known = {name: name.startswith("aten::") or name in _COMPARING for name in counter.rest}
     return FlopCount(
         total=sum(counter.by_module.values()),
-        by_module=roll_up(counter.by_module, module, 0),
+        by_module=roll_up(counter.by_module, module),
         by_operator=dict(counter.by_operator.most_common()),
         uncounted={name: n for name, n in counter.rest.most_common() if is_known[name]},
         unknown={name: n for name, n in counter.rest.most_common() if not is_known[name]},
@@ -204,12 +204,6 @@ def interpolation(read: int) -> Formula:
     return formula
 
 
-def embedding_bag(table: Tensor, indices: Tensor, *rest: Any, out_val: Any) -> int:
-    """Count the weighted sums of rows; without weights nothing is multiplied."""
-    weights = rest[4] if len(rest) > 4 else None
-    return 0 if weights is None else indices.numel() * table.shape[1]
-
-
 def fourier_transform(*, real: bool) -> Formula:
     """Return 2.5 N log2 N for N complex numbers: half the usual count of operations.
 
@@ -250,15 +244,8 @@ def deformable_convolution(image: Tensor, weight: Tensor, *rest: Any, out_val: T
 # Operator, as torch's dispatcher names it, to its formula.
 FORMULAS: dict[str, Formula] = {
     "aten::_addmm_activation": matrix_product(1),
-    "aten::mv": matrix_product(0),
-    "aten::addmv": matrix_product(1),
-    "aten::dot": matrix_product(0),
     "aten::_scaled_dot_product_flash_attention_for_cpu": attention,
     "aten::_scaled_dot_product_fused_attention_overrideable": attention,
-    "aten::_cdist_forward": matrix_product(0),
-    "aten::_euclidean_dist": matrix_product(0),
-    "aten::_embedding_bag": embedding_bag,
-    "aten::_embedding_bag_forward_only": embedding_bag,
     "aten::grid_sampler_2d": grid_sample,
     "aten::cudnn_grid_sampler": grid_sample,
     "aten::upsample_linear1d": interpolation(2),

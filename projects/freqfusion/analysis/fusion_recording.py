@@ -49,12 +49,6 @@ class FusionPass:
         """Return the coarse map at the fine size by nearest neighbors: what plain pyramids add."""
         return resize_nearest(self.lr_in, (self.hr_in.shape[-2], self.hr_in.shape[-1]))
 
-    def sums(self) -> tuple[Tensor, Tensor] | None:
-        """Return the sum of both maps before and after the fusion; None for other widths."""
-        if self.hr_in.shape[1] != self.lr_in.shape[1]:
-            return None
-        return self.hr_in + self.lr_repeated, self.hr_out + self.lr_out
-
 
 def fusion_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return the fusion modules in a model, by their names, in the model's order."""

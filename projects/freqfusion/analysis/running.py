@@ -33,10 +33,6 @@ class Moments:
         squares = np.bincount(series, deviations**2, size).astype(np.float64)
         self._join(count, mean, squares)
 
-    def merge(self, other: Moments) -> None:
-        """Take the values of another object in."""
-        self._join(other.count, other._mean, other._squares)
-
     def mean(self) -> FloatArray:
         """Return the means (size,); nan for a series without values."""
         return np.where(self.count > 0, self._mean, np.nan)

@@ -251,7 +251,7 @@ def similarity_maps(
         features: (C, h, w), of any floating type.
         labels: (H, W), whole numbers, a tensor or an array.
         edge_width: 0 measures all pixels, a width those on the band around class boundaries; see
-            ``bands.split_pixels``.
+            ``split_pixels``.
         ignore_label: Label of pixels that have none.
         covered: Part of the map's height and width that the labels cover, from the top left.
         mode: How the features are resized.
@@ -305,22 +305,26 @@ def _nearest(resized: ResizedMap, place: Tensor, centers: Tensor) -> tuple[Tenso
     return own, other
 
 
-def _checked(features: Tensor, labels: LabelMap) -> Tensor:
-    """Return the labels as int64 on the device of the features."""
+def _check_features(features: Tensor) -> None:
     if features.ndim != 3 or not features.is_floating_point() or not features.numel():
         raise ValueError(
             "features must be channels x height x width of one image in floating point, not"
             f" {features.dtype} of shape {tuple(features.shape)}"
         )
+    if not features.isfinite().all():
+        raise ValueError(
+            "the features hold nan or infinity, which resembles nothing; did it diverge?"
+        )
+
+
+def _checked(features: Tensor, labels: LabelMap) -> Tensor:
+    """Return the labels as int64 on the device of the features."""
+    _check_features(features)
     gt = torch.as_tensor(np.ascontiguousarray(labels) if isinstance(labels, np.ndarray) else labels)
     if gt.ndim != 2 or not gt.numel() or gt.is_floating_point() or gt.is_complex():
         raise ValueError(
             f"labels must be height x width of whole numbers, not {gt.dtype} of shape"
             f" {tuple(gt.shape)}"
-        )
-    if not features.isfinite().all():
-        raise ValueError(
-            "the features hold nan or infinity, which resembles nothing; did it diverge?"
         )
     return gt.to(features.device, torch.int64)
 
@@ -352,13 +356,7 @@ def point_similarity(
         ValueError: if the features are no map of one image or not finite, or the point lies outside
             the image.
     """
-    if features.ndim != 3 or not features.is_floating_point() or not features.numel():
-        raise ValueError(
-            "features must be channels x height x width of one image in floating point, not"
-            f" {features.dtype} of shape {tuple(features.shape)}"
-        )
-    if not features.isfinite().all():
-        raise ValueError("the features hold nan or infinity, which resembles nothing")
+    _check_features(features)
     if not all(0 <= part <= 1 for part in point):
         raise ValueError(f"the point must lie in the image, from 0 to 1 on both axes, not {point}")
     row, column = (

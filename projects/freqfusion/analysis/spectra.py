@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from freqfusion.analysis.running import RunningMean
 from freqfusion.layers.checks import check_choice, check_positive
-from freqfusion.layers.sfm.spectrum import SpectrumWindow, power_spectrum
+from freqfusion.layers.sfm.spectrum import power_spectrum
 
 Ring = Literal["circle", "square"]
 _HIGHEST = 0.5
@@ -37,7 +36,6 @@ def radial_power_spectrum(
     *,
     bins: int | None = None,
     remove_dc: bool = True,
-    window: SpectrumWindow | None = None,
     ring: Ring = "circle",
 ) -> tuple[Tensor, Tensor]:
     """Return mean power over channels and over rings of equal frequency.
@@ -50,8 +48,6 @@ def radial_power_spectrum(
         bins: Rings of equal width between 0 and 0.5 cycles per sample; by default half of the
             shorter side, the most that leaves no ring empty on maps of even size.
         remove_dc: Leave the mean of each channel out, which outweighs all else behind a ReLU.
-        window: ``"hann"`` fades the image out towards its border, whose jump would leak into all
-            frequencies.
         ring: ``"circle"``: by the length of the frequency; the corners beyond 0.5 are left out.
             ``"square"``: by the greater of its horizontal and vertical part, as strided layers
             and the aliasing ratio have it; all of the power is in it.
@@ -65,7 +61,7 @@ def radial_power_spectrum(
         ValueError: if the features are no batch of maps, or an argument is out of range.
     """
     check_choice(Ring, ring=ring)
-    power = power_spectrum(features, remove_dc=remove_dc, window=window).mean(dim=1)
+    power = power_spectrum(features, remove_dc=remove_dc).mean(dim=1)
     height, width = power.shape[-2:]
     power = power.flatten(1) / (height * width)
     bins = max(min(height, width) // 2, 1) if bins is None else bins
@@ -105,27 +101,20 @@ class Spectrum:
 class MeanSpectrum:
     """Averages the radial spectrum over images of any sizes, with memory for one of them.
 
-    Args:
-        bins: Rings between 0 and 0.5 cycles per sample; by default half of the shorter side of the
-            first map, at most 16. Smaller maps leave rings empty, which count as missing.
-        window: ``"hann"`` or none, as for :func:`radial_power_spectrum`.
+    Rings are as many as half of the shorter side of the first map, at most 16. Smaller maps leave
+    rings empty, which count as missing.
     """
 
-    def __init__(self, *, bins: int | None = None, window: SpectrumWindow | None = None) -> None:
-        if bins is not None:
-            check_positive(bins=bins)
-        self._bins, self._window = bins, window
+    def __init__(self) -> None:
+        self._bins = 0
         self._frequencies = torch.zeros(0)
         self._power = RunningMean()
         self._images = 0
 
     def update(self, features: Tensor) -> None:
         """Take the maps (B, C, H, W) of one or more images; B, H and W may differ each time."""
-        if self._bins is None:
-            self._bins = max(min(*features.shape[-2:], 2 * _BINS) // 2, 1)
-        frequencies, power = radial_power_spectrum(
-            features.detach(), bins=self._bins, window=self._window
-        )
+        self._bins = self._bins or max(min(*features.shape[-2:], 2 * _BINS) // 2, 1)
+        frequencies, power = radial_power_spectrum(features.detach(), bins=self._bins)
         self._frequencies = frequencies.double().cpu()
         for one in power:
             self._power.update(one)
@@ -142,37 +131,13 @@ class MeanSpectrum:
         return Spectrum(self._frequencies, self._power.mean, self._images)
 
 
-def generator_spectrum(convolution: nn.Conv2d, *, bins: int = _BINS) -> Spectrum:
-    """Return power of a convolution's kernels, mean over all pairs of channels.
-
-    It is ``|K(f)|^2`` of the kernel in an infinite image, so that kernels without structure have
-    the same power, the sum of their squares, at every frequency. Dilation is taken into account.
-    """
-    weights = convolution.weight.detach().double()
-    rows, columns = (
-        distance * (taps - 1) + 1
-        for distance, taps in zip(convolution.dilation, weights.shape[-2:], strict=True)
-    )
-    # As many samples as leave no ring empty.
-    size = max(2 * bins, rows, columns)
-    image = weights.new_zeros(1, weights.shape[0] * weights.shape[1], size, size)
-    step_down, step_across = convolution.dilation
-    image[..., :rows:step_down, :columns:step_across] = weights.flatten(0, 1)
-    frequencies, power = radial_power_spectrum(image, bins=bins, remove_dc=False)
-    return Spectrum(frequencies.cpu(), power[0].cpu() * size**2)
-
-
 @dataclass(frozen=True)
 class Response:
-    """Mean and standard deviation over all pixels (frequencies,), and the mean map at the highest.
-
-    ``map`` is (rows, columns) over the image, whatever its size was.
-    """
+    """Mean and standard deviation of the response over all pixels, (frequencies,) each."""
 
     frequencies: Tensor
     mean: Tensor
     deviation: Tensor
-    map: Tensor
     images: int
 
 
@@ -215,19 +180,15 @@ class MeanResponse:
     Args:
         filter: As for :func:`kernel_response`.
         steps: Number of frequencies, from 0 to 0.5 with both.
-        grid: Rows and columns of the mean map.
     """
 
-    def __init__(
-        self, *, filter: Filter = "smoothing", steps: int = 17, grid: tuple[int, int] = (24, 32)
-    ) -> None:
+    def __init__(self, *, filter: Filter = "smoothing", steps: int = 17) -> None:
         check_choice(Filter, filter=filter)
         check_positive(steps=steps)
-        self._filter, self._grid = filter, grid
+        self._filter = filter
         self.frequencies = torch.linspace(0, _HIGHEST, steps, dtype=torch.float64)
         self._sums = torch.zeros(2, steps, dtype=torch.float64)
         self._pixels = self._images = 0
-        self._map = RunningMean()
 
     def update(self, kernels: Tensor) -> None:
         """Take the kernels (B, k * k, H, W) of one or more images; B, H and W may differ."""
@@ -237,8 +198,6 @@ class MeanResponse:
         batch, _, height, width = kernels.shape
         self._pixels += batch * height * width
         self._images += batch
-        for one in F.adaptive_avg_pool2d(response[:, -1], self._grid):
-            self._map.update(one)
 
     def result(self) -> Response:
         """Return the average so far.
@@ -250,7 +209,7 @@ class MeanResponse:
             raise ValueError("there is no response of no kernel; call update with kernels")
         mean, square = self._sums / self._pixels
         deviation = (square - mean.square()).clamp(min=0).sqrt()
-        return Response(self.frequencies, mean, deviation, self._map.mean, self._images)
+        return Response(self.frequencies, mean, deviation, self._images)
 
 
 def _waves(width: int, frequencies: Tensor, directions: int) -> tuple[Tensor, Tensor]:

@@ -147,15 +147,13 @@ def draw_image(image: Picture) -> Picture:
     return enlarge_image(image, enlargement(*image.shape[:2]))
 
 
-def draw_semantic(
-    image: Picture, content: LabelMap, *, opacity: float = _OPACITY, names: bool = True
-) -> Picture:
+def draw_semantic(image: Picture, content: LabelMap, *, names: bool = True) -> Picture:
     """Draw each pixel in the color of its class, void as it is, and names of large classes."""
     check_picture(image, content.labels.shape)
     factor = enlargement(*image.shape[:2])
     picture, labels = enlarge_image(image, factor), enlarge_map(content.labels, factor)
     table = np.array([*content.colors, WHITE], dtype=np.uint8)
-    lay_over(picture, labels >= 0, table[labels], opacity)
+    lay_over(picture, labels >= 0, table[labels], _OPACITY)
     _draw_contours(picture, labels)
     if names:
         parts = (
@@ -167,9 +165,7 @@ def draw_semantic(
     return picture
 
 
-def draw_panoptic(
-    image: Picture, content: PanopticMap, *, opacity: float = _OPACITY, names: bool = True
-) -> Picture:
+def draw_panoptic(image: Picture, content: PanopticMap) -> Picture:
     """Draw each segment in its color, with a contour and its name; void as it is.
 
     Things of one class have shades of its color.
@@ -181,21 +177,13 @@ def draw_panoptic(
     for segment in content.segments:
         step = seen[segment.category] if segment.is_thing else 0
         seen[segment.category] += 1
-        lay_over(picture, ids == segment.id, shade(segment.color, step), opacity)
+        lay_over(picture, ids == segment.id, shade(segment.color, step), _OPACITY)
     _draw_contours(picture, ids)
-    if names:
-        _draw_names(picture, ((ids == one.id, one.name) for one in content.segments))
+    _draw_names(picture, ((ids == one.id, one.name) for one in content.segments))
     return picture
 
 
-def draw_instances(
-    image: Picture,
-    instances: Sequence[Instance],
-    *,
-    opacity: float = 0.5,
-    names: bool = True,
-    colors: Sequence[RGB] | None = None,
-) -> Picture:
+def draw_instances(image: Picture, instances: Sequence[Instance]) -> Picture:
     """Draw masks, boxes, names and scores, each object in a color of its own.
 
     The smaller one lies above. Crowds have no fill. Where names would cover each other, the one of
@@ -204,16 +192,14 @@ def draw_instances(
     check_picture(image)
     factor = enlargement(*image.shape[:2])
     picture = enlarge_image(image, factor)
-    chosen = palette(len(instances)) if colors is None else list(colors)
-    pairs = [*zip(instances, chosen, strict=True)]
+    pairs = [*zip(instances, palette(len(instances)), strict=True)]
     for instance, color in sorted(pairs, key=lambda pair: -pair[0].area()):
         if instance.mask is not None:
             check_picture(image, instance.mask.shape)
-            fill = 0.0 if instance.is_crowd else opacity
+            fill = 0.0 if instance.is_crowd else 0.5
             draw_mask(picture, enlarge_map(instance.mask, factor), color, fill)
         draw_box(picture, instance, factor, color)
-    if names:
-        tag_instances(picture, pairs, factor)
+    tag_instances(picture, pairs, factor)
     return picture
 
 
@@ -249,7 +235,7 @@ def draw_box(picture: Picture, instance: Instance, factor: int, color: RGB) -> N
 
 
 def tag_instances(picture: Picture, pairs: Iterable[tuple[Instance, RGB]], factor: int) -> None:
-    """Return names and scores on tags at the boxes, the best and largest first."""
+    """Write names and scores on tags at the boxes, the best and largest first."""
     height, width = picture.shape[:2]
     size = name_size(height, width)
     places = TextPlacer(height, width)
@@ -266,11 +252,11 @@ def tag_instances(picture: Picture, pairs: Iterable[tuple[Instance, RGB]], facto
         ):
             x, y = max(0, min(at[0], width - wide)), max(0, min(at[1], height - high))
             tag = (x, y, min(x + wide, width), min(y + high, height))
-            if not places.overlap(tag):
+            if places.is_free(tag):
                 picture[tag[1] : tag[3], tag[0] : tag[2]] = color
                 ink = ink_on(color)
                 write(picture, instance.caption, (x, y), size, ink=ink, outline=None)
-                places.take(tag)
+                places.taken.append(tag)
                 break
 
 
@@ -289,7 +275,7 @@ def _draw_names(picture: Picture, parts: Iterable[tuple[Mask, str]]) -> None:
         wide, high = text_size(name, size)
         place = places.find(mask, wide + 2 * edge, high)
         if place is not None:
-            places.take(write(picture, name, (place[0] + edge, place[1]), size))
+            places.taken.append(write(picture, name, (place[0] + edge, place[1]), size))
 
 
 def draw_semantic_errors(image: Picture, prediction: LabelMap, gt: LabelMap) -> Picture:

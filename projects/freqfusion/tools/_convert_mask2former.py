@@ -28,32 +28,6 @@ PIXEL_DECODER = f"{HEAD}pixel_decoder."
 # What Mask2Former's code must find in a state dict, or it takes the names for older ones.
 VERSIONS = {HEAD.rstrip("."): 2, PREDICTOR.rstrip("."): 2}
 
-_BOTH = "(?:weight|bias)"
-_NORM = r"norm\.(?:weight|bias|running_mean|running_var|num_batches_tracked)"
-_RESNET = rf"(?:stem\.conv1|res[2-5]\.\d+\.(?:shortcut|conv[1-3]))\.(?:weight|{_NORM})"
-_ENCODER_LAYER = (
-    r"self_attn\.(?:sampling_offsets|attention_weights|value_proj|output_proj)|norm[12]|linear[12]"
-)
-_PYRAMID = "|".join(
-    (
-        rf"input_proj\.\d+\.[01]\.{_BOTH}",
-        r"transformer\.level_embed",
-        rf"transformer\.encoder\.layers\.\d+\.(?:{_ENCODER_LAYER})\.{_BOTH}",
-        rf"mask_features\.{_BOTH}",
-        rf"(?:adapter|layer)_\d+\.(?:{_BOTH}|{_NORM})",
-    )
-)
-_ATTENTION = rf"in_proj_{_BOTH}|out_proj\.{_BOTH}"
-_QUERIES = "|".join(
-    (
-        rf"transformer_self_attention_layers\.\d+\.self_attn\.(?:{_ATTENTION})",
-        rf"transformer_cross_attention_layers\.\d+\.multihead_attn\.(?:{_ATTENTION})",
-        rf"transformer_(?:self|cross)_attention_layers\.\d+\.norm\.{_BOTH}",
-        rf"transformer_ffn_layers\.\d+\.(?:linear[12]|norm)\.{_BOTH}",
-        rf"(?:decoder_norm|class_embed|mask_embed\.layers\.\d+|input_proj\.\d+)\.{_BOTH}",
-        r"(?:query_feat|query_embed|level_embed)\.weight",
-    )
-)
 _FUSION = r"freqfusions\.(\d+)\."
 _ORIGINAL = {new: old for old, new in PARTS.items()}
 # Blocks of each stage, whether they are bottlenecks, and what such a ResNet is called.
@@ -82,12 +56,8 @@ def convert_published(state: State) -> Conversion:
             "the published ones"
         )
     fusion = rf"{re.escape(HEAD)}(?:pixel_decoder\.)?{_FUSION}"
+    older = rf"{re.escape(HEAD)}(?!pixel_decoder\.|predictor\.)(.+)"
     rules = [
-        Rule(
-            "pixel decoder, as the first release named it",
-            f"{re.escape(HEAD)}({_PYRAMID})",
-            lambda m: PIXEL_DECODER + m[1],
-        ),
         Rule(
             "queries, as the first release named them",
             re.escape(f"{PREDICTOR}static_query.weight"),
@@ -99,8 +69,9 @@ def convert_published(state: State) -> Conversion:
             lambda m: f"{PIXEL_DECODER}freqfusions.{m[1]}.{PARTS[m[2]]}{m[3]}",
         ),
         Rule("buffers that are recomputed", fusion + names.FUSION_BUFFERS),
+        Rule("pixel decoder, as the first release named it", older, lambda m: PIXEL_DECODER + m[1]),
     ]
-    return names.convert(state, [*_kept(), *rules])
+    return names.convert(state, [*rules, *_kept()])
 
 
 def publish(state: State) -> Conversion:
@@ -117,7 +88,7 @@ def publish(state: State) -> Conversion:
         rf"{re.escape(PIXEL_DECODER)}{_FUSION}({choice(_ORIGINAL)})(weight|bias)",
         lambda m: f"{PIXEL_DECODER}freqfusions.{m[1]}.{_ORIGINAL[m[2]]}{m[3]}",
     )
-    result = names.convert(state, [*_kept(), rule])
+    result = names.convert(state, [rule, *_kept()])
     result.state.update(_fork_buffers(state) | names.swin_indices(state, BACKBONE))
     return result
 
@@ -143,16 +114,16 @@ def fusion_modules(state: State) -> dict[str, dict[str, Tensor]]:
 
 
 def _kept() -> list[Rule]:
-    """Return rules for what has the same name there and here."""
+    """Return rules for what has the same name there and here, which the model then checks."""
 
     def kept(label: str, pattern: str) -> Rule:
         return Rule(label, pattern, lambda m: m[0])
 
     return [
-        kept("backbone", re.escape(BACKBONE) + _RESNET),
-        *names.swin_rules(),
-        kept("pixel decoder", f"{re.escape(PIXEL_DECODER)}(?:{_PYRAMID})"),
-        kept("transformer decoder", f"{re.escape(PREDICTOR)}(?:{_QUERIES})"),
+        names.swin_index_rule(BACKBONE),
+        kept("backbone", re.escape(BACKBONE) + ".+"),
+        kept("pixel decoder", re.escape(PIXEL_DECODER) + ".+"),
+        kept("transformer decoder", re.escape(PREDICTOR) + ".+"),
         kept("class weights, which the model sets itself", re.escape(names.CLASS_WEIGHTS)),
     ]
 

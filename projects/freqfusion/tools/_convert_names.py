@@ -5,8 +5,8 @@
 * Swin: the original release and timm share our names but for the steps between stages: there a
   step ends its stage, in timm it begins the next one.
 * InternImage: names of the authors' released code as remembered; no published file was opened. What
-  has no rule is refused, so a difference cannot pass unseen. The largest published models (H, G)
-  have parts that ours has not, and are refused by name.
+  the model does not have is refused, so a difference cannot pass unseen. The largest published
+  models (H, G) have parts that ours has not, and are refused by name.
 * Mask2Former: see ``_convert_mask2former``.
 """
 
@@ -164,21 +164,14 @@ def _resnet_rules(source: str, prefix: str) -> list[Rule]:
     ]
 
 
-def convert_detector(state: State, *, leave_out_heads: bool = False) -> Conversion:
-    """Rename backbone and neck; heads have no counterpart here and are refused or left out.
+def convert_detector(state: State) -> Conversion:
+    """Rename backbone and neck; heads have no counterpart here and are dropped.
 
     Raises:
-        ValueError: if there are heads that may not be left out, or names without a rule.
+        ValueError: if there are names without a rule.
     """
-    heads = [name for name in state if name.startswith(_HEADS)]
-    if heads and not leave_out_heads:
-        raise ValueError(
-            f"the heads of mmdetection's detectors have no counterpart here, and there are "
-            f"{len(heads)} of their weights: {shorten(heads)}. Convert the rest with "
-            "--neck-and-backbone-only"
-        )
     rules = _resnet_rules(BACKBONE, BOTTOM_UP)
-    rules.append(Rule("heads, left out as asked", choice(_HEADS) + ".*"))
+    rules.append(Rule("heads, which have no counterpart here", choice(_HEADS) + ".*"))
     if any(name.startswith(NECK) for name in state):
         rules += neck_rules(state, source=NECK, prefix=BACKBONE)
     return convert(state, rules)
@@ -268,17 +261,7 @@ def count_layers(state: State, prefix: str) -> int:
 
 _SWIN_BLOCK = r"layers\.\d+\.blocks\.\d+\."
 _SWIN_TABLE = rf"({_SWIN_BLOCK}attn\.)relative_position_bias_table"
-_SWIN_STEP = rf"(norm\.{_BOTH}|reduction\.weight)"
-_SWIN_PARTS = "|".join(
-    (
-        rf"patch_embed\.(?:proj|norm)\.{_BOTH}",
-        rf"{_SWIN_BLOCK}(?:norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])\.{_BOTH}",
-        rf"{_SWIN_BLOCK}attn\.relative_position_bias_table",
-    )
-)
-_SWIN_BACKBONE = rf"{_SWIN_PARTS}|layers\.\d+\.downsample\.{_SWIN_STEP}|norm\d+\.{_BOTH}"
 _SWIN_INDEX = "relative_position_index"
-_RECOMPUTED = "places of pixels, which are recomputed"
 
 
 def convert_swin(state: State, *, prefix: str = BACKBONE) -> Conversion:
@@ -292,27 +275,24 @@ def convert_swin(state: State, *, prefix: str = BACKBONE) -> Conversion:
     return convert(
         state,
         [
-            Rule("patches and blocks", f"(?:{_SWIN_PARTS})", lambda m: prefix + m[0]),
             Rule(
                 "steps between stages",
-                rf"layers\.(\d+)\.downsample\.{_SWIN_STEP}",
+                r"layers\.(\d+)\.downsample\.(.+)",
                 lambda m: f"{prefix}layers.{int(m[1]) - begins}.downsample.{m[2]}",
             ),
             Rule("last norm; here each stage has its own", rf"norm\.{_BOTH}"),
             Rule(_CLASSIFIER, rf"head\.(?:fc\.)?{_BOTH}"),
-            Rule(_RECOMPUTED, rf"{_SWIN_BLOCK}attn\.{_SWIN_INDEX}"),
+            swin_index_rule(""),
             Rule("masks of moved windows, which are recomputed", rf"{_SWIN_BLOCK}attn_mask"),
+            Rule("patches and blocks", r"(?:patch_embed|layers)\..+", lambda m: prefix + m[0]),
         ],
     )
 
 
-def swin_rules() -> list[Rule]:
-    """Return rules for a backbone of Mask2Former, whose names are ours."""
-    start = re.escape(BACKBONE)
-    return [
-        Rule("backbone", f"{start}(?:{_SWIN_BACKBONE})", lambda m: m[0]),
-        Rule(_RECOMPUTED, rf"{start}{_SWIN_BLOCK}attn\.{_SWIN_INDEX}"),
-    ]
+def swin_index_rule(prefix: str) -> Rule:
+    """Return the rule for the buffers that ``swin_indices`` makes."""
+    pattern = rf"{re.escape(prefix)}{_SWIN_BLOCK}attn\.{_SWIN_INDEX}"
+    return Rule("places of pixels, which are recomputed", pattern)
 
 
 def swin_indices(state: State, prefix: str) -> dict[str, Tensor]:
@@ -342,19 +322,6 @@ def swin_window(state: State, name: str) -> int:
     return size
 
 
-_INTERN_BLOCK = r"levels\.\d+\.blocks\.\d+\."
-_INTERN_PARTS = "|".join(
-    (
-        rf"patch_embed\.(?:conv[12]|norm[12]\.1)\.{_BOTH}",
-        rf"{_INTERN_BLOCK}(?:norm[12]\.0|mlp\.fc[12])\.{_BOTH}",
-        rf"{_INTERN_BLOCK}gamma[12]",
-        rf"{_INTERN_BLOCK}dcn\.(?:dw_conv\.0|dw_conv\.1\.1|offset|mask|input_proj|output_proj)\.{_BOTH}",
-        r"levels\.\d+\.downsample\.conv\.weight",
-        rf"levels\.\d+\.(?:downsample\.norm\.1|norm\.0)\.{_BOTH}",
-    )
-)
-
-
 def convert_internimage(state: State, *, prefix: str = BACKBONE) -> Conversion:
     """Rename the backbone of a classifier, or of a segmentor whose heads are then left out.
 
@@ -373,7 +340,7 @@ def convert_internimage(state: State, *, prefix: str = BACKBONE) -> Conversion:
     return convert(
         state,
         [
-            Rule("backbone", f"{source}({_INTERN_PARTS})", lambda m: prefix + m[1]),
+            Rule("backbone", rf"{source}((?:patch_embed|levels)\..+)", lambda m: prefix + m[1]),
             Rule(_CLASSIFIER, rf"head\.{_BOTH}"),
             Rule(_CLASSIFIER, r"conv_head\.0\.weight"),
             Rule(_CLASSIFIER, rf"conv_head\.1\.0\.(?:{_STATISTICS}|num_batches_tracked)"),

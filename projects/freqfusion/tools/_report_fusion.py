@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +14,7 @@ from freqfusion.analysis import (
     FusionPass,
     MeanResponse,
     MeanSpectrum,
-    Spectrum,
     fusion_modules,
-    generator_spectrum,
     kernel_response,
     maps_figure,
     offsets_figure,
@@ -27,36 +24,22 @@ from freqfusion.analysis import (
 )
 from freqfusion.analysis.spectra import Filter
 from freqfusion.drawing import Picture
-from freqfusion.layers import FreqFusion
-from freqfusion.tools._feature_similarity import covered_part, default_layers, record_maps
 from freqfusion.tools._images import ImageSource, read_image
-from freqfusion.tools._model import Predictor, padded_sizes
-from freqfusion.tools._page import EmbeddedImage, ReportSection, from_figure, paragraphs
+from freqfusion.tools._layers import covered_parts, without_padding
+from freqfusion.tools._model import Predictor
+from freqfusion.tools._page import ReportSection, from_figure, paragraphs
 
 # Maps before and after a hop, by what the curves are called.
 MAPS = ("fine, before", "fine, after", "coarse, repeated", "coarse, after")
 # What is shown of each kind of kernels: what it lets through, and what it adds.
 FILTERS: Mapping[str, Filter] = {"low-pass": "smoothing", "high-pass": "detail"}
-SUMS = ("plain sum", "sum after fusion")
-
 _HIGHEST = 0.5
 # Figures of offsets and kernels are large; more of them tell little.
 _MOST_EXAMPLES = 2
 
 
-@dataclass(frozen=True)
-class FusionExample:
-    """An image, and what the hops computed for it, without the padding."""
-
-    name: str
-    picture: Picture
-    passes: dict[str, FusionPass]
-
-
 class FusionSurvey:
     """Mean spectra, mean responses and a few examples, by hop in the order of the pass.
-
-    ``titles`` are what the hops are called, by the names of their modules.
 
     Args:
         predictor: Runs the model.
@@ -71,75 +54,41 @@ class FusionSurvey:
         if not fusion_modules(predictor.model):
             raise ValueError("the model has no fusion module; maps are added or joined as they are")
         self.spectra: dict[str, dict[str, MeanSpectrum]] = {}
-        self.sums: dict[str, dict[str, MeanSpectrum]] = {}
         self.responses: dict[str, dict[str, MeanResponse]] = {}
-        self.examples: list[FusionExample] = []
-        self.images = 0
-        self.titles: dict[str, str] = {}
+        self.examples: list[tuple[str, Picture, dict[str, FusionPass]]] = []
         for source in sources:
-            self._add(predictor, source, drawn=len(self.examples) < examples)
-
-    def _add(self, predictor: Predictor, source: ImageSource, *, drawn: bool) -> None:
-        picture = read_image(source.path)
-        found = fusions_of(predictor, picture)
-        self.titles = self.titles or short_names(list(found))
-        passes = {self.titles[name]: one for name, one in found.items()}
-        for hop, one in passes.items():
-            self._measure(hop, one)
-        self.images += 1
-        if drawn:
-            self.examples.append(FusionExample(source.path.name, picture, passes))
+            picture = read_image(source.path)
+            passes = fusions_of(predictor, picture)
+            for hop, one in passes.items():
+                self._measure(hop, one)
+            if len(self.examples) < examples:
+                self.examples.append((source.path.name, picture, passes))
 
     def _measure(self, hop: str, one: FusionPass) -> None:
         maps = zip(MAPS, (one.hr_in, one.hr_out, one.lr_repeated, one.lr_out), strict=True)
         for name, features in maps:
             self.spectra.setdefault(hop, {}).setdefault(name, MeanSpectrum()).update(features)
-        for name, features in zip(SUMS, one.sums() or (), strict=False):
-            self.sums.setdefault(hop, {}).setdefault(name, MeanSpectrum()).update(features)
-        responses = self.responses.setdefault(hop, {})
-        for name, given in (("low-pass", one.lowpass), ("high-pass", one.highpass)):
-            if given is not None:
-                mean = responses.setdefault(name, MeanResponse(filter=FILTERS[name]))
-                mean.update(given)
+        for name, kernels in kernels_of(one).items():
+            mean = MeanResponse(filter=FILTERS[name])
+            self.responses.setdefault(hop, {}).setdefault(name, mean).update(kernels)
 
 
-@torch.no_grad()
+def kernels_of(one: FusionPass) -> dict[str, Tensor]:
+    """Return the kernels of a hop by their kind, as far as it has them."""
+    kernels = zip(FILTERS, (one.lowpass, one.highpass), strict=True)
+    return {name: given for name, given in kernels if given is not None}
+
+
 def fusions_of(predictor: Predictor, picture: Picture) -> dict[str, FusionPass]:
     """Return what the fusion modules compute for one image, on the CPU, without the padding."""
-    inputs = predictor.inputs(picture)
-    image = (int(inputs["image"].shape[-2]), int(inputs["image"].shape[-1]))
-    with padded_sizes(predictor.model) as padded, record_fusions(predictor.model) as passes:
-        predictor.model([inputs])
-    whole = padded[-1] if padded else image
-    return {name: _cut(one, image, whole) for name, one in passes.items()}
-
-
-def _cut(one: FusionPass, image: tuple[int, int], whole: tuple[int, int]) -> FusionPass:
-    changed: dict[str, Any] = {}
-    for name, value in vars(one).items():
-        if isinstance(value, Tensor):
-            changed[name] = without_padding(value, covered_part(value, image, whole))
-    return replace(one, **changed)
-
-
-def without_padding(features: Tensor, covered: tuple[float, float]) -> Tensor:
-    """Return the cells of a map (..., h, w) that show some of the image; float32 on the CPU."""
-    rows, columns = (
-        max(1, math.ceil(part * cells - 1e-6))
-        for part, cells in zip(covered, features.shape[-2:], strict=True)
-    )
-    return features[..., :rows, :columns].float().cpu()
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Return names of modules without the parts that all begin with, but never a number alone."""
-    parts = [name.split(".") for name in names]
-    common = 0
-    while all(len(own) > common + 1 and own[common] == parts[0][common] for own in parts):
-        common += 1
-    if common and any(own[common].isdigit() for own in parts):
-        common -= 1
-    return {name: ".".join(own[common:]) for name, own in zip(names, parts, strict=True)}
+    with covered_parts(predictor.model) as covered, record_fusions(predictor.model) as passes:
+        predictor(picture)
+    found = {}
+    for name, one in passes.items():
+        maps = {key: value for key, value in vars(one).items() if isinstance(value, Tensor)}
+        cut: dict[str, Any] = {k: without_padding(one, covered(one)) for k, one in maps.items()}
+        found[name] = replace(one, **cut)
+    return found
 
 
 @dataclass
@@ -156,7 +105,6 @@ class ReportContext:
         metadata: Of the data set.
         without_images: Why there are no images.
         examples: How many of the images are drawn.
-        runs: Passes of which the time is taken.
     """
 
     config_file: str
@@ -168,7 +116,6 @@ class ReportContext:
     metadata: Any = None
     without_images: str = ""
     examples: int = 3
-    runs: int = 5
     _survey: FusionSurvey | None = None
 
     @property
@@ -192,18 +139,15 @@ class ReportContext:
 
 def spectra(context: ReportContext) -> ReportSection:
     """Draw the power over frequency of the maps before and after each hop."""
-    if not fusion_modules(context.model):
-        return _spectra_of_layers(context)
     survey = context.survey()
-    images = [
-        from_figure(spectra_figure(_results(survey.spectra)), "each map before and after the hop")
-    ]
-    if survey.sums:
-        figure = spectra_figure(_results(survey.sums))
-        images.append(from_figure(figure, "both maps added: as they are, and after fusion"))
+    panels = {
+        hop: {name: one.result() for name, one in by_name.items()}
+        for hop, by_name in survey.spectra.items()
+    }
+    images = [from_figure(spectra_figure(panels), "each map before and after the hop")]
     said = (
-        f"Mean power over {survey.images} images of {context.dataset}, by frequency on the fine"
-        " lattice of each hop; the mean of each channel and the padding of the images are left"
+        f"Mean power over {len(context.sources)} images of {context.dataset}, by frequency on the"
+        " fine lattice of each hop; the mean of each channel and the padding of the images are left"
         " out. The coarse map before the hop is repeated to the fine size, as a plain pyramid"
         " adds it."
     )
@@ -211,24 +155,25 @@ def spectra(context: ReportContext) -> ReportSection:
 
 
 def kernels(context: ReportContext) -> ReportSection:
-    """Draw the responses of the predicted kernels, and the spectra of their generators."""
+    """Draw the responses of the predicted kernels, over frequency and over a few images."""
     survey = context.survey()
     found = {
         hop: {name: one.result() for name, one in by_name.items()}
         for hop, by_name in survey.responses.items()
-        if by_name
     }
     if not found:
         raise ValueError("the model's fusion predicts no kernels")
     images = [from_figure(responses_figure(found), "mean response, one standard deviation around")]
-    names = list(dict.fromkeys(name for by_name in found.values() for name in by_name))
-    for name in names:
-        maps = {hop: by_name[name].map for hop, by_name in found.items() if name in by_name}
-        figure = maps_figure(maps, label=f"response at {_HIGHEST}")
-        images.append(from_figure(figure, f"{name} at {_HIGHEST}, mean over the images by place"))
-    for example in survey.examples[:_MOST_EXAMPLES]:
-        images += [_response_maps(example, name) for name in names]
-    images += _generators(context)
+    highest = torch.tensor([_HIGHEST])
+    for title, picture, passes in survey.examples[:_MOST_EXAMPLES]:
+        by_kind: dict[str, dict[str, Tensor]] = {}
+        for hop, one in passes.items():
+            for kind, given in kernels_of(one).items():
+                response = kernel_response(given, highest, filter=FILTERS[kind])[0, 0]
+                by_kind.setdefault(kind, {})[hop] = response
+        for kind, maps in by_kind.items():
+            figure = maps_figure(picture, maps, label=f"response at {_HIGHEST}")
+            images.append(from_figure(figure, f"{kind} at {_HIGHEST}, {title}"))
     said = (
         "How much of a wave the kernels let through, mean over directions and pixels. The low-pass"
         " kernels read the coarse map, in whose samples their frequencies are; of the high-pass"
@@ -239,78 +184,17 @@ def kernels(context: ReportContext) -> ReportSection:
 
 def offsets(context: ReportContext) -> ReportSection:
     """Draw where the sampler of each hop reads."""
-    survey = context.survey()
     images = []
-    for example in survey.examples[:_MOST_EXAMPLES]:
-        fields = {
-            hop: one.offsets[0] for hop, one in example.passes.items() if one.offsets is not None
-        }
+    for title, picture, passes in context.survey().examples[:_MOST_EXAMPLES]:
+        fields = {hop: one.offsets[0] for hop, one in passes.items() if one.offsets is not None}
         if not fields:
             raise ValueError("the model's fusion has no sampler, so nothing is moved")
-        images.append(from_figure(offsets_figure(example.picture, fields), example.name))
+        images.append(from_figure(offsets_figure(picture, fields), title))
     if not images:
         raise ValueError("no image is drawn (--examples 0)")
     said = (
         "Arrows go from a pixel to where it is read, as means over the groups of channels and over"
-        " small cells, drawn at the scale that the title names; lengths are those of single"
-        " pixels, in pixels of the fine map."
+        " small cells, drawn at the scale that the title names; colors are lengths in pixels of"
+        " the fine map."
     )
     return ReportSection("Offsets of the sampler", paragraphs(said), images)
-
-
-def _spectra_of_layers(context: ReportContext) -> ReportSection:
-    """Draw what the finest hop of a model without fusion modules joins and gives."""
-    layers = default_layers(context.model)
-    means = {layer.label: MeanSpectrum() for layer in layers}
-    for source in context.images():
-        inputs = context.predictor.inputs(read_image(source.path))
-        for label, one in record_maps(context.model, inputs, layers).items():
-            means[label].update(without_padding(one.features, one.covered)[None])
-    figure = spectra_figure({"": {label: mean.result() for label, mean in means.items()}})
-    said = (
-        f"Mean power over {len(context.sources)} images of {context.dataset}; every map on its own"
-        " lattice, without the mean of each channel. The model has no fusion module, so there is"
-        " no before and after."
-    )
-    places = ", ".join(f"{layer.label} is {layer}" for layer in layers)
-    images = [from_figure(figure, "maps of the finest hop")]
-    return ReportSection("Spectra", paragraphs(said, f"{places}."), images)
-
-
-def _results(
-    means: dict[str, dict[str, MeanSpectrum]],
-) -> dict[str, dict[str, Spectrum]]:
-    return {
-        hop: {name: one.result() for name, one in by_name.items()} for hop, by_name in means.items()
-    }
-
-
-def _response_maps(example: FusionExample, name: str) -> EmbeddedImage:
-    highest = torch.tensor([_HIGHEST])
-    maps = {}
-    for hop, one in example.passes.items():
-        given = one.lowpass if name == "low-pass" else one.highpass
-        if given is not None:
-            maps[hop] = kernel_response(given, highest, filter=FILTERS[name])[0, 0]
-    figure = maps_figure(maps, image=example.picture, label=f"response at {_HIGHEST}")
-    return from_figure(figure, f"{name} at {_HIGHEST}, {example.name}")
-
-
-def _generators(context: ReportContext) -> list[EmbeddedImage]:
-    """Draw the spectra of the convolutions that predict FreqFusion's kernels."""
-    modules = fusion_modules(context.model)
-    panels = {}
-    for name, title in context.survey().titles.items():
-        module = modules[name]
-        if isinstance(module, FreqFusion):
-            panels[title] = {
-                kind: generator_spectrum(convolution)
-                for kind, convolution in (
-                    ("low-pass generator", module.lowpass_generator),
-                    ("high-pass generator", module.highpass_generator),
-                )
-                if convolution is not None
-            }
-    if not panels:
-        return []
-    return [from_figure(spectra_figure(panels), "spectra of the learned kernels of the generators")]

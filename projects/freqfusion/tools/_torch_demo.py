@@ -1,8 +1,8 @@
 """The demo without Detectron2: two small encoder-decoders that differ in their fusion only.
 
-They are trained from the same seed on the same synthetic scenes, side by side, one CPU core each. A
-coarse map joins a finer one by bilinear upsampling and addition in one, by FreqFusion in the other.
-Mean IoU and class-wise boundary IoU are measured on scenes that neither has seen.
+They are trained from the same seed on the same synthetic scenes. A coarse map joins a finer one by
+bilinear upsampling and addition in one, by FreqFusion in the other. Mean IoU and class-wise
+boundary IoU are measured on scenes that neither has seen.
 
 Shapes: images (B, 3, H, W) in 0..1, logits (B, classes, H, W), labels (B, H, W).
 """
@@ -10,37 +10,22 @@ Shapes: images (B, 3, H, W) in 0..1, logits (B, classes, H, W), labels (B, H, W)
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from freqfusion.data.synthetic import (
-    CLASS_COLORS,
-    CLASS_NAMES,
     NUM_CLASSES,
     VAL_START,
     VOID_LABEL,
     scene_batch,
-)
-from freqfusion.drawing import (
-    SEMANTIC_ERRORS,
-    LabelMap,
-    draw_image,
-    draw_semantic,
-    draw_semantic_errors,
-    side_by_side,
 )
 from freqfusion.layers import FreqFusion, InterpolationUpsampling
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
@@ -52,27 +37,12 @@ _WIDTH = 32
 
 @dataclass(frozen=True)
 class TorchDemo:
-    """What both networks are trained and measured with, and how many scenes are drawn."""
+    """What both networks are trained and measured with."""
 
     seed: int
     steps: int = 240
     train: int = 640
     val: int = 96
-    pictures: int = 4
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One trained network, measured, and its predictions for the scenes to draw."""
-
-    fusion: str
-    parameters: int
-    seconds: float
-    iou: list[float]
-    mean_iou: float
-    boundary_iou: list[float]
-    mean_boundary_iou: float
-    predictions: NDArray[np.uint8]
 
 
 class EncoderDecoder(nn.Module):
@@ -128,48 +98,41 @@ def build_network(fusion: str, num_classes: int, seed: int) -> EncoderDecoder:
     return model
 
 
-def compare_fusions(demo: TorchDemo, figure: Path) -> tuple[dict[str, Any], str]:
-    """Train and measure both networks and draw them; return the numbers and a table of them."""
-    # One thread each: two networks on two cores finish sooner than one after the other on both.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(FUSIONS), mp_context=context) as pool:
-        outcomes = list(pool.map(_train_and_measure, FUSIONS, [demo] * len(FUSIONS)))
-    Image.fromarray(_draw(demo, outcomes)).save(figure)
-    networks = [{k: v for k, v in vars(one).items() if k != "predictions"} for one in outcomes]
-    record = {**asdict(demo), "torch": torch.__version__, "classes": CLASS_NAMES}
-    return {**record, "networks": networks}, _summary(demo, outcomes)
+def compare_fusions(demo: TorchDemo) -> tuple[dict[str, Any], str]:
+    """Train and measure both networks; return the numbers and a table of them."""
+    images, labels = scene_batch(demo.seed, VAL_START, demo.val, _SIZE)
+    networks = {}
+    for fusion in FUSIONS:
+        model = build_network(fusion, NUM_CLASSES, demo.seed)
+        _train(model, demo, fusion)
+        with torch.no_grad():
+            batches = _to_tensor(images).split(16)
+            parts = [model.eval()(batch).argmax(1).byte() for batch in batches]
+        predictions = torch.cat(parts).numpy()
+        confusion, boundary = ConfusionMatrix(NUM_CLASSES), BoundaryIoU(NUM_CLASSES)
+        for prediction, gt in zip(predictions, labels, strict=True):
+            confusion.update(prediction, gt)
+            boundary.update(prediction, gt)
+        networks[fusion] = {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "mean IoU": confusion.mean_iou(),
+            "boundary IoU": boundary.mean_iou(),
+        }
+    lines = [
+        f"{demo.steps} steps of {_BATCH} scenes at {_SIZE[0]} x {_SIZE[1]}, seed {demo.seed};"
+        f" measured on {demo.val} other scenes",
+        *(
+            f"{fusion:16}mean IoU {100 * one['mean IoU']:5.1f}  boundary IoU"
+            f" {100 * one['boundary IoU']:5.1f}  parameters {one['parameters']:,}"
+            for fusion, one in networks.items()
+        ),
+    ]
+    return asdict(demo) | {"networks": networks}, "\n".join(lines)
 
 
 def _block(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
     convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
     return convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)
-
-
-def _train_and_measure(fusion: str, demo: TorchDemo) -> Outcome:
-    torch.set_num_threads(1)
-    model = build_network(fusion, NUM_CLASSES, demo.seed)
-    started = time.perf_counter()
-    _train(model, demo, fusion)
-    seconds = time.perf_counter() - started
-    images, labels = scene_batch(demo.seed, VAL_START, demo.val, _SIZE)
-    model.eval()
-    with torch.no_grad():
-        batches = _to_tensor(images).split(16)
-        predictions = torch.cat([model(batch).argmax(1).byte() for batch in batches]).numpy()
-    confusion, boundary = ConfusionMatrix(NUM_CLASSES), BoundaryIoU(NUM_CLASSES)
-    for prediction, gt in zip(predictions, labels, strict=True):
-        confusion.update(prediction, gt)
-        boundary.update(prediction, gt)
-    return Outcome(
-        fusion,
-        sum(parameter.numel() for parameter in model.parameters()),
-        seconds,
-        confusion.iou().tolist(),
-        confusion.mean_iou(),
-        boundary.iou().tolist(),
-        boundary.mean_iou(),
-        predictions[: demo.pictures],
-    )
 
 
 def _train(model: nn.Module, demo: TorchDemo, fusion: str) -> None:
@@ -179,8 +142,7 @@ def _train(model: nn.Module, demo: TorchDemo, fusion: str) -> None:
     generator = torch.Generator().manual_seed(demo.seed)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=demo.steps)
-    line = list(FUSIONS).index(fusion)
-    for _ in tqdm(range(demo.steps), desc=fusion, position=line, unit="step", mininterval=1):
+    for _ in tqdm(range(demo.steps), desc=fusion, unit="step", mininterval=1):
         chosen = torch.randint(demo.train, (_BATCH,), generator=generator)
         images, labels = all_images[chosen], all_labels[chosen]
         if torch.rand((), generator=generator) < 0.5:
@@ -195,50 +157,3 @@ def _train(model: nn.Module, demo: TorchDemo, fusion: str) -> None:
 
 def _to_tensor(images: NDArray[np.uint8]) -> Tensor:
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).contiguous()
-
-
-def _draw(demo: TorchDemo, outcomes: Sequence[Outcome]) -> NDArray[np.uint8]:
-    """Return a row for each scene: image, ground truth, both predictions and their errors."""
-    images, labels = scene_batch(demo.seed, VAL_START, min(demo.pictures, demo.val), _SIZE)
-    rows = []
-    for index, (image, gt) in enumerate(zip(images, labels, strict=True)):
-        panels = {"image": draw_image(image)}
-        panels["ground truth"] = draw_semantic(image, _label_map(gt), names=False)
-        for one in outcomes:
-            prediction = _label_map(one.predictions[index])
-            panels[one.fusion] = draw_semantic(image, prediction, names=False)
-            errors = draw_semantic_errors(image, prediction, _label_map(gt))
-            panels[f"{one.fusion}, errors"] = errors
-        legend = SEMANTIC_ERRORS if index == len(images) - 1 else None
-        rows.append(side_by_side([*panels.values()], [*panels], legend=legend))
-    return np.concatenate(rows)
-
-
-def _label_map(labels: NDArray[np.uint8]) -> LabelMap:
-    classes = np.where(labels == VOID_LABEL, -1, labels.astype(int))
-    return LabelMap(classes, CLASS_NAMES, CLASS_COLORS)
-
-
-def _summary(demo: TorchDemo, outcomes: Sequence[Outcome]) -> str:
-    def line(title: str, scores: Sequence[float]) -> str:
-        cells = "".join(f"{100 * score:16.1f}" for score in scores)
-        return f"{title:16}{cells}{100 * (scores[-1] - scores[0]):+11.1f}"
-
-    columns = zip(*(one.boundary_iou for one in outcomes), strict=True)
-    boundary = zip(CLASS_NAMES, columns, strict=True)
-    return "\n".join(
-        [
-            f"{demo.steps} steps of {_BATCH} scenes at {_SIZE[0]} x {_SIZE[1]}, seed {demo.seed};"
-            f" measured on {demo.val} other scenes",
-            "",
-            f"{'':16}" + "".join(f"{one.fusion:>16}" for one in outcomes),
-            line("mean IoU", [one.mean_iou for one in outcomes]),
-            line("boundary IoU", [one.mean_boundary_iou for one in outcomes]),
-            "",
-            "boundary IoU by class",
-            *(line(f"  {name}", scores) for name, scores in boundary),
-            "",
-            f"{'parameters':16}" + "".join(f"{one.parameters:16,}" for one in outcomes),
-            f"{'training (s)':16}" + "".join(f"{one.seconds:16.0f}" for one in outcomes),
-        ]
-    )

@@ -4,27 +4,26 @@ import html
 import io
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from freqfusion.drawing import RGB, Picture, draw_image
 from freqfusion.drawing.overlays import dimmed, enlarge_map, enlargement
-from freqfusion.tools._feature_similarity import (
+from freqfusion.tools._images import read_image
+from freqfusion.tools._layers import (
     Layer,
     RecordedMap,
     backbone_outputs,
     default_layers,
-    parse_layer,
+    find_layers,
     record_maps,
-    resolve_layers,
+    without_padding,
 )
-from freqfusion.tools._images import read_image
 from freqfusion.tools._model import Predictor, metadata_of
 
 # Formats that hold pixels only; what Pillow would hand to other programs (EPS) is not among them.
@@ -60,7 +59,6 @@ class ViewedImage:
     """
 
     image: Picture
-    inputs: dict[str, Any]
     content: Any
     confidence: dict[str, tuple[NDArray[np.float32], str]]
     modulation: Any | None = None
@@ -92,19 +90,20 @@ class Viewer:
         """Run the model on an RGB image, which is made smaller where it has many pixels."""
         from freqfusion.evaluation.overlays import output_content
         from freqfusion.modeling.tta import semantic_kind
-        from freqfusion.tools._aliasing import recorded
+        from freqfusion.tools._aliasing import record_downsampling
 
-        image = shrunk(image, MAX_MODEL_PIXELS)
-        model, inputs = self.predictor.model, self.predictor.inputs(image)
-        recording = nullcontext() if self.modulated is None else recorded(self.modulated)
-        with torch.no_grad(), recording as modulation:
-            output = model([inputs])[0]
+        image, model = shrunk(image, MAX_MODEL_PIXELS), self.predictor.model
+        recording: AbstractContextManager[Any] = nullcontext()
+        if self.modulated is not None:
+            recording = record_downsampling(model, self.modulated)
+        with recording as modulation:
+            output = self.predictor(image)
         content = output_content(output, self.metadata, score_threshold=self.score_threshold)
         kind, size = semantic_kind(model), image.shape[:2]
         confidence = {
             task: confidence_map(task, output, content, size, kind) for task in content.tasks()
         }
-        return ViewedImage(image, inputs, content, confidence, modulation)
+        return ViewedImage(image, content, confidence, modulation)
 
     def draw(
         self, panel: str, viewed: ViewedImage, task: str, layer: str, point: tuple[float, float]
@@ -156,26 +155,17 @@ class Viewer:
         layers = {**self.fusion, chosen.label: chosen}
         spectra = []
         for label, recorded in self._maps(viewed, layers).items():
-            features, stride = _without_padding(recorded, viewed.inputs["image"].shape[-2])
+            rows, part = recorded.features.shape[-2], recorded.covered
+            stride = self.predictor.inputs(viewed.image)["image"].shape[-2] / (rows * part[0])
             name = label if label == str(layers[label]) else f"{label}: {layers[label]}"
-            spectra.append(layer_spectrum(name, features, stride))
+            spectra.append(layer_spectrum(name, without_padding(recorded.features, part), stride))
         return figure_picture(layer_spectrum_figure(spectra)), caption(PANELS["spectrum"][1])
 
     def _modulation(self, viewed: ViewedImage, panel: str) -> Panel:
-        from freqfusion.analysis import attention_figure, lattice_figure
-        from freqfusion.tools._aliasing import resized
+        from freqfusion.tools._aliasing import modulation_figure
 
         seen: Any = viewed.modulation
-        first = self.modulated.steps[0].point
-        picture = resized(viewed.image, *viewed.inputs["image"].shape[-2:])
-        rows, columns = seen.maps[first.feature].shape[-2:]
-        covered = (rows * first.stride, columns * first.stride)
-        if panel == "lattice":
-            lattices = [(name, seen.stacks[name], own[0]) for name, own in seen.own.items()]
-            figure = lattice_figure(picture, lattices, covered=covered)
-        else:
-            logits = [(name, seen.stacks[name], own[1].logits) for name, own in seen.own.items()]
-            figure = attention_figure(picture, logits, covered=covered)
+        figure = modulation_figure(panel, viewed.image, seen)
         return figure_picture(figure), caption(PANELS[panel][1])
 
     def _layer(self, text: str) -> Layer:
@@ -183,12 +173,12 @@ class Viewer:
         text = text or self.first_layer
         if text in self.fusion:
             return self.fusion[text]
-        return resolve_layers(self.predictor.model, [parse_layer(text)])[0]
+        return find_layers(self.predictor.model, [text])[0]
 
     def _maps(self, viewed: ViewedImage, layers: Mapping[str, Layer]) -> dict[str, RecordedMap]:
         """Return the maps of layers by label, from memory as far as they are there."""
         absent = [layer for layer in layers.values() if str(layer) not in viewed.maps]
-        made = record_maps(self.predictor.model, viewed.inputs, absent) if absent else {}
+        made = record_maps(self.predictor, viewed.image, absent) if absent else {}
         viewed.maps |= {str(layer): made[layer.label] for layer in absent}
         found = {label: viewed.maps[str(layer)] for label, layer in layers.items()}
         while len(viewed.maps) > _NUM_KEPT_MAPS:
@@ -315,16 +305,6 @@ def caption(
         swatch = f"<i style='background: rgb({red}, {green}, {blue})'></i>"
         parts.append(f"<span class=entry>{swatch}{html.escape(name)}</span>")
     return f"<div class=below>{''.join(parts)}</div>"
-
-
-def _without_padding(recorded: RecordedMap, height: int) -> tuple[torch.Tensor, float]:
-    """Return the cells that show the image, not its padding, and their stride in pixels."""
-    rows, columns = (
-        max(1, round(cells * part))
-        for cells, part in zip(recorded.features.shape[1:], recorded.covered, strict=True)
-    )
-    stride = height / (recorded.features.shape[1] * recorded.covered[0])
-    return recorded.features[:, :rows, :columns], stride
 
 
 def _modulated_stages(model: Any) -> Any | None:

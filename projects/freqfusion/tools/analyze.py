@@ -1,15 +1,14 @@
 """What a model costs, part by part: ``python -m freqfusion.tools.analyze --config-file X``.
 
-Parameters, FLOPs, memory that training keeps and time, measured on one image of noise. Prints the
-tree of modules and writes all numbers to a JSON file. Weights are random unless some are given;
-nothing is downloaded for them.
+Parameters, FLOPs and memory that training keeps by module, and the time of the whole, measured on
+one image of noise. Prints the tree of modules and writes all numbers to a JSON file. Weights are
+random unless some are given; nothing is downloaded for them.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,10 @@ import torch
 from torch import nn
 
 from freqfusion.analysis import (
-    Latency,
     SavedMemory,
     count_flops,
     count_parameters,
     measure_latency,
-    peak_memory,
     saved_for_backward,
 )
 from freqfusion.tools._arguments import (
@@ -46,7 +43,7 @@ _DETECTOR = (
     "a detector: the work of its heads depends on the proposals, here those that the given or"
     " random weights make of noise"
 )
-_COLUMNS = ("module", "parameters", "buffers", "FLOPs", "share", "for backward", "time", "spread")
+_COLUMNS = ("module", "parameters", "buffers", "FLOPs", "share", "for backward")
 _MEBIBYTE = 1 << 20
 _NOTHING = "-"
 
@@ -130,8 +127,8 @@ def analyze(cfg: Any, model: nn.Module, size: tuple[int, int], runs: int) -> dic
     It is left in training mode, after a forward pass in it. Without ``runs`` no time is taken.
 
     Returns:
-        Plain data for JSON: ``model``, the sums; ``modules``, a dict for each part in the order of
-        ``named_modules``, the model first; ``operators``; ``notes`` on what the numbers mean.
+        Plain data for JSON: ``modules``, a dict for each part in the order of ``named_modules``,
+        the model first; ``operators``; ``notes`` on what the numbers mean.
     """
     notes = []
     if hasattr(model, "proposal_generator"):
@@ -139,9 +136,8 @@ def analyze(cfg: Any, model: nn.Module, size: tuple[int, int], runs: int) -> dic
     image = random_image(cfg, size)
     inputs = [image]
     model.eval()
-    padded = _padded_size(model, inputs)
-    flops = count_flops(model, inputs)
-    peak = peak_memory(model, inputs)
+    with padded_sizes(model) as padded:
+        flops = count_flops(model, inputs)
     latency = measure_latency(model, inputs, runs=runs) if runs else None
     saved: SavedMemory | None = None
     try:
@@ -157,22 +153,22 @@ def analyze(cfg: Any, model: nn.Module, size: tuple[int, int], runs: int) -> dic
             **dataclasses.asdict(parameters[name]),
             "flops": flops.by_module[name],
             "saved_bytes": None if saved is None else saved.by_module[name],
-            "milliseconds": _times(latency, name),
         }
         for name, part in model.named_modules()
     ]
-    summary = {
-        **{key: value for key, value in parts[0].items() if key != "name"},
-        "milliseconds": None if latency is None else dataclasses.asdict(latency.total),
-        "peak_inference_bytes": peak,
-    }
-    operators = {key: value for key, value in vars(flops).items() if not key.startswith("by_m")}
+    parameter = next(model.parameters())
     return {
-        **_setting(model, size, padded, runs),
+        "size": list(size),
+        "padded_size": list(padded[0]) if padded else None,
+        "device": str(parameter.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "runs": runs,
+        "milliseconds": None if latency is None else dataclasses.asdict(latency),
         "flops_convention": _FLOPS,
         "notes": notes,
-        "model": summary,
-        "operators": operators,
+        "operators": {k: v for k, v in vars(flops).items() if not k.startswith("by_m")},
         "modules": parts,
     }
 
@@ -185,45 +181,10 @@ def training_memory(cfg: Any, model: nn.Module, image: dict[str, Any]) -> SavedM
         return saved_for_backward(model.train(), [with_targets(image, cfg)])
 
 
-def _times(latency: Latency | None, name: str) -> dict[str, float] | None:
-    return None if latency is None else dataclasses.asdict(latency.by_module[name])
-
-
-def _padded_size(model: nn.Module, inputs: Any) -> tuple[int, int] | None:
-    """Return height and width of what the backbone is given; None where there is none."""
-    with padded_sizes(model) as seen, torch.no_grad():
-        model(inputs)
-    return seen[0] if seen else None
-
-
-def _setting(
-    model: nn.Module, size: tuple[int, int], padded: tuple[int, int] | None, runs: int
-) -> dict[str, Any]:
-    parameter = next(model.parameters())
-    device = parameter.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "size": list(size),
-        "padded_size": None if padded is None else list(padded),
-        "device": str(device),
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "runs": runs,
-    }
-
-
 def render(result: dict[str, Any], depth: int) -> str:
     """Return header, the tree of modules down to ``depth``, and what was not counted."""
-    lines = [
-        *cost_summary(result),
-        "",
-        *text_table(cost_rows(result, depth)),
-        "",
-        *cost_notes(result),
-    ]
-    return "\n".join(lines)
+    parts = (cost_summary(result), text_table(cost_rows(result, depth)), cost_notes(result))
+    return "\n\n".join("\n".join(lines) for lines in parts)
 
 
 def cost_rows(result: dict[str, Any], depth: int) -> list[tuple[str, ...]]:
@@ -234,7 +195,7 @@ def cost_rows(result: dict[str, Any], depth: int) -> list[tuple[str, ...]]:
 
 def cost_summary(result: dict[str, Any]) -> list[str]:
     """Return what was measured, and the sums, in lines."""
-    model = result["model"]
+    model, times = result["modules"][0], result["milliseconds"]
     size = "x".join(map(str, result["size"]))
     if result["padded_size"] not in (None, result["size"]):
         size += f", padded to {'x'.join(map(str, result['padded_size']))}"
@@ -247,11 +208,9 @@ def cost_summary(result: dict[str, Any]) -> list[str]:
         f"one image of {size}, {result['dtype']}, {where}",
         f"parameters {_number(model['trainable'] + model['frozen'])}, of them trainable"
         f" {_number(model['trainable'])}; FLOPs {_number(model['flops'])}",
-        f"memory at the peak of inference {_bytes(model['peak_inference_bytes'])}; kept for"
-        f" backward {_bytes(model['saved_bytes'])}",
+        f"memory kept for backward {_bytes(model['saved_bytes'])}",
     ]
-    if model["milliseconds"]:
-        times = model["milliseconds"]
+    if times:
         spread = f"{_time(times['fastest'])} to {_time(times['slowest'])}"
         runs = f", median of {result['runs']} runs ({spread})" if result["runs"] > 1 else ""
         lines.append(f"inference {_time(times['median'])} ms{runs}")
@@ -260,8 +219,7 @@ def cost_summary(result: dict[str, Any]) -> list[str]:
 
 def _module_row(part: dict[str, Any], result: dict[str, Any]) -> tuple[str, ...]:
     name = "  " * _level(part) + (part["name"].rpartition(".")[2] or part["class"])
-    times, total = part["milliseconds"], result["model"]["flops"]
-    ran = times is not None and times["slowest"] > 0
+    total = result["modules"][0]["flops"]
     return (
         name,
         _number(part["trainable"] + part["frozen"]),
@@ -269,8 +227,6 @@ def _module_row(part: dict[str, Any], result: dict[str, Any]) -> tuple[str, ...]
         _number(part["flops"]),
         f"{part['flops'] / total:.1%}" if part["flops"] else _NOTHING,
         _bytes(part["saved_bytes"]),
-        f"{_time(times['median'])} ms" if ran else _NOTHING,
-        f"{_time(times['fastest'])} to {_time(times['slowest'])}" if ran else _NOTHING,
     )
 
 

@@ -22,8 +22,7 @@ import torch
 
 from freqfusion.data.synthetic import make_scene
 from freqfusion.drawing import Picture, draw_image
-from freqfusion.files import add_unsafe_config
-from freqfusion.tools._arguments import number_from, unit_score
+from freqfusion.tools._arguments import model_parser, number_from, unit_score
 from freqfusion.tools._model import check_weights, read_config
 from freqfusion.tools._viewer import (
     CLICKABLE,
@@ -38,6 +37,7 @@ logger = logging.getLogger(__name__)
 # Read by gradio when it is imported: it reports nothing, and the browser keeps no history.
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
 NUM_EXAMPLES = 4
+MAX_PIXELS = 25_000_000
 # Images in memory, one for each open page.
 _NUM_KEPT_IMAGES = 4
 _STYLE = """
@@ -52,7 +52,7 @@ _STYLE = """
 """
 
 
-def build_page(viewer: Viewer, title: str, max_pixels: int) -> Any:
+def build_page(viewer: Viewer, title: str) -> Any:
     """Return the page as gradio blocks; its events go through the model one at a time."""
     import gradio as gr
 
@@ -73,7 +73,7 @@ def build_page(viewer: Viewer, title: str, max_pixels: int) -> Any:
         return [viewed, point, choices, *draw(viewer.panels, viewed, task, layer, point)]
 
     def upload(path: str, task: str, layer: str) -> list[Any]:
-        return begin(read_upload(path, max_pixels), task, layer)
+        return begin(read_upload(path, MAX_PIXELS), task, layer)
 
     def example(event: gr.SelectData, task: str, layer: str) -> list[Any]:
         return begin(examples[event.index], task, layer)
@@ -92,30 +92,22 @@ def build_page(viewer: Viewer, title: str, max_pixels: int) -> Any:
         with gr.Row():
             # Not an Image: that would decode whatever is sent before its size is checked.
             file = gr.File(label="Drop an image here", height=150, file_types=["image"])
-            gallery = gr.Gallery(
-                examples,
-                label="or take an example",
-                columns=NUM_EXAMPLES,
-                height=150,
-                allow_preview=False,
-                scale=2,
-                interactive=False,
-            )
+            options: dict[str, Any] = {"allow_preview": False, "interactive": False, "scale": 2}
+            label = "or take an example"
+            gallery = gr.Gallery(examples, label=label, columns=NUM_EXAMPLES, height=150, **options)
         with gr.Row():
             task = gr.Radio([], label="Task", visible=False)
-            layer = gr.Dropdown(
-                viewer.layers,
-                value=viewer.first_layer,
-                allow_custom_value=True,
-                label="Layer",
-                info="or any module, such as backbone.res3 or NAME:PART",
-            )
+            info = "or any module, such as backbone.res3 or NAME:PART"
+            options = {"allow_custom_value": True, "label": "Layer", "info": info}
+            layer = gr.Dropdown(viewer.layers, value=viewer.first_layer, **options)
         panels: dict[str, tuple[Any, Any]] = {}
         wide = [name for name in ("lattice", "attention") if name in viewer.panels]
 
         def add_panel(name: str) -> None:
-            options: dict[str, Any] = {"format": "png", "buttons": ["download", "fullscreen"]}
-            shown = gr.Image(label=PANELS[name][0], interactive=False, **options)
+            buttons = ["download", "fullscreen"]
+            shown = gr.Image(
+                label=PANELS[name][0], interactive=False, format="png", buttons=buttons
+            )
             panels[name] = shown, gr.HTML()
 
         with gr.Row(elem_classes="panels"):
@@ -161,7 +153,7 @@ def launch(page: Any, options: argparse.Namespace) -> str:
         page.launch(
             server_name=options.host,
             server_port=options.port or None,
-            max_file_size=f"{options.max_megabytes}mb",
+            max_file_size="20mb",
             state_session_capacity=_NUM_KEPT_IMAGES,
             share=False,
             ssr_mode=False,
@@ -232,24 +224,15 @@ def make_page(options: argparse.Namespace) -> Any:
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the page needs gradio: pip install 'gradio>=6.31'")
     viewer = Viewer(cfg, score_threshold=options.score_threshold)
-    return build_page(viewer, Path(options.config_file).stem, options.max_megapixels * 10**6)
+    return build_page(viewer, Path(options.config_file).stem)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m freqfusion.tools.app",
-        description="Look at what a model makes of images, in a browser.",
-    )
+    parser = model_parser("app", "Look at what a model makes of images, in a browser.")
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the model's configuration (YAML)")
-    add_unsafe_config(parser)
-    add("--weights", metavar="FILE", help="checkpoint; not given: MODEL.WEIGHTS")
     add("--host", default="127.0.0.1", help="address to listen at; 127.0.0.1, this machine only")
     add("--port", type=number_from(0), default=0, metavar="N", help="0, the first free from 7860")
-    add("--max-megabytes", type=number_from(1), default=20, metavar="N", help="of an image; 20")
-    add("--max-megapixels", type=number_from(1), default=25, metavar="N", help="of an image; 25")
     add("--score-threshold", type=unit_score, default=0.5, metavar="S", help="of instances; 0.5")
-    add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser
 
 

@@ -16,7 +16,9 @@ from typing import Any
 
 from freqfusion.data.validation import ERROR, NOTE, DatasetIssue, DatasetReport, check_datasets
 from freqfusion.files import add_unsafe_config
-from freqfusion.tools._arguments import number_from, write_json
+from freqfusion.tools._arguments import write_json
+
+_MOST_MESSAGES = 20  # of each kind
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,27 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"check_dataset: {error}", file=sys.stderr)
         return 2
-    print(render(report, options.limit_messages))
+    print(render(report))
     return 1 if _severity_counts(report)[ERROR] else 0
 
 
-def render(report: DatasetReport, limit: int) -> str:
-    """Return errors before notes, ``limit`` messages of each kind, and a summary as last line."""
+def render(report: DatasetReport) -> str:
+    """Return errors before notes, the first messages of each kind, and a summary as last line."""
     groups: dict[tuple[str, str], list[DatasetIssue]] = defaultdict(list)
     for issue in sorted(report.issues, key=lambda issue: issue.severity != ERROR):
         groups[issue.severity, issue.kind].append(issue)
     lines = []
     for (severity, kind), issues in groups.items():
         lines.append(f"{severity}: {kind} ({len(issues)})")
-        lines += [f"  {issue.sentence()}" for issue in issues[:limit]]
-        if len(issues) > limit:
-            lines.append(f"  ... and {len(issues) - limit} more")
+        lines += [f"  {issue.sentence()}" for issue in issues[:_MOST_MESSAGES]]
+        if len(issues) > _MOST_MESSAGES:
+            lines.append(f"  ... and {len(issues) - _MOST_MESSAGES} more; --json writes all")
     counts = _severity_counts(report)
-    speed = report.images / report.seconds if report.seconds else 0.0
     summary = (
         f"{', '.join(report.datasets)}: {_count(counts[ERROR], 'error')},"
         f" {_count(counts[NOTE], 'note')}; {_count(report.images, 'image')} in"
-        f" {report.seconds:.1f} s ({speed:.0f} images/s)"
+        f" {report.seconds:.1f} s"
     )
     return "\n".join([*lines, summary])
 
@@ -116,22 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="registered data sets")
-    add(
-        "--config-file",
-        nargs="+",
-        metavar=("YAML", "KEY VALUE"),
-        help="configuration that they must fit; without names, its data sets are checked",
-    )
+    fit = "configuration that they must fit; without names, its data sets are checked"
+    add("--config-file", nargs="+", metavar=("YAML", "KEY VALUE"), help=fit)
     add_unsafe_config(parser)
     add("--json", type=Path, metavar="FILE", help="write all issues to a file")
     add("--workers", type=int, metavar="K", help="processes; not given: one a processor")
-    add(
-        "--limit-messages",
-        type=number_from(0),
-        default=20,
-        metavar="N",
-        help="messages to show of each kind (default: 20)",
-    )
     return parser
 
 

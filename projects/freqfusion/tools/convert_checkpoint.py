@@ -3,9 +3,10 @@
 Known are Mask2Former's published checkpoints and those of its FreqFusion fork, detectors that the
 research code trained in mmdetection (backbone and neck), ResNets of torchvision and timm, Swins of
 their original release and timm, and InternImages, alone or in a segmentor.
-``--to mask2former`` leads back to Mask2Former's names. Every name must have a rule; the tool prints
-what was mapped and dropped, and the configuration keys that the weights tell. ``--keep-names``
-brings weights from one format into another. ``IN --list`` shows names and shapes.
+``--to mask2former`` leads back to Mask2Former's names. Every name must have a rule, or be in the
+model; the tool prints what was mapped and dropped, and the configuration keys that the weights
+tell. ``--keep-names`` brings weights from one format into another. ``IN --list`` shows names and
+shapes.
 """
 
 import argparse
@@ -36,8 +37,7 @@ from freqfusion.tools import _convert_names as names
 from freqfusion.tools import _convert_settings as settings
 from freqfusion.tools._convert_names import BACKBONE, BOTTOM_UP, Conversion, State
 
-_CLASSIFIERS = ("torchvision", "timm", "swin", "internimage")
-SOURCES = ("auto", "mask2former", "mmdet", *_CLASSIFIERS)
+_CLASSIFIERS = ("torchvision", "swin", "internimage")
 TARGETS = ("freqfusion", "mask2former")
 WRITER = "freqfusion.convert_checkpoint"
 # Whose files have their weights under "model", as Detectron2's have: a Mask2Former, a Swin and an
@@ -88,8 +88,7 @@ def _listed(content: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
 def _rewrite(options: argparse.Namespace) -> list[str]:
     """Write the weights in the format of the output's name; returns what was done."""
     _check_output(options)
-    others = (options.source, options.target) != ("auto", TARGETS[0]) or options.prefix is not None
-    if others or options.neck_and_backbone_only:
+    if options.target != TARGETS[0] or options.prefix is not None:
         raise ValueError("--keep-names changes nothing but the format; leave the others out")
     content = read_for_detectron2(options.input)
     weights = content["model"]
@@ -113,7 +112,7 @@ def _convert_file(options: argparse.Namespace) -> list[str]:
         raise ValueError(f"{options.input} has no weights that are used here")
     ours = state if source == "freqfusion" else result.state
     checked = ""
-    if source not in ("mmdet", "torchvision", "timm"):
+    if source not in ("mmdet", "torchvision"):
         checked = _check(ours, keys, backbone)
     versions = mask2former.VERSIONS if options.target == "mask2former" else None
     write_weights(options.output, result.state, author=WRITER, versions=versions)
@@ -168,17 +167,10 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _source(state: State, options: argparse.Namespace) -> str:
-    if options.target == "freqfusion":
-        source: str = names.detect(state) if options.source == "auto" else options.source
-    else:
-        if options.source != "auto":
-            raise ValueError("--from is for checkpoints from elsewhere; --to takes one from here")
-        source = "freqfusion"
+    source = names.detect(state) if options.target == "freqfusion" else "freqfusion"
     if options.prefix is not None and source not in _CLASSIFIERS:
         known = ", ".join(_CLASSIFIERS)
         raise ValueError(f"--prefix is for {known}; a whole model has its own names")
-    if options.neck_and_backbone_only and source != "mmdet":
-        raise ValueError("--neck-and-backbone-only is for the detectors of mmdetection")
     return source
 
 
@@ -188,7 +180,7 @@ def _convert(
     """Return the weights, the configuration that they tell, and the prefix of a backbone alone."""
     prefix = options.prefix
     if prefix is None:
-        prefix = BOTTOM_UP if source in ("torchvision", "timm") else BACKBONE
+        prefix = BOTTOM_UP if source == "torchvision" else BACKBONE
     prefix = f"{prefix.rstrip('.')}." if prefix else ""
     if source == "freqfusion":
         return mask2former.publish(state), mask2former.mask2former_settings(state, []), None
@@ -196,7 +188,7 @@ def _convert(
         result, windows = mask2former.convert_published(state), mask2former.windows(state)
         return result, mask2former.mask2former_settings(result.state, windows), None
     if source == "mmdet":
-        result = names.convert_detector(state, leave_out_heads=options.neck_and_backbone_only)
+        result = names.convert_detector(state)
         neck = any(name.startswith(names.NECK) for name in state)
         keys = settings.neck_settings(state, source=names.NECK) if neck else {}
         return result, keys | settings.RESNET_INPUT, None
@@ -263,12 +255,9 @@ def _parser() -> argparse.ArgumentParser:
     output = "file to write, *.pth or *.safetensors"
     add("output", type=Path, nargs="?", metavar="OUTPUT", help=output)
     add("--list", action="store_true", help="show names, shapes and types of INPUT, write nothing")
-    add("--from", dest="source", choices=SOURCES, default="auto", help="where it comes from")
     add("--to", dest="target", choices=TARGETS, default=TARGETS[0], help="whose names it gets")
     prefixes = f"{BOTTOM_UP} for a ResNet, {BACKBONE} for other backbones"
     add("--prefix", metavar="NAME", help=f"of a backbone's new names; not given: {prefixes}")
-    heads = "leave the heads of an mmdetection detector out instead of refusing it"
-    add("--neck-and-backbone-only", action="store_true", help=heads)
     keep = "change the format only, for instance to *.safetensors"
     add("--keep-names", action="store_true", help=keep)
     add("--overwrite", action="store_true", help="replace the output if it is there already")

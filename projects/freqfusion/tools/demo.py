@@ -64,18 +64,17 @@ def _with_detectron2(root: Path, options: argparse.Namespace) -> tuple[dict[str,
 
 
 def _without_detectron2(root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Train, measure and draw two networks in plain torch; return the same."""
+    """Train and measure two networks in plain torch; return the same."""
     print(
         "Detectron2 is not installed, so this is the comparison of two networks in plain torch"
         " instead. 'make install' installs Detectron2; python -m freqfusion.tools.doctor tells"
         " more."
     )
     _clear(root)
-    figure = root / "comparison.png"
-    given = {name: getattr(options, name) for name in ("steps", "train", "val", "pictures")}
+    given = {name: getattr(options, name) for name in ("steps", "train", "val")}
     known = {name: value for name, value in given.items() if value is not None}
-    note, summary = compare_fusions(TorchDemo(options.seed, **known), figure)
-    return note, f"{summary}\n\nFigure:  {figure}\nNumbers: {root / NOTE}"
+    note, summary = compare_fusions(TorchDemo(options.seed, **known))
+    return note, f"{summary}\nnumbers: {root / NOTE}"
 
 
 def _check_checkout() -> None:
@@ -95,16 +94,9 @@ def _clear(root: Path) -> None:
 
 def _synthesize(root: Path, options: argparse.Namespace) -> None:
     scenes = ["--num-train", str(options.train or 400), "--num-val", str(options.val or 40)]
-    output = [
-        "--output",
-        str(root / "datasets" / "synthetic"),
-        "--size",
-        SIZE,
-        "--detail",
-        "simple",
-    ]
-    seed = ["--seed", str(options.seed)]
-    _run(root, ["-m", "freqfusion.tools.synthesize", *output, *scenes, *seed])
+    output = ["--output", str(root / "datasets" / "synthetic"), "--seed", str(options.seed)]
+    kind = ["--size", SIZE, "--detail", "simple"]
+    _run(root, ["-m", "freqfusion.tools.synthesize", *output, *kind, *scenes])
 
 
 def _train(root: Path, options: argparse.Namespace) -> None:
@@ -116,7 +108,7 @@ def _train(root: Path, options: argparse.Namespace) -> None:
 
 def _draw(root: Path, options: argparse.Namespace) -> None:
     weights = ["--weights", str(root / "run" / "model_final.pth")]
-    chosen = ["--dataset", DATASET, "--limit", str(options.pictures or 12)]
+    chosen = ["--dataset", DATASET, "--limit", "12"]
     output = ["--output", str(root / "pictures")]
     config = ["--config-file", str(CONFIG)]
     _run(root, ["-m", "freqfusion.tools.visualize", *config, *weights, *chosen, *output])
@@ -180,8 +172,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--train", type=number_from(2), metavar="N", help=scenes)
     others = "scenes to measure on (40; without Detectron2 96)"
     add("--val", type=number_from(1), metavar="N", help=others)
-    drawn = "scenes to draw (12; without Detectron2 4)"
-    add("--pictures", type=number_from(1), metavar="N", help=drawn)
     return parser
 
 

@@ -42,7 +42,6 @@ TRIALS = {
     "if glob.glob(d.__path__[0] + '/_C.*'):\n  from detectron2 import _C\n"
     "from detectron2 import model_zoo, modeling",
 }
-PACKAGE_OF = {"cv2": "opencv-python-headless", "PIL": "pillow", "pkg_resources": "setuptools"}
 GPU = "import torch as t; t.ones(1, device='cuda').sum().item(); print(t.cuda.get_device_name())"
 LAYERS = """
 import torch
@@ -65,14 +64,13 @@ print(collect_env_info().partition("PyTorch built with")[0])
 
 
 class Check(NamedTuple):
-    """One line of the report; ``remedy`` is what fixes it, unless that is to install ``name``."""
+    """One line of the report; ``remedy`` is the command that mends it."""
 
     name: str
     status: str  # ok, missing, mismatch or broken
-    found: str = ""
-    reason: str = ""
+    detail: str = ""
     remedy: str = ""
-    need: str = "required"  # or wanted, optional
+    need: str = "required"  # or wanted, where what needs it is installed, or optional
 
 
 def attempt(code: str, timeout: float = 180.0) -> tuple[str, str]:
@@ -111,57 +109,65 @@ def installed_version(name: str) -> str:
         return ""
 
 
-def check_installation() -> list[Check]:
-    """Check the interpreter and the installed metadata against this package."""
+def check_installation() -> Check:
+    """Check the installed metadata, in which the requirements stand, against this package."""
     root = Path(freqfusion.__file__).resolve().parents[2]
-    version, python = installed_version("freqfusion"), platform.python_version()
-    wanted = importlib.metadata.metadata("freqfusion")["Requires-Python"] if version else ""
-    checks = [Check("Python", "ok", f"{python} ({sys.executable})")]
-    if not Requirement(f"python{wanted}").specifier.contains(python):
-        remedy = "make install PYTHON=/path/to/python3.11"
-        checks = [Check("Python", "mismatch", python, f"needs {wanted}", remedy)]
-    found = f"{freqfusion.__version__} ({root})"
+    version = installed_version("freqfusion")
+    found = f"{freqfusion.__version__} ({root}), Python {platform.python_version()}"
     if version == freqfusion.__version__:
-        return [*checks, Check("freqfusion", "ok", found)]
+        return Check("freqfusion", "ok", found)
     reason = f"the installed metadata are of version {version}" if version else "not installed"
     remedy = pip("--no-build-isolation", "-e", str(root))
-    return [*checks, Check("freqfusion", "mismatch", found, reason, remedy)]
+    return Check("freqfusion", "mismatch", f"{found}: {reason}", remedy)
 
 
-def check_package(name: str, requirement: Requirement, need: str) -> Check:
+def check_package(name: str, declared: dict[str, tuple[Requirement, str]]) -> Check:
     """Check a package against the declared range and try it."""
-    version = installed_version(name)
+    (requirement, extra), version = declared[name], installed_version(name)
     found, error = attempt(TRIALS[name]) if name in TRIALS else ("", "")
+    demanded = os.environ.get("FREQFUSION_REQUIRE_DETECTRON2", "") not in ("", "0")
+    need = "required"
+    if extra and not (extra == "detectron2" and demanded):
+        need = "wanted" if installed_version(extra) else "optional"
     if not version and (error or name not in TRIALS):
-        return Check(name, "missing", need=need)
+        return Check(name, "missing", "", install(name, declared), need)
     if version and not requirement.specifier.contains(version, prereleases=True):
-        reason = f"freqfusion needs {requirement.specifier}"
+        detail = f"{version}, but freqfusion needs {requirement.specifier}"
         if name == "setuptools":
-            reason += ", since later ones drop pkg_resources, which Detectron2 imports"
-        return Check(name, "mismatch", version, reason, need=need)
-    lacking = re.search(r"No module named '(\w+)", error)
-    module = PACKAGE_OF.get(lacking[1], lacking[1]) if lacking else name
-    if error and module != name:
-        return Check(name, "broken", version, error, pip(module), need)
+            detail += ", since later ones drop pkg_resources, which Detectron2 imports"
+        return Check(name, "mismatch", detail, install(name, declared), need)
+    if not error:
+        detail = f"{version or 'of another name'} {found}".rstrip()
+        return Check(name, "ok", detail, need=need)
     if "undefined symbol" in error or "torchvision::nms" in error:
         error = f"it was built for another PyTorch: {error}"
-    status = "broken" if error else "ok"
-    return Check(name, status, f"{version or 'of another name'} {found}".rstrip(), error, need=need)
+    remedy = install(name, declared, "--force-reinstall")
+    return Check(name, "broken", f"{version}: {error}", remedy, need)
+
+
+def install(name: str, declared: dict[str, tuple[Requirement, str]], *options: str) -> str:
+    """Return the pip command that brings a package to its declared version."""
+    if name == "detectron2":  # a wheel in pip's cache may be the very one that does not fit
+        options = (
+            "--no-build-isolation",
+            *options,
+            *(["--no-deps", "--no-cache-dir"] * bool(options)),
+        )
+    names = FOUNDATION if name in FOUNDATION else (name,)
+    return pip(*options, *(str(declared[one][0]) for one in names if one in declared))
 
 
 def check_gpu() -> Check:
     """Check whether PyTorch computes on the GPU that the machine has."""
     name, error = attempt(GPU)
     if not error:
-        return Check("GPU", "ok", name)
+        return Check("GPU", "ok", name, need="wanted")
     if not glob.glob("/dev/nvidia[0-9]*") and not shutil.which("nvidia-smi"):
-        return Check("GPU", "ok", "none")
-    remedy = "update the NVIDIA driver to one for the CUDA of this PyTorch"
-    if "not compiled with CUDA" in error:
-        (remedy,) = install(["torch"], "--force-reinstall", "--index-url=https://pypi.org/simple")
-    elif "no kernel image" in error:
-        remedy = "install a PyTorch with code for this GPU: https://pytorch.org/get-started"
-    return Check("GPU", "mismatch", "NVIDIA", error, remedy, "wanted")
+        return Check("GPU", "ok", "none", need="wanted")
+    remedy = (
+        "update the NVIDIA driver, or install a PyTorch for it: https://pytorch.org/get-started"
+    )
+    return Check("GPU", "mismatch", error, remedy, need="wanted")
 
 
 def check_layers() -> Check:
@@ -169,35 +175,16 @@ def check_layers() -> Check:
     found, error = attempt(LAYERS)
     if error:
         remedy = "unset FREQFUSION_KERNELS" if "FREQFUSION_KERNELS" in error else ""
-        return Check("layers", "broken", "", error, remedy)
+        return Check("layers", "broken", error, remedy)
     choice = os.environ.get("FREQFUSION_KERNELS") or "auto"
     return Check("layers", "ok", f"{found} (FREQFUSION_KERNELS={choice})")
 
 
 def diagnose() -> list[Check]:
     """Run all checks."""
-    checks = check_installation()
-    needs = {"": "required"}
-    if os.environ.get("FREQFUSION_REQUIRE_DETECTRON2", "") not in ("", "0"):
-        needs["detectron2"] = "required"
-    elif installed_version("detectron2"):
-        needs["detectron2"] = "wanted"
-    for name, (item, extra) in declared_requirements().items():
-        checks.append(check_package(name, item, needs.get(extra, "optional")))
-    return [*checks, check_gpu(), check_layers()]
-
-
-def install(names: Sequence[str], *options: str) -> list[str]:
-    """Return the pip commands that bring packages to their declared versions, Detectron2 last."""
-    declared = {name: str(item) for name, (item, _) in declared_requirements().items()}
-    if set(names) & set(FOUNDATION):
-        names = list(dict.fromkeys([*FOUNDATION, *names]))
-    texts = [declared.get(name, name) for name in names if name != "detectron2"]
-    found = [pip(*options, *texts)] if texts else []
-    if "detectron2" in names:  # a wheel in pip's cache may be the very one that does not fit
-        rebuild = [*options, "--no-deps", "--no-cache-dir"] if options else []
-        found.append(pip("--no-build-isolation", *rebuild, declared["detectron2"]))
-    return found
+    declared = declared_requirements()
+    packages = [check_package(name, declared) for name in declared]
+    return [check_installation(), *packages, check_gpu(), check_layers()]
 
 
 def pip(*arguments: str) -> str:
@@ -207,20 +194,15 @@ def pip(*arguments: str) -> str:
 
 def render(checks: Sequence[Check]) -> str:
     """Return the report as text: a line for each check, then the commands."""
-    width, lines = max(len(check.name) for check in checks), []
-    for one in checks:
-        status = "optional" if (one.need, one.status) == ("optional", "missing") else one.status
-        reason = f"({one.reason})" if one.reason else ""
-        lines.append(f"{status:<9} {one.name:<{width}}  {one.found} {reason}".rstrip())
-    for title, needs in (("fix it", ("required", "wanted")), ("add what is optional", "optional")):
-        wrong = [one for one in checks if one.status != "ok" and one.need in needs]
-        packages = [one for one in wrong if not one.remedy and one.name != "layers"]
-        found = [one.remedy for one in wrong if one.remedy]
-        found += install([one.name for one in packages if one.status != "broken"])
-        broken = [one.name for one in packages if one.status == "broken"]
-        found += install(broken, "--force-reinstall")
-        if found:
-            lines += ["", f"To {title}:", *(f"  {command}" for command in dict.fromkeys(found))]
+    width = max(len(check.name) for check in checks)
+    lines = [f"{one.status:<9} {one.name:<{width}}  {one.detail}".rstrip() for one in checks]
+    for purpose, needs in (
+        ("fix it", ("required", "wanted")),
+        ("add what is optional", "optional"),
+    ):
+        remedies = dict.fromkeys(one.remedy for one in checks if one.remedy and one.need in needs)
+        if remedies:
+            lines += ["", f"To {purpose}:", *(f"  {remedy}" for remedy in remedies)]
     return "\n".join(lines)
 
 

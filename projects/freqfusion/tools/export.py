@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from freqfusion.tools._arguments import model_parser
+from freqfusion.tools._arguments import model_parser, parse_size
 from freqfusion.tools._model import build_model, metadata_of, read_config
-from freqfusion.tools._onnx import ExportedPart
+from freqfusion.tools._onnx import OPSETS, ExportedPart
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 SMALLEST_SIDE = 64
@@ -116,35 +116,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(missing)} is missing: pip install 'freqfusion[onnx]'")
     if options.output.is_dir():
         raise ValueError(f"--output {options.output} is a folder; name a file")
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    if len(sides) != 2 or not all(s.isdecimal() and int(s) >= SMALLEST_SIDE for s in sides):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not HEIGHTxWIDTH with sides of {SMALLEST_SIDE} pixels or more"
-        )
-    return int(sides[0]), int(sides[1])
-
-
-def _opset(text: str) -> int:
-    from freqfusion.tools._onnx import OPSETS
-
-    if not text.isdecimal() or not OPSETS[0] <= int(text) <= OPSETS[1]:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an opset from {OPSETS[0]} to {OPSETS[1]}"
-        )
-    return int(text)
-
-
-def _tolerance(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
+    if min(options.size) < SMALLEST_SIDE:
+        raise ValueError(f"--size must have sides of {SMALLEST_SIDE} pixels or more")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -153,10 +126,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="FILE", help="the ONNX file to write")
-    add("--size", type=_size, default=(256, 320), metavar="HxW", help="sizes to compare at lie "
-        "around this; 256x320")  # fmt: skip
-    add("--opset", type=_opset, default=18, metavar="N", help="version of the operators; 18")
-    add("--tolerance", type=_tolerance, default=1e-3, metavar="D", help="of outputs; 0.001")
+    sizes = "sizes to compare at lie around this; 256x320"
+    add("--size", type=parse_size, default=(256, 320), metavar="HxW", help=sizes)
+    versions = range(OPSETS[0], OPSETS[1] + 1)
+    add("--opset", type=int, choices=versions, default=18, help="version of the operators; 18")
+    add("--tolerance", type=float, default=1e-3, metavar="D", help="of outputs; 0.001")
     return parser
 
 

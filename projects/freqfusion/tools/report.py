@@ -17,16 +17,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from freqfusion.analysis import MeasureOptions
 from freqfusion.drawing import RGB
 from freqfusion.files import write_whole
-from freqfusion.tools._aliasing import AliasingMeter, Reader
+from freqfusion.tools._aliasing import modulation_figure
 from freqfusion.tools._arguments import model_parser, number_from, one_of
-from freqfusion.tools._feature_similarity import Drawing, Measurement, default_layers, read_scenes
 from freqfusion.tools._images import ImageSource, from_dataset, read_image
+from freqfusion.tools._layers import default_layers
 from freqfusion.tools._model import Predictor, check_weights, load_model
 from freqfusion.tools._page import (
-    REPORT_STYLE,
     EmbeddedImage,
     ReportSection,
     document,
@@ -37,23 +35,20 @@ from freqfusion.tools._page import (
     table,
 )
 from freqfusion.tools._report_fusion import ReportContext, kernels, offsets, spectra
-from freqfusion.tools.aliasing import aliasing_notes, aliasing_rows, image_figures, stage_spectra
+from freqfusion.tools.aliasing import AliasingMeter, aliasing_notes, aliasing_rows, stage_spectra
 from freqfusion.tools.analyze import analyze, cost_notes, cost_rows, cost_summary
-from freqfusion.tools.feature_similarity import SimilarityRow, build_figures, cells
+from freqfusion.tools.feature_similarity import Measurement, read_scenes, scene_figure
 from freqfusion.tools.plot_metrics import FILE_NAME, build_figure, choose, read_runs
-from freqfusion.tools.visualize import MAIN_SCORE, Scores, draw_source, legends
+from freqfusion.tools.visualize import Scores, draw_source, legends
 
 logger = logging.getLogger(__name__)
 
-_KEYS = "<kbd>j</kbd> <kbd>k</kbd> next, previous section"
 _RESULTS = "results.json"
 _SMOOTH = 20
 _THRESHOLD = 0.5
-_EDGE_WIDTHS = (0, 3)
-# A class counts in the means from so many images on, as in the tool for similarity alone.
-_MIN_IMAGES = 2
 _DEPTH = 2
 _SIZE = (512, 512)
+_RUNS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +98,6 @@ def _context(options: argparse.Namespace) -> ReportContext:
         Predictor(cfg, model),
         run=options.run,
         examples=options.examples,
-        runs=options.runs,
     )
     wanted = options.dataset or next(iter(cfg.DATASETS.TEST), "")
     if not wanted:
@@ -175,7 +169,6 @@ def _parser() -> argparse.ArgumentParser:
         help="measure on the first N images; 32",
     )
     add("--examples", type=number_from(0), default=3, metavar="N", help="draw the first N; 3")
-    add("--runs", type=number_from(0), default=5, metavar="N", help="to time; 5, 0 takes no time")
     add(
         "--sections",
         nargs="+",
@@ -201,18 +194,17 @@ def render_report(
         sections: By their ids, in order.
         left_out: Why, by the name of each section that there is not.
     """
-    entries = [(name, section.title) for name, section in sections.items()]
-    body = [_article(name, section) for name, section in sections.items()]
+    shown = dict(sections)
     if left_out:
-        entries.append(("left-out", "Left out"))
         lines = (f"<li><b>{html.escape(k)}</b>: {html.escape(v)}</li>" for k, v in left_out.items())
-        body.append(_article("left-out", ReportSection("Left out", f"<ul>{''.join(lines)}</ul>")))
-    links = "".join(f'<li><a href="#{name}">{html.escape(said)}</a></li>' for name, said in entries)
-    contents = (
-        f'<nav aria-label="contents"><details open><summary>Contents</summary><ol>{links}</ol>'
-        "</details></nav>"
+        shown["left-out"] = ReportSection("Left out", f"<ul>{''.join(lines)}</ul>")
+    links = "".join(
+        f'<li><a href="#{name}">{html.escape(section.title)}</a></li>'
+        for name, section in shown.items()
     )
-    return document(title, notes, "\n".join(body), before=contents, keys=_KEYS, style=REPORT_STYLE)
+    contents = f'<nav aria-label="contents"><ol>{links}</ol></nav>'
+    body = "\n".join(_article(name, section) for name, section in shown.items())
+    return document(title, notes, contents, body)
 
 
 def _article(name: str, section: ReportSection) -> str:
@@ -220,7 +212,7 @@ def _article(name: str, section: ReportSection) -> str:
         image_html(image, f"{name}-{number}") for number, image in enumerate(section.images, 1)
     )
     return (
-        f'<article id="{name}" tabindex="0" aria-labelledby="{name}-title">'
+        f'<article id="{name}" aria-labelledby="{name}-title">'
         f'<h2 id="{name}-title">{html.escape(section.title)}</h2>{section.body}{pictures}</article>'
     )
 
@@ -269,21 +261,12 @@ def _run(context: ReportContext) -> Path:
 def _task_tables(title: str, scores: Mapping[str, float | None]) -> str:
     """Return a table of mean scores and one of classes, called ``IoU-sky``, a row each."""
     means = {name: value for name, value in scores.items() if "-" not in name}
-    by_class: dict[str, dict[str, float | None]] = {}
-    for name, value in scores.items():
-        metric, dash, group = name.partition("-")
-        if dash:
-            by_class.setdefault(group, {})[metric] = value
+    rows = [[name, _number(value)] for name, value in scores.items() if "-" in name]
     body = ""
     if means:
         body += table([["", *means], ["all", *map(_number, means.values())]], title=title)
-    if by_class:
-        metrics = list(dict.fromkeys(name for values in by_class.values() for name in values))
-        rows = [
-            [group, *(_number(values.get(name)) for name in metrics)]
-            for group, values in by_class.items()
-        ]
-        inner = table([["class", *metrics], *rows], title=f"{title}, by class")
+    if rows:
+        inner = table([["class", "score"], *rows], title=f"{title}, by class")
         body += f"<details><summary>By class ({len(rows)})</summary>{inner}</details>"
     return body
 
@@ -299,11 +282,7 @@ def predictions(context: ReportContext) -> ReportSection:
     tasks: dict[str, Scores] = {}
     for source in context.images()[: context.examples]:
         strips = draw_source(
-            source,
-            context.predictor,
-            context.metadata,
-            tuple(MAIN_SCORE),
-            score_threshold=_THRESHOLD,
+            source, context.predictor, context.metadata, score_threshold=_THRESHOLD
         )
         classes |= strips.classes
         tasks |= strips.scores
@@ -322,55 +301,34 @@ def similarity(context: ReportContext) -> ReportSection:
     layers = default_layers(context.model)
     if not layers:
         raise ValueError("the model has neither a fusion nor outputs of a backbone to compare")
-    measurement = Measurement(context.predictor, layers, _EDGE_WIDTHS, _MIN_IMAGES)
-    drawings: list[Drawing] = []
-    for number, scene in enumerate(read_scenes(context.images(), context.metadata, None)):
-        drawn = measurement.add(scene, drawn=number < context.examples)
-        drawings += [drawn] if drawn else []
-    places = {layer.label: str(layer) for layer in layers}
-    rows = [
-        SimilarityRow("", label, places[label], width, scores.result())
-        for (label, width), scores in measurement.scores.items()
-    ]
+    measurement, images = Measurement(context.predictor, layers), []
+    for number, scene in enumerate(read_scenes(context.images(), context.metadata)):
+        maps = measurement.add(scene)
+        if number < context.examples:
+            images.append(from_figure(scene_figure(scene, maps), scene.name))
     body = paragraphs(
         "IntraSim: cosine of pixels to the center of their class; InterSim: of the centers of"
         " different classes; margin: how much nearer a pixel is to its own center than to the"
         " nearest other one. A band of 3 are the pixels along class boundaries.",
     )
-    body += table([row[1:] for row in cells(rows)], words=2, title="feature similarity")
-    layer_names = ", ".join(f"{label} is {place}" for label, place in places.items())
-    body += paragraphs(f"{len(context.sources)} images of {context.dataset}; {layer_names}.")
-    images = [from_figure(figure, name) for name, figure in build_figures({"": drawings})]
+    body += table(measurement.rows(), words=2, title="feature similarity")
+    names = ", ".join(f"{layer.label} is {layer}" for layer in layers)
+    body += paragraphs(f"{len(context.sources)} images of {context.dataset}; {names}.")
     return ReportSection("Feature similarity", body, images)
 
 
 def aliasing(context: ReportContext) -> ReportSection:
     """Show the shares of the power above the Nyquist frequency, by stage."""
-    from freqfusion.tools._aliasing import find_downsampling
-
-    sources = context.images()
-    places = find_downsampling(context.model, context.cfg.MODEL.SFM.POINTS)
-    read = Reader(context.cfg, context.predictor, with_truth=places.modulated is not None)
-    meter = AliasingMeter(
-        context.model,
-        places,
-        options=MeasureOptions(interpolation="bicubic", remove_dc=True, window=None),
-        ignore_value=context.cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-    )
-    images = []
-    for number, source in enumerate(sources):
-        item = read(source)
-        seen, covered = meter(item)
-        if number < context.examples:
-            figures = image_figures(item.picture(), seen, covered)
-            images += [
-                from_figure(one, f"{kind}, {source.path.name}") for kind, one in figures.items()
-            ]
+    meter, images = AliasingMeter(context.cfg, context.predictor), []
+    for source in context.images():
+        picture, seen = meter(source)
+        if seen.own and meter.images <= context.examples:
+            for kind in ("attention", "lattice"):
+                figure = modulation_figure(kind, picture, seen)
+                images.append(from_figure(figure, f"{kind}, {source.path.name}"))
     images.insert(0, from_figure(stage_spectra(meter), "mean spectra, and the limit of the step"))
     body = table(aliasing_rows(meter), words=2, title="share of the power that is folded")
-    return ReportSection(
-        "Aliasing", body + paragraphs(*aliasing_notes(meter, equivalent=False)), images
-    )
+    return ReportSection("Aliasing", body + paragraphs(*aliasing_notes(meter)), images)
 
 
 def costs(context: ReportContext) -> ReportSection:
@@ -385,7 +343,7 @@ def costs(context: ReportContext) -> ReportSection:
     weights = {"config": context.config_file, "weights": context.cfg.MODEL.WEIGHTS}
     # A training step of the measurement changes running statistics.
     with separate_randomness(0), unchanged(context.model):
-        result = weights | analyze(context.cfg, context.model, size, context.runs)
+        result = weights | analyze(context.cfg, context.model, size, _RUNS)
     body = paragraphs(*cost_summary(result)[1:])
     body += table(cost_rows(result, _DEPTH), title=f"parts down to level {_DEPTH}")
     notes = paragraphs(*cost_notes(result))

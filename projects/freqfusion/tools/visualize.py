@@ -2,8 +2,8 @@
 
 Draws images of a registered data set, or any image files: for each task that the model has, the
 image, the ground truth (where a data set has it), the prediction and its errors. Writes PNG
-files and ``index.html``, a page that shows them all, sorted and searched. With ``--truth-only`` the
-ground truth of a data set is drawn, and no model is needed.
+files and ``index.html``, a page that shows them all, the worst first if asked. With
+``--truth-only`` the ground truth of a data set is drawn, and no model is needed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from freqfusion.metrics import ConfusionMatrix, PanopticQuality
 from freqfusion.tools._arguments import add_image_options, model_parser, number_from, unit_score
 from freqfusion.tools._images import ImageSource, from_dataset, from_files, read_image
 from freqfusion.tools._model import Predictor, check_weights, metadata_of, read_config
-from freqfusion.tools._page import READING, SORTING, caption, document
+from freqfusion.tools._page import SORTING, caption, document
 
 if TYPE_CHECKING:
     from freqfusion.evaluation.overlays import Content
@@ -50,7 +50,6 @@ logger = logging.getLogger(__name__)
 Scores = dict[str, float]
 # The score by which the images of a task are put in order.
 MAIN_SCORE = {"semantic": "mIoU", "instance": "F1", "panoptic": "PQ"}
-TASKS = tuple(MAIN_SCORE)
 ERRORS: Mapping[str, Mapping[str, RGB]] = {
     "semantic": SEMANTIC_ERRORS,
     "instance": INSTANCE_ERRORS,
@@ -58,77 +57,26 @@ ERRORS: Mapping[str, Mapping[str, RGB]] = {
 }
 
 
-@dataclass
-class DrawnImages:
-    """What has been drawn, and what could not be."""
-
-    cards: list[Card] = field(default_factory=list)
-    classes: dict[str, RGB] = field(default_factory=dict)
-    skipped: int = 0
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the images; return the exit code: 0, or 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     try:
-        _check(options)
-        page, report = run(options)
+        page, cards, skipped = run(options)
     except (ValueError, OSError, KeyError, RuntimeError) as error:
         print(f"visualize: {error}", file=sys.stderr)
         return 2
-    print(_summary(page, report))
+    pictures = sum(len(card.files) for card in cards)
+    said = f"; {skipped} skipped, see above" if skipped else ""
+    print(f"drew {len(cards)} images ({pictures} pictures){said}\npage: {page}")
     return 0
 
 
-def run(options: argparse.Namespace) -> tuple[Path, DrawnImages]:
-    """Draw everything; the page, and what is on it."""
+def run(options: argparse.Namespace) -> tuple[Path, list[Card], int]:
+    """Draw everything; return the page, what is on it, and how many images could not be used."""
+    from PIL import Image
     from tqdm import tqdm
 
-    cfg = _config(options)
-    if options.dataset:
-        sources, metadata = from_dataset(options.dataset, options.limit)
-    else:
-        sources, metadata = from_files(options.input, options.limit), metadata_of(cfg)
-    predict = None if options.truth_only else Predictor(cfg)
-    pictures = options.output / "images"
-    pictures.mkdir(parents=True, exist_ok=True)
-    report = DrawnImages()
-    bar = tqdm(sources, desc="drawing", unit="image", disable=None)
-    for number, source in enumerate(bar):
-        try:
-            strips = draw_source(
-                source, predict, metadata, options.tasks, score_threshold=options.score_threshold
-            )
-        except ValueError as error:
-            logger.warning("skipped: %s", error)
-            report.skipped += 1
-            continue
-        _keep(strips, source, f"{number:05d}_{source.path.stem}", options.output, report)
-    if not report.cards:
-        raise ValueError(_nothing(options, report, len(sources)))
-    page = options.output / "index.html"
-    text = render_page(_title(options), _notes(options, report), report.cards, report.classes)
-    write_whole(page, text)
-    return page, report
-
-
-def _keep(
-    strips: Strips, source: ImageSource, stem: str, output: Path, report: DrawnImages
-) -> None:
-    """Write the pictures of one image and put it on the page."""
-    from PIL import Image
-
-    files = {}
-    for task, picture in strips.pictures.items():
-        files[task] = f"images/{stem}_{task}.png"
-        Image.fromarray(picture).save(output / files[task])
-    if files:
-        report.cards.append(Card(source.path.name, files, strips.scores))
-        report.classes |= strips.classes
-
-
-def _config(options: argparse.Namespace) -> Any:
-    """Return the configuration; the weights are looked for before any data."""
+    _check(options)
     cfg = read_config(
         options.config_file or "",
         options.weights or None,
@@ -137,7 +85,40 @@ def _config(options: argparse.Namespace) -> Any:
     )
     if not options.truth_only:
         check_weights(cfg.MODEL.WEIGHTS)
-    return cfg
+    if options.dataset:
+        sources, metadata = from_dataset(options.dataset, options.limit)
+    else:
+        sources, metadata = from_files(options.input, options.limit), metadata_of(cfg)
+    predict = None if options.truth_only else Predictor(cfg)
+    (options.output / "images").mkdir(parents=True, exist_ok=True)
+    cards: list[Card] = []
+    classes: dict[str, RGB] = {}
+    skipped = 0
+    for number, source in enumerate(tqdm(sources, desc="drawing", unit="image", disable=None)):
+        try:
+            strips = draw_source(source, predict, metadata, score_threshold=options.score_threshold)
+        except ValueError as error:
+            logger.warning("skipped: %s", error)
+            skipped += 1
+            continue
+        files = {}
+        for task, picture in strips.pictures.items():
+            files[task] = f"images/{number:05d}_{source.path.stem}_{task}.png"
+            Image.fromarray(picture).save(options.output / files[task])
+        if files:
+            cards.append(Card(source.path.name, files, strips.scores))
+            classes |= strips.classes
+    if not cards:
+        side = "data set" if options.truth_only else "model"
+        reason = f"the {side} has nothing that can be drawn"
+        if skipped:
+            reason = f"none of the {len(sources)} images could be used, see above"
+        raise ValueError(f"nothing was drawn: {reason}")
+    title = options.dataset or ", ".join(options.input)
+    model = "Ground truth of" if options.truth_only else f"{Path(options.config_file).stem} on"
+    page = options.output / "index.html"
+    write_whole(page, render_page(f"{model} {title}", _notes(options, cards), cards, classes))
+    return page, cards, skipped
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -153,38 +134,16 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--output {options.output} is a file; name a folder")
 
 
-def _nothing(options: argparse.Namespace, report: DrawnImages, images: int) -> str:
-    if report.skipped:
-        return f"nothing was drawn: none of the {images} images could be used, see above"
-    side = "data set" if options.truth_only else "model"
-    return f"nothing to draw: the {side} has nothing for the task {' or '.join(options.tasks)}"
-
-
-def _title(options: argparse.Namespace) -> str:
-    what = options.dataset or ", ".join(options.input)
-    return (
-        f"Truth of {what}" if options.truth_only else f"{Path(options.config_file).stem} on {what}"
-    )
-
-
-def _notes(options: argparse.Namespace, report: DrawnImages) -> list[str]:
-    notes = [f"{len(report.cards)} images"]
-    if report.skipped:
-        notes.append(f"{report.skipped} skipped")
+def _notes(options: argparse.Namespace, cards: Sequence[Card]) -> list[str]:
+    notes = [f"{len(cards)} images"]
     if not options.truth_only:
         notes.append(f"instances with a score of {options.score_threshold:g} or more")
     for task, score in MAIN_SCORE.items():
-        values = [card.scores[task][score] for card in report.cards if task in card.scores]
+        values = [card.scores[task][score] for card in cards if task in card.scores]
         values = [value for value in values if not math.isnan(value)]
         if values:
             notes.append(f"{score} of an image: {sum(values) / len(values):.1f} on average")
     return notes
-
-
-def _summary(page: Path, report: DrawnImages) -> str:
-    pictures = sum(len(card.files) for card in report.cards)
-    skipped = f"; {report.skipped} skipped, see above" if report.skipped else ""
-    return f"drew {len(report.cards)} images ({pictures} pictures){skipped}\npage: {page}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -197,7 +156,6 @@ def _parser() -> argparse.ArgumentParser:
     add_image_options(parser)
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     add("--limit", type=number_from(1), metavar="N", help="draw the first N images only")
-    add("--tasks", nargs="+", choices=TASKS, default=TASKS, help="not given: all of the model")
     add("--score-threshold", type=unit_score, default=0.5, metavar="S", help="of instances; 0.5")
     add(
         "--truth-only", action="store_true", help="draw the data set's ground truth; needs no model"
@@ -271,7 +229,6 @@ def draw_source(
     source: ImageSource,
     predict: Callable[[Picture], Mapping[str, Any]] | None,
     metadata: Any,
-    tasks: Sequence[str],
     *,
     score_threshold: float,
 ) -> Strips:
@@ -290,34 +247,24 @@ def draw_source(
         if predict is not None:
             output = predict(image)
             prediction = output_content(output, metadata, score_threshold=score_threshold)
-        return draw_strips(image, prediction, gt, tasks)
+        return draw_strips(image, prediction, gt)
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error
 
 
-def draw_strips(
-    image: Picture,
-    prediction: Content | None,
-    gt: Content | None,
-    tasks: Sequence[str],
-) -> Strips:
-    """Draw the given tasks, as far as the prediction (or else the ground truth) has them."""
+def draw_strips(image: Picture, prediction: Content | None, gt: Content | None) -> Strips:
+    """Draw the tasks of the prediction, or else of the ground truth."""
     from freqfusion.evaluation.overlays import Content, draw_content, draw_differences
 
-    nothing = Content()
-    guess, real = prediction or nothing, gt or nothing
-    wanted = (guess if prediction is not None else real).tasks()
+    guess, real = prediction or Content(), gt or Content()
     drawn = {"ground truth": draw_content(image, real), "prediction": draw_content(image, guess)}
     drawn["errors"] = draw_differences(image, guess, real)
-    plain = draw_image(image)
     pictures = {}
-    for task in wanted:
-        if task not in tasks:
-            continue
+    for task in (guess if prediction is not None else real).tasks():
         panels = {title: by_task[task] for title, by_task in drawn.items() if task in by_task}
         legend = ERRORS[task] if "errors" in panels else None
-        titles = ["image", *panels]
-        pictures[task] = side_by_side([plain, *panels.values()], titles, legend=legend)
+        row = [draw_image(image), *panels.values()]
+        pictures[task] = side_by_side(row, ["image", *panels], legend=legend)
     scores = {task: one for task, one in image_scores(guess, real).items() if task in pictures}
     classes = classes_of(guess, pictures) | classes_of(real, pictures)
     return Strips(pictures, scores, classes)
@@ -346,47 +293,29 @@ class Card:
 def render_page(
     title: str, notes: Sequence[str], cards: Sequence[Card], classes: Mapping[str, RGB]
 ) -> str:
-    """Return the whole page; its script, which sorts, filters and enlarges, is not needed."""
+    """Return the whole page, which works without its script too."""
     tasks = list(dict.fromkeys(task for card in cards for task in card.files))
-    scored = {task for card in cards for task in card.scores}
-    return document(
-        title,
-        notes,
-        "\n".join(_card(number, card) for number, card in enumerate(cards)),
-        controls=_controls(tasks, scored),
-        before=legends(classes, [task for task in tasks if task in scored]),
-        after='<p id="nothing" hidden>No image has this in its name.</p>',
-        keys="<kbd>/</kbd> find <kbd>j</kbd> <kbd>k</kbd> next, previous image",
-        script=READING + SORTING,
-    )
-
-
-def _controls(tasks: Sequence[str], scored: set[str]) -> str:
-    shown = "".join(f'<option value="{task}">{task}</option>' for task in tasks)
-    everything = '<option value="">all</option>' if len(tasks) > 1 else ""
+    scored = [task for task in tasks if any(task in card.scores for card in cards)]
     orders = "".join(
-        f'<option value="{task}">worst {MAIN_SCORE[task]} first</option>'
-        for task in tasks
-        if task in scored
+        f'<option value="{task}">worst {MAIN_SCORE[task]} first</option>' for task in scored
     )
-    return f"""<div class="controls">
-<label>find <input id="find" type="search" placeholder="part of a name" autocomplete="off"></label>
-<label>task <select id="task">{everything}{shown}</select></label>
-<label>order <select id="order"><option value="">as they came</option>
-<option value="name">by name</option>{orders}</select></label>
-<output id="count" aria-live="polite"></output>
-</div>"""
+    controls = (
+        '<label>order <select id="order"><option value="">as they came</option>'
+        f"{orders}</select></label>"
+    )
+    body = "\n".join(_card(number, card) for number, card in enumerate(cards))
+    return document(title, notes, legends(classes, scored), body, controls=controls, script=SORTING)
 
 
 def legends(classes: Mapping[str, RGB], tasks: Sequence[str]) -> str:
     """Return colors of classes, and of the errors of some tasks."""
-    groups = [("classes", "", classes)] if classes else []
-    groups += [(f"{task} errors", task, ERRORS[task]) for task in tasks]
+    groups = {"classes": classes} if classes else {}
+    groups |= {f"{task} errors": ERRORS[task] for task in tasks}
     if not groups:
         return ""
     parts = "".join(
-        f'<div class="legend" data-of="{task}"><h2>{name}</h2><ul>{_swatches(colors)}</ul></div>'
-        for name, task, colors in groups
+        f'<div class="legend"><h2>{name}</h2><ul>{_swatches(colors)}</ul></div>'
+        for name, colors in groups.items()
     )
     return f"<details open><summary>Colors</summary>{parts}</details>"
 
@@ -407,16 +336,15 @@ def _card(number: int, card: Card) -> str:
     )
     rows = "".join(_row(card, task, file) for task, file in card.files.items())
     return (
-        f'<article tabindex="0" data-number="{number}" data-name="{name}"{data}>'
-        f"<h3>{name}</h3>{rows}</article>"
+        f'<article data-number="{number}" data-name="{name}"{data}><h3>{name}</h3>{rows}</article>'
     )
 
 
 def _row(card: Card, task: str, file: str) -> str:
     address = html.escape(quote(file), quote=True)
     return (
-        f'<figure data-task="{task}">{caption(task, card.scores.get(task, {}))}'
-        f'<a href="{address}" tabindex="-1"><img loading="lazy" src="{address}"'
+        f"<figure>{caption(task, card.scores.get(task, {}))}"
+        f'<a href="{address}"><img loading="lazy" src="{address}"'
         f' alt="{html.escape(f"{card.name}, {task}", quote=True)}"></a></figure>'
     )
 
