@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from freqfusion.predictor import load_model
 from freqfusion.tools import aliasing
-from freqfusion.tools._model import load_model
 
 pytestmark = pytest.mark.detectron2
 
@@ -171,9 +171,9 @@ def test_known_attention_is_measured(data, weights):
 
     from freqfusion.analysis import MeasureOptions
     from freqfusion.layers.sfm import aliasing_ratio, warp_edge_target
+    from freqfusion.predictor import Predictor, read_config
     from freqfusion.tools._aliasing import AliasingMeter, Reader, edges_of, find_downsampling
     from freqfusion.tools._images import from_dataset
-    from freqfusion.tools._model import Predictor, read_config
 
     class Taught(nn.Module):
         """Logits whose softmax is affine in the target, but in the padding."""

@@ -298,8 +298,8 @@ def test_two_models(data, weights_of, tmp_path, capsys):
 @pytest.mark.detectron2
 def test_layer_is_what_the_model_gives(data, weights_of, tmp_path):
     """The scores of p2, of res4 and of a hop's sum are those of the maps taken by hand."""
+    from freqfusion.predictor import Predictor, load_model
     from freqfusion.tools._images import read_image
-    from freqfusion.tools._model import Predictor, load_model
 
     names = ["p2", "res4", "joined=backbone.fpn_fusion2:1+2", "taken=backbone.fpn_output2@0"]
     settings = ["--limit", "1", "--figures", "0", "--edge-width", "0", "--labels", "semantic"]

@@ -22,8 +22,8 @@ from freqfusion.analysis.aliasing import (
 from freqfusion.analysis.running import RunningMean
 from freqfusion.drawing import Picture
 from freqfusion.layers.sfm import Mapping, MappingStack, equivalent_sampling_rate, warp_edge_target
+from freqfusion.predictor import Predictor
 from freqfusion.tools._images import ImageSource, read_image
-from freqfusion.tools._model import Predictor
 
 # Scalars of a stage.
 QUANTITIES = (

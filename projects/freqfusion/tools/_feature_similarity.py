@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from freqfusion.analysis import FeatureSimilarity, SimilarityMaps
 from freqfusion.drawing import VOID, Classes, LabelMap, PanopticMap, Picture
+from freqfusion.predictor import Predictor, padded_sizes
 from freqfusion.tools._arguments import suggestion
 from freqfusion.tools._images import ImageSource, read_image
-from freqfusion.tools._model import Predictor, padded_sizes
 
 _SYNTAX = re.compile(r"(?:(?P<label>[^=]+)=)?(?P<name>[^:@=]+)(?:(?P<kind>[:@])(?P<part>[^:@=]+))?")
 _FPN_OUTPUT = re.compile(r"(?P<pyramid>(?:.*\.)?)fpn_output(?P<stage>\d+)")

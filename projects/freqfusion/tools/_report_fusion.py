@@ -28,9 +28,9 @@ from freqfusion.analysis import (
 from freqfusion.analysis.spectra import Filter
 from freqfusion.drawing import Picture
 from freqfusion.layers import FreqFusion
+from freqfusion.predictor import Predictor, padded_sizes
 from freqfusion.tools._feature_similarity import covered_part, default_layers, record_maps
 from freqfusion.tools._images import ImageSource, read_image
-from freqfusion.tools._model import Predictor, padded_sizes
 from freqfusion.tools._page import EmbeddedImage, ReportSection, from_figure, paragraphs
 
 # Maps before and after a hop, by what the curves are called.

@@ -25,6 +25,7 @@ from freqfusion.analysis.sfm_figures import attention_figure, lattice_figure
 from freqfusion.drawing import Picture
 from freqfusion.layers.sampling import ResampleMode
 from freqfusion.layers.sfm.spectrum import SpectrumWindow
+from freqfusion.predictor import Predictor, check_weights, read_config
 from freqfusion.tools._aliasing import QUANTITIES, AliasingMeter, RecordedPass, StageResult
 from freqfusion.tools._arguments import (
     add_image_options,
@@ -34,7 +35,6 @@ from freqfusion.tools._arguments import (
     write_json,
 )
 from freqfusion.tools._images import ImageSource, from_dataset, from_files
-from freqfusion.tools._model import Predictor, check_weights, read_config
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ import torch
 from freqfusion.data.synthetic import make_scene
 from freqfusion.drawing import Picture, draw_image
 from freqfusion.files import add_unsafe_config
+from freqfusion.predictor import check_weights, read_config
 from freqfusion.tools._arguments import number_from, unit_score
-from freqfusion.tools._model import check_weights, read_config
 from freqfusion.tools._viewer import (
     CLICKABLE,
     PANELS,

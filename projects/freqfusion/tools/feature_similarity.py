@@ -27,6 +27,7 @@ from freqfusion.analysis import SimilarityResult, similarity_figure
 from freqfusion.drawing import LabelMap, Picture
 from freqfusion.drawing.colors import RGB, VOID_COLOR
 from freqfusion.files import add_unsafe_config
+from freqfusion.predictor import Predictor, build_model, check_weights, read_config
 from freqfusion.tools._arguments import number_from, text_table, write_json
 from freqfusion.tools._feature_similarity import (
     Drawing,
@@ -38,7 +39,6 @@ from freqfusion.tools._feature_similarity import (
     resolve_layers,
 )
 from freqfusion.tools._images import ImageSource, from_dataset
-from freqfusion.tools._model import Predictor, build_model, check_weights, read_config
 
 logger = logging.getLogger(__name__)
 
