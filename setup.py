@@ -82,6 +82,15 @@ def read_long_description() -> str:
     return readme.read_text(encoding="utf-8") if readme.is_file() else ""
 
 
+def console_scripts() -> list[str]:
+    """Return a command for each tool: ``freqfusion-train``, ``freqfusion-visualize`` and so on."""
+    files = sorted((ROOT / "projects" / "freqfusion" / "tools").glob("[a-z]*.py"))
+    return [
+        f"freqfusion-{file.stem.replace('_', '-')} = freqfusion.tools.{file.stem}:main"
+        for file in files
+    ]
+
+
 setup(
     name="freqfusion",
     version=read_version(),
@@ -104,9 +113,17 @@ setup(
         "Topic :: Scientific/Engineering :: Image Recognition",
         "Typing :: Typed",
     ],
-    package_dir={"freqfusion": "projects/freqfusion"},
-    packages=find_packages("projects", include=["freqfusion", "freqfusion.*"]),
-    package_data={"freqfusion": ["py.typed", "layers/neighbourhood/*.cpp"]},
+    # The configurations lie beside the code in a checkout, and in the package once it is installed.
+    package_dir={"freqfusion": "projects/freqfusion", "freqfusion.configs": "configs"},
+    packages=[
+        *find_packages("projects", include=["freqfusion", "freqfusion.*"]),
+        "freqfusion.configs",
+    ],
+    package_data={
+        "freqfusion": ["py.typed", "layers/neighbourhood/*.cpp"],
+        "freqfusion.configs": ["**/*.yaml"],
+    },
+    entry_points={"console_scripts": console_scripts()},
     zip_safe=False,
     python_requires=PYTHON_REQUIRES,
     install_requires=INSTALL_REQUIRES,

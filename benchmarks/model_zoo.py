@@ -41,8 +41,8 @@ from benchmarks.model_zoo_pages import (
 )
 from freqfusion.analysis import count_flops, count_parameters
 from freqfusion.files import write_whole
+from freqfusion.predictor import build_model, read_config
 from freqfusion.tools._arguments import parse_size
-from freqfusion.tools._model import build_model, read_config
 from freqfusion.tools.analyze import random_image
 
 COMMAND = "python -m benchmarks.model_zoo"

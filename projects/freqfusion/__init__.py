@@ -1,8 +1,8 @@
 """FreqFusion and Spatial Frequency Modulation for Detectron2 and for plain PyTorch.
 
 Importing the package is cheap: a subpackage such as ``freqfusion.layers`` is loaded when it is
-first used. ``add_freqfusion_config`` and ``get_freqfusion_cfg`` need Detectron2; asking for one of
-them registers everything that a Detectron2 configuration can name.
+first used. ``Predictor``, ``add_freqfusion_config`` and ``get_freqfusion_cfg`` need Detectron2;
+asking for one of them registers everything that a Detectron2 configuration can name.
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ _SUBPACKAGES = (
     "files",
     "layers",
     "metrics",
+    "model_zoo",
     "modeling",
+    "predictor",
     "tools",
 )
-_DETECTRON2_NAMES = ("add_freqfusion_config", "get_freqfusion_cfg")
+# Names that need Detectron2, and where they are.
+_DETECTRON2_NAMES = {
+    "Predictor": "predictor",
+    "add_freqfusion_config": "config",
+    "get_freqfusion_cfg": "config",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -40,7 +47,7 @@ def __getattr__(name: str) -> Any:
                 "freqfusion.tools.doctor': it prints the command that installs it."
             )
         importlib.import_module(f"{__name__}.modeling")
-        return getattr(importlib.import_module(f"{__name__}.config"), name)
+        return getattr(importlib.import_module(f"{__name__}.{_DETECTRON2_NAMES[name]}"), name)
     if name in _SUBPACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

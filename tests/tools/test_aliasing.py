@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from freqfusion.predictor import load_model
 from freqfusion.tools import aliasing
-from freqfusion.tools._model import load_model
 
 pytestmark = pytest.mark.detectron2
 
@@ -138,8 +138,8 @@ def test_known_attention_is_measured(data, weights):
     from torch import nn
 
     from freqfusion.layers.sfm import aliasing_ratio, warp_edge_target
+    from freqfusion.predictor import Predictor, read_config
     from freqfusion.tools._images import from_dataset
-    from freqfusion.tools._model import Predictor, read_config
     from freqfusion.tools.aliasing import AliasingMeter, edges_of
 
     class Taught(nn.Module):

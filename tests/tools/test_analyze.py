@@ -84,7 +84,7 @@ def test_every_family(family, tmp_path, capsys):
 @pytest.mark.detectron2
 def test_table_file_and_weights(tmp_path, capsys):
     """Weights are loaded; an image of 50x70 is padded to 64x96; times are there."""
-    from freqfusion.tools._model import load_model
+    from freqfusion.predictor import load_model
 
     overrides = [*CPU, "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
     cfg, model = load_model(SEMANTIC, "", overrides)
@@ -129,7 +129,7 @@ def test_parameters_of_a_resnet50_pyramid():
     from detectron2.modeling import build_backbone
 
     from freqfusion.analysis import count_parameters
-    from freqfusion.tools._model import read_config
+    from freqfusion.predictor import read_config
 
     stages, into = [], 64
     for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):

@@ -16,8 +16,8 @@ from matplotlib import colormaps
 from PIL import Image
 
 from freqfusion.drawing import Instance, draw_image
+from freqfusion.predictor import read_config
 from freqfusion.tools import _viewer, app
-from freqfusion.tools._model import read_config
 from freqfusion.tools._viewer import (
     Viewer,
     caption,
@@ -233,7 +233,7 @@ def test_mistakes_are_one_sentence(weights, capsys, monkeypatch):
     assert app.main(["--config-file", SFM]) == 2
     assert "no weights" in capsys.readouterr().err
     assert app.main(["--config-file", "nowhere.yaml"]) == 2
-    assert capsys.readouterr().err == "app: there is no configuration nowhere.yaml\n"
+    assert capsys.readouterr().err == "app: nowhere.yaml does not exist\n"
     monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
     assert app.main(["--config-file", SFM, "--weights", weights["sfm"]]) == 2
     assert "pip install 'gradio" in capsys.readouterr().err

@@ -22,6 +22,7 @@ ARGUMENTS = {
     "export": {"--output": "x.onnx"},
     "feature_similarity": SCORED,
     "report": {"--weights": "x.pth", "--output": "out.html"},
+    "train": {},
     "visualize": SCORED,
 }
 # Those that run a model, and whether they write a file or a folder.
@@ -86,7 +87,7 @@ def test_code_in_a_configuration_is_refused(tool, tmp_path, capsys):
 
 
 MISTAKES = {
-    "no configuration": ({"--config-file": "no.yaml"}, [], "there is no configuration no.yaml"),
+    "no configuration": ({"--config-file": "no.yaml"}, [], "no.yaml does not exist"),
     "no such weights": ({"--weights": "no.pth"}, [], "there is no file of weights no.pth"),
     "no weights": ({"--weights": None}, [], "there are no weights to predict with"),
     "unknown key": ({}, ["MODEL.NONSENSE", "1"], "MODEL.NONSENSE"),

@@ -229,8 +229,8 @@ def test_data_set(data, weights_of, tmp_path, capsys):
 @pytest.mark.detectron2
 def test_layer_is_what_the_model_gives(data, weights_of, tmp_path):
     """The scores of p2 and of res4 are those of the maps taken by hand."""
+    from freqfusion.predictor import Predictor, load_model
     from freqfusion.tools._images import read_image
-    from freqfusion.tools._model import Predictor, load_model
 
     settings = ["--limit", "1", "--figures", "0", "--layers", "p2", "res4"]
     scores = run(weights_of[CONFIG], tmp_path, *settings)
@@ -284,7 +284,7 @@ def test_default_layers_run(config, wanted, data):
     from detectron2.modeling import build_model
 
     from freqfusion.engine.setup import load_config
-    from freqfusion.tools._model import Predictor
+    from freqfusion.predictor import Predictor
 
     cfg = load_config(str(ROOT / f"configs/synthetic/{config}.yaml"), SMALL)
     for name in cfg.DATASETS.TEST:

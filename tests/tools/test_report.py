@@ -158,8 +158,8 @@ def test_modulated_model(data, weights_of, tmp_path):
 
 def test_measuring_leaves_the_model_as_it_was(data, weights_of, trained):
     """Weights, running statistics and the mode; and the order of the sections does not matter."""
+    from freqfusion.predictor import Predictor
     from freqfusion.tools._images import from_dataset
-    from freqfusion.tools._model import Predictor
     from freqfusion.tools.report import ReportContext
 
     cfg, model = report.load_model(FREQFUSION, weights_of[FREQFUSION], SMALL)
@@ -180,7 +180,7 @@ def test_measuring_leaves_the_model_as_it_was(data, weights_of, trained):
 
 def test_padding_is_cut_off(data, weights_of):
     """60 x 75 is padded to 64 x 96; of 16 x 24 pixels at stride 4, 15 x 19 show the image."""
-    from freqfusion.tools._model import Predictor
+    from freqfusion.predictor import Predictor
     from freqfusion.tools._report_fusion import fusions_of
 
     cfg, model = report.load_model(FREQFUSION, weights_of[FREQFUSION], SMALL)

@@ -79,7 +79,7 @@ def test_channel_order_and_size(data, weights_of):
     from detectron2.engine import DefaultPredictor
 
     from freqfusion.engine.setup import load_config
-    from freqfusion.tools._model import Predictor
+    from freqfusion.predictor import Predictor
 
     image = read_image(next((data / "val").glob("*.jpg")))[:61, :77]
     for order in ("BGR", "RGB"):

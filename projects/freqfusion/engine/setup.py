@@ -18,6 +18,7 @@ from freqfusion.data.registration import register_datasets
 from freqfusion.engine.checks import preflight
 from freqfusion.engine.config_file import merge_file, merge_overrides, read_config_file
 from freqfusion.engine.output_folder import check_output_folder, remove_run
+from freqfusion.model_zoo import find_config
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +78,13 @@ def load_config(
 ) -> CfgNode:
     """Read a YAML file, which may name a ``_BASE_``, as plain data, then set ``KEY VALUE`` pairs.
 
-    It cannot run code, unless ``unsafe`` allows it. ValueError with a sentence for each key that
-    does not exist or whose value is of another type, and for files that cannot be read.
+    ``path`` may be a name of ``freqfusion.model_zoo`` as well. The file cannot run code, unless
+    ``unsafe`` allows it. ValueError with a sentence for each key that does not exist or whose value
+    is of another type, and for files that cannot be read.
     """
     cfg = get_freqfusion_cfg()
     if path:
-        merge_file(cfg, read_config_file(path, unsafe=unsafe))
+        merge_file(cfg, read_config_file(find_config(path), unsafe=unsafe))
     merge_overrides(cfg, overrides or [])
     return cfg
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from freqfusion.drawing import Picture
 from freqfusion.messages import did_you_mean
-from freqfusion.tools._model import padded_sizes
+from freqfusion.predictor import padded_sizes
 
 _SYNTAX = re.compile(r"(?P<name>[^:@=]+)(?:(?P<kind>[:@])(?P<part>[^:@=]+))?")
 _FPN_OUTPUT = re.compile(r"(?P<pyramid>(?:.*\.)?)fpn_output(?P<stage>\d+)")

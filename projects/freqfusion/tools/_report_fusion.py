@@ -24,9 +24,9 @@ from freqfusion.analysis import (
 )
 from freqfusion.analysis.spectra import Filter
 from freqfusion.drawing import Picture
+from freqfusion.predictor import Predictor
 from freqfusion.tools._images import ImageSource, read_image
 from freqfusion.tools._layers import covered_parts, without_padding
-from freqfusion.tools._model import Predictor
 from freqfusion.tools._page import ReportSection, from_figure, paragraphs
 
 # Maps before and after a hop, by what the curves are called.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from freqfusion.drawing import RGB, Picture, draw_image
 from freqfusion.drawing.overlays import dimmed, enlarge_map, enlargement
+from freqfusion.predictor import Predictor, metadata_of
 from freqfusion.tools._images import read_image
 from freqfusion.tools._layers import (
     Layer,
@@ -24,7 +25,6 @@ from freqfusion.tools._layers import (
     record_maps,
     without_padding,
 )
-from freqfusion.tools._model import Predictor, metadata_of
 
 # Formats that hold pixels only; what Pillow would hand to other programs (EPS) is not among them.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")

@@ -27,6 +27,7 @@ from freqfusion.analysis.aliasing import Version, attention_edge_correlation, me
 from freqfusion.analysis.running import RunningMean
 from freqfusion.drawing import Picture
 from freqfusion.layers.sfm import warp_edge_target
+from freqfusion.predictor import Predictor, check_weights, read_config
 from freqfusion.tools._aliasing import (
     DownsamplingStep,
     RecordedPass,
@@ -42,7 +43,6 @@ from freqfusion.tools._arguments import (
     write_json,
 )
 from freqfusion.tools._images import ImageSource, from_dataset, from_files, read_image
-from freqfusion.tools._model import Predictor, check_weights, read_config
 
 logger = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from freqfusion.analysis import (
     measure_latency,
     saved_for_backward,
 )
+from freqfusion.predictor import load_model, padded_sizes
 from freqfusion.tools._arguments import (
     model_parser,
     number_from,
@@ -31,7 +32,6 @@ from freqfusion.tools._arguments import (
     text_table,
     write_json,
 )
-from freqfusion.tools._model import load_model, padded_sizes
 
 _BLOCK = 32
 _BOXES = 8

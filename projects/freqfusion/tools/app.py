@@ -22,8 +22,8 @@ import torch
 
 from freqfusion.data.synthetic import make_scene
 from freqfusion.drawing import Picture, draw_image
+from freqfusion.predictor import check_weights, read_config
 from freqfusion.tools._arguments import model_parser, number_from, unit_score
-from freqfusion.tools._model import check_weights, read_config
 from freqfusion.tools._viewer import (
     CLICKABLE,
     PANELS,

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from freqfusion.predictor import build_model, metadata_of, read_config
 from freqfusion.tools._arguments import model_parser, parse_size
-from freqfusion.tools._model import build_model, metadata_of, read_config
 from freqfusion.tools._onnx import OPSETS, ExportedPart
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -32,10 +32,10 @@ from freqfusion.analysis import (
 )
 from freqfusion.drawing import VOID, Classes, LabelMap, PanopticMap, Picture
 from freqfusion.drawing.colors import VOID_COLOR
+from freqfusion.predictor import Predictor, check_weights, read_config
 from freqfusion.tools._arguments import model_parser, number_from, text_table, write_json
 from freqfusion.tools._images import ImageSource, from_dataset, read_image
 from freqfusion.tools._layers import Layer, default_layers, find_layers, record_maps
-from freqfusion.tools._model import Predictor, check_weights, read_config
 
 EDGE_WIDTHS = (0, 3)  # 0: all pixels
 _COLUMNS = ("IntraSim", "InterSim", "margin", "nearer to another class", "class mean")

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from freqfusion.drawing import RGB
 from freqfusion.files import write_whole
+from freqfusion.predictor import Predictor, check_weights, load_model
 from freqfusion.tools._aliasing import modulation_figure
 from freqfusion.tools._arguments import model_parser, number_from, one_of
 from freqfusion.tools._images import ImageSource, from_dataset, read_image
 from freqfusion.tools._layers import default_layers
-from freqfusion.tools._model import Predictor, check_weights, load_model
 from freqfusion.tools._page import (
     EmbeddedImage,
     ReportSection,

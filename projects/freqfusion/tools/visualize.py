@@ -36,9 +36,9 @@ from freqfusion.drawing import (
 )
 from freqfusion.files import write_whole
 from freqfusion.metrics import ConfusionMatrix, PanopticQuality
+from freqfusion.predictor import Predictor, check_weights, metadata_of, read_config
 from freqfusion.tools._arguments import add_image_options, model_parser, number_from, unit_score
 from freqfusion.tools._images import ImageSource, from_dataset, from_files, read_image
-from freqfusion.tools._model import Predictor, check_weights, metadata_of, read_config
 from freqfusion.tools._page import SORTING, caption, document
 
 if TYPE_CHECKING:

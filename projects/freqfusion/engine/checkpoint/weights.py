@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -63,13 +64,28 @@ class SafeCheckpointer(DetectionCheckpointer):
         return "" if path is None else str(path)
 
     def check_loaded(self, weights: str, *, every: bool) -> None:
-        """Raise ValueError where parameters are still random: any of them (``every``), or all."""
+        """Raise ValueError where too many parameters are still random.
+
+        That is any of them (``every``), or else all of them or more than half of the backbone's:
+        the weights are of another model.
+        """
         names = [name for name, _ in self.model.named_parameters()]
         left = names if self._left is None else self._left
         if len(left) == len(names):
             raise ValueError(
                 f"no parameter of the model is in {weights or 'a file, since none is named'}: give"
                 " the weights of this model as MODEL.WEIGHTS FILE"
+            )
+        # A pyramid is new in many models; what it stands on is not.
+        has_pyramid = any(name.startswith("backbone.bottom_up.") for name in names)
+        prefix = "backbone.bottom_up." if has_pyramid else "backbone."
+        backbone = [name for name in names if name.startswith(prefix)]
+        absent = [name for name in left if name.startswith(prefix)]
+        if 2 * len(absent) > len(backbone):
+            raise ValueError(
+                f"{len(names) - len(left)} of {len(names)} parameters of the model are in"
+                f" {weights}, and {len(backbone) - len(absent)} of {len(backbone)} of its backbone:"
+                " it has the weights of another model; give those of this one as MODEL.WEIGHTS"
             )
         if left and every:
             raise ValueError(
@@ -88,6 +104,25 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._left = [name for name, parameter in own if id(parameter) not in loaded]
         return found
 
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        """Say in a line how much of the model was loaded; the base class lists every name."""
+        shapes = [
+            f"{name} ({list(given)} in the file, {list(own)} in the model)"
+            for name, given, own in incompatible.incorrect_shapes
+        ]
+        other = {name for name, *_ in incompatible.incorrect_shapes}
+        missing = [name for name in incompatible.missing_keys if name not in other]
+        problems = {
+            "not in the file": missing,
+            "of another shape": shapes,
+            "not in the model": incompatible.unexpected_keys,
+        }
+        total = sum(1 for _ in self.model.parameters())
+        number = total - len(self._left or ())
+        said = [f"{what}: {_few(names)}" for what, names in problems.items() if names]
+        log = logger.warning if said else logger.info
+        log("; ".join([f"loaded {number} of {total} parameters of the model", *said]))
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         content = read_for_detectron2(filename)
         if content.get(AUTHOR):
@@ -99,6 +134,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         if query:
             raise ValueError(f"{filename}: {', '.join(query)} is not known after a question mark")
         return content
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def local_weights(path: str) -> str:
