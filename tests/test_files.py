@@ -8,6 +8,7 @@ import pickle
 import struct
 import sys
 import tempfile
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -557,3 +558,16 @@ def test_a_file_is_written_as_a_whole(tmp_path):
     assert path.read_text() == "first"
     write_whole(path, lambda unfinished: unfinished.write_bytes(b"third"))
     assert path.read_text() == "third"
+
+
+@pytest.mark.parametrize("unsafe", [False, True])
+@pytest.mark.parametrize(
+    "value", ["190:20:30", "-1:30", "1:30.5", "!!int 1:30", "!!float 1:30", "1" + ":1" * 500_000]
+)
+def test_numbers_to_base_60(value, unsafe):
+    """Nobody means them, and Python takes a time for them that grows with their square."""
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"a\.yaml, line 2: .* is a number to base 60"):
+        parse_yaml(f"a: 1\nb: [{value}]\n", "a.yaml", unsafe=unsafe)
+    assert time.process_time() - start < 10
+    assert parse_yaml("a: '190:20:30'\nb: a:1:2\n", "a.yaml") == {"a": "190:20:30", "b": "a:1:2"}

@@ -170,7 +170,7 @@ def parse_yaml(
         look: Given the root node, whose parts know their lines, before anything is made of it.
 
     Raises:
-        ValueError: with the line, for text that is no YAML and for tags.
+        ValueError: with the line, for text that is no YAML, for tags and for numbers to base 60.
     """
     import yaml
 
@@ -180,6 +180,7 @@ def parse_yaml(
         node = loader.get_single_node()
         if node is None:
             return None
+        _refuse_base_60(node, name)
         if look is not None:
             look(node)
         return loader.construct_document(node)
@@ -201,6 +202,23 @@ def parse_yaml(
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _refuse_base_60(root: Any, name: str) -> None:
+    """Raise ValueError for 190:20:30, 685230 in YAML 1.1: a long one takes Python forever."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if not isinstance(node.value, str):
+            waiting += [p for one in node.value for p in (one if type(one) is tuple else (one,))]
+        elif ":" in node.value and node.tag.endswith((":int", ":float")):
+            raise ValueError(
+                f"{name}, line {node.start_mark.line + 1}: {node.value[:40]} is a number to base 60"
+                " in YAML: write the plain number, or quotes around a text"
+            )
 
 
 def _open(path: Path) -> BinaryIO:

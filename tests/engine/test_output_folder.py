@@ -1,10 +1,29 @@
 """No run writes over another one unasked."""
 
 import argparse
+import os
+import subprocess
+import sys
 
 import pytest
 
-from freqfusion.engine.output_folder import check_output_folder, remove_run
+from freqfusion.engine.output_folder import check_output_folder, locked_folder, remove_run
+
+# Another run, which tries to enter the folder whenever it is told to.
+OTHER = """
+import os, sys
+from freqfusion.engine.output_folder import locked_folder
+for _ in sys.stdin:
+    try:
+        entered = locked_folder(sys.argv[1])
+        entered.__enter__()
+        if os.fork() == 0:  # a worker that outlives the run
+            sys.stdin.read()
+            os._exit(0)
+        print("entered", flush=True)
+    except ValueError as error:
+        print(error, flush=True)
+"""
 
 
 def options(**given):
@@ -20,6 +39,46 @@ def test_folder_with_anything_is_refused(tmp_path):
         check_output_folder(str(tmp_path), options())
     for given in ("resume", "overwrite", "eval_only"):
         check_output_folder(str(tmp_path), options(**{given: True}))
+
+
+def test_two_runs_are_not_in_one_folder(tmp_path):
+    """The second is told of the first; the lock of a killed process is gone, its file is not."""
+    folder = tmp_path / "run"
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def tries():
+        print(file=other.stdin, flush=True)
+        return other.stdout.readline()
+
+    try:
+        with locked_folder(str(folder)):
+            assert f"is in use by process {os.getpid()} on " in tries()
+        check_output_folder(str(folder), options())
+        assert tries() == "entered\n"
+        with (
+            pytest.raises(ValueError, match=rf"{folder} is in use by process {other.pid} on .* 20"),
+            locked_folder(str(folder)),
+        ):
+            pass
+        other.kill()
+        other.wait()
+        with locked_folder(str(folder)):
+            assert (folder / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def test_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / "file/run")
+    with pytest.raises(ValueError, match="Not a directory"), locked_folder(folder):
+        pass
 
 
 def test_folder_without_a_checkpoint_is_not_evaluated(tmp_path):

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -152,7 +152,8 @@ def explain_errors(
 def run(arguments: argparse.Namespace) -> Any:
     """Train or evaluate in one process; the configuration has been checked."""
     try:
-        return _run(arguments)
+        with ExitStack() as hold:
+            return _run(arguments, hold)
     except KeyboardInterrupt:
         if comm.is_main_process():
             goes_on = "the same command with --resume goes on from the last checkpoint, if any"
@@ -160,9 +161,9 @@ def run(arguments: argparse.Namespace) -> Any:
         raise SystemExit(INTERRUPTED) from None
 
 
-def _run(arguments: argparse.Namespace) -> Any:
+def _run(arguments: argparse.Namespace, hold: ExitStack) -> Any:
     with explain_errors(debug=arguments.debug):
-        cfg = setup(arguments, checked=True)
+        cfg = setup(arguments, checked=True, hold=hold)
         if arguments.eval_only:
             every = not getattr(arguments, "allow_random_weights", False)
             given = load_for_evaluation(cfg, resume=arguments.resume, every=every)

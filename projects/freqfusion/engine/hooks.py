@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from detectron2.engine import HookBase, default_writers
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_storage
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from freqfusion.data.bad_samples import SkippedImages, skipped_summary
+from freqfusion.data.bad_samples import CountedBatches, SkippedImages, skipped_summary
+from freqfusion.data.randomness import separate_randomness
 from freqfusion.engine.checkpoint import save_file
 from freqfusion.files import write_whole
 
@@ -32,6 +33,23 @@ class Evaluation(EvalHook):
         """Not when the last step has failed, or its checkpoint."""
         if self.trainer.iter >= self.trainer.max_iter:
             super().after_train()
+
+
+class RepeatablePreciseBN(PreciseBN):
+    """Detectron2's, with the same images each time, so that a resumed run does not differ."""
+
+    def __init__(self, hook: PreciseBN) -> None:
+        super().__init__(hook._period, hook._model, hook._data_loader, hook._num_iter)
+
+    def update_stats(self) -> None:
+        """Measure statistics on the first images of the order, which is that of the training."""
+        trainer: Any = self.trainer
+        loader: Any = self._data_loader
+        self._data_iter: Any = None
+        if isinstance(loader, CountedBatches):
+            loader.load_state_dict({**trainer.state_dict()["loader"], "taken": 0})
+        with separate_randomness(0):
+            super().update_stats()
 
 
 class AfterEvaluation(HookBase):

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
+
+from detectron2.utils import comm
 
 from freqfusion.engine.checkpoint import has_checkpoint
 from freqfusion.messages import shorten
@@ -31,6 +39,7 @@ FILES = (
     "events.out.tfevents.*",
 )
 FOLDERS = ("inference",)
+LOCK = ".lock"  # stays in the folder: the lock is the system's, not that there is a file
 _NAMED = 3
 
 
@@ -55,6 +64,7 @@ def check_output_folder(folder: str, arguments: argparse.Namespace) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"OUTPUT_DIR {folder} is a file: name a folder")
     there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    there = [name for name in there if name != LOCK]
     if there and not any(given):
         raise ValueError(
             f"OUTPUT_DIR {folder} is not empty ({shorten(there, _NAMED)}): go on with the"
@@ -76,3 +86,51 @@ def remove_run(folder: str) -> None:
             shutil.rmtree(one)
     if files or folders:
         logger.info("--overwrite deleted %d files and folders of a run", len(files) + len(folders))
+
+
+@contextmanager
+def locked_folder(folder: str) -> Iterator[None]:
+    """Keep other runs out of a folder; all processes of a run enter and leave together.
+
+    The lock of the main process ends with it, however it ends. There is none on Windows and on
+    file systems without locks.
+
+    Raises:
+        ValueError: in all processes, if another run is in the folder.
+    """
+    with ExitStack() as held:
+        problem = ""
+        if comm.is_main_process():
+            try:
+                os.makedirs(folder, exist_ok=True)
+                file = held.enter_context(open(os.path.join(folder, LOCK), "a+", encoding="utf-8"))
+                _lock(file, folder)
+            except (ValueError, OSError) as error:
+                problem = str(error)
+        problem = comm.all_gather(problem)[0]
+        if problem:
+            raise ValueError(problem)
+        yield
+
+
+def _lock(file: TextIO, folder: str) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        # Not flock, which a forked worker that outlives this process would go on to hold.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        raise ValueError(
+            f"OUTPUT_DIR {folder} is in use by {file.read(300) or 'another process'}: wait for its"
+            " end, end it, or name another folder"
+        ) from error
+    except OSError as error:
+        logger.warning("%s has no lock against other runs: %s", folder, error)
+        return
+    file.truncate(0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+    file.flush()

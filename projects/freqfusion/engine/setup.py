@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,22 +18,27 @@ from freqfusion.config import get_freqfusion_cfg, inner_backbone
 from freqfusion.data.registration import register_datasets
 from freqfusion.engine.checks import preflight
 from freqfusion.engine.config_file import merge_file, merge_overrides, read_config_file
-from freqfusion.engine.output_folder import check_output_folder, remove_run
+from freqfusion.engine.output_folder import check_output_folder, locked_folder, remove_run
 from freqfusion.model_zoo import find_config
 
 logger = logging.getLogger(__name__)
 
 
-def setup(arguments: argparse.Namespace, *, checked: bool = False) -> CfgNode:
+def setup(
+    arguments: argparse.Namespace, *, checked: bool = False, hold: ExitStack | None = None
+) -> CfgNode:
     """Return the frozen configuration of Detectron2's command line, with logging set up.
 
     ValueError for what the user can mend, before anything is built or written: see ``load_config``
-    and ``preflight``, which is left out where the configuration is ``checked`` already.
+    and ``preflight``, which is left out where the configuration is ``checked`` already. ``hold``
+    keeps other runs out of the output folder until it is closed.
     """
     requested, cfg = read(arguments)
     if not checked:
         _preflight(cfg, arguments, comm.get_world_size())
         check_output_folder(cfg.OUTPUT_DIR, arguments)
+    if hold is not None:
+        hold.enter_context(locked_folder(cfg.OUTPUT_DIR))
     if getattr(arguments, "overwrite", False) and not arguments.eval_only:
         if comm.is_main_process():
             remove_run(cfg.OUTPUT_DIR)

@@ -12,7 +12,7 @@ from weakref import proxy
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
@@ -35,6 +35,7 @@ from freqfusion.engine.hooks import (
     AfterEvaluation,
     BestCheckpoint,
     Evaluation,
+    RepeatablePreciseBN,
     WeightAverage,
     build_writers,
     finished_iterations,
@@ -164,6 +165,7 @@ class Trainer(DefaultTrainer):
         ]
         hooks[index : index + 1] = [self._saving(), *self._prepared(ours)]
         hooks = [hook for hook in hooks if not isinstance(hook, PeriodicCheckpointer)]
+        hooks = [RepeatablePreciseBN(h) if isinstance(h, PreciseBN) else h for h in hooks]
         if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
             hooks.insert(0, CheckUnusedParameters())
         return hooks

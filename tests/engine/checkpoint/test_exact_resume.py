@@ -40,6 +40,11 @@ SFM = {
 }
 BFLOAT16 = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16"}
 FLOAT16 = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "float16"}
+PRECISE_BN = {
+    "TEST__PRECISE_BN__ENABLED": True,
+    "TEST__PRECISE_BN__NUM_ITER": 2,
+    "TEST__EVAL_PERIOD": 2,
+}
 
 
 def check(cfg, tmp_path, workers=0):
@@ -81,6 +86,12 @@ def test_scale_of_the_losses(semantic_cfg):
     resumed.resume_or_load()
     assert resumed.start_iter == 4
     assert resumed._trainer.grad_scaler.state_dict() == scaler.state_dict()
+
+
+@pytest.mark.slow
+def test_precise_statistics(semantic_cfg, tmp_path):
+    """They come from the same images, whether or not the run was interrupted before."""
+    check(change(semantic_cfg, PRECISE_BN), tmp_path)
 
 
 class Remaining(HookBase):
