@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 ImageLike: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
 """A file, an image of Pillow, or an array: height x width x 3 in RGB, or height x width in grey."""
+
+SeveralImages: TypeAlias = list[Any] | tuple[Any, ...]
 
 _DRAWN_FIRST = ("panoptic", "instance", "semantic")
 
@@ -72,7 +74,13 @@ class Predictor:
         shortest = [self.cfg.INPUT.MIN_SIZE_TEST, self.cfg.INPUT.MIN_SIZE_TEST]
         self._resize = ResizeShortestEdge(shortest, self.cfg.INPUT.MAX_SIZE_TEST)
 
-    def __call__(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 1) -> Any:
+    @overload
+    def __call__(self, images: ImageLike, batch_size: int = 1) -> dict[str, Any]: ...
+
+    @overload
+    def __call__(self, images: SeveralImages, batch_size: int = 1) -> list[dict[str, Any]]: ...
+
+    def __call__(self, images: Any, batch_size: int = 1) -> Any:
         """Return Detectron2's result of an image at its size, or a list of them for several images.
 
         A result is a dict with ``sem_seg``, ``instances`` and ``panoptic_seg``, as far as the model
@@ -93,9 +101,19 @@ class Predictor:
         starts = range(0, len(images), batch_size)
         return [one for at in starts for one in self._run(images[at : at + batch_size])]
 
+    @overload
+    def draw(
+        self, images: ImageLike, *, task: str | None = None, score_threshold: float = 0.5
+    ) -> Image.Image: ...
+
+    @overload
+    def draw(
+        self, images: SeveralImages, *, task: str | None = None, score_threshold: float = 0.5
+    ) -> list[Image.Image]: ...
+
     def draw(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: Any,
         *,
         task: str | None = None,
         score_threshold: float = 0.5,
