@@ -211,7 +211,7 @@ class Exported(torch.nn.Module):
         return self.function(*tensors)
 
 
-@pytest.mark.parametrize("name", [*OF_OPERATORS, "LocalPixelRelation"])
+@pytest.mark.parametrize("name", [*OF_OPERATORS, "LocalPixelRelation", "SemanticHighFreqAttention"])
 def test_exported_form_is_equal_and_standard(name):
     function, tensors = layer_cases.as_function(name, torch.float32)
     program = torch.export.export(Exported(function), (*tensors,))

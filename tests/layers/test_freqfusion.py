@@ -1,4 +1,4 @@
-"""FreqFusion beyond the reference runs: sizes, arguments, state dicts, precision, export."""
+"""FreqFusion beyond the reference runs: sizes, arguments, starts, state dicts, checkpointing."""
 
 import layer_cases
 import pytest
@@ -238,36 +238,7 @@ def test_checkpointing_keeps_less():
     assert bytes_kept(build(use_checkpoint=True)) < 0.2 * bytes_kept(build())
 
 
-@pytest.mark.slow
-def test_export_to_onnx_with_dynamic_sizes(tmp_path):
-    """One file for every even size, standard operators only, the same numbers."""
-    pytest.importorskip("onnxscript", reason="needs the extra 'onnx'")
-    onnx = pytest.importorskip("onnx", reason="needs the extra 'onnx'")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
-    module = build(lowpass_kernel=3).eval()
-    height, width = torch.export.Dim("h", min=2, max=64), torch.export.Dim("w", min=2, max=64)
-    dynamic = {"hr_feat": {2: 2 * height, 3: 2 * width}, "lr_feat": {2: height, 3: width}}
-    file = tmp_path / "fusion.onnx"
-    maps = inputs(dtype=torch.float32)
-    torch.onnx.export(
-        module, maps, file, dynamo=True, dynamic_shapes=dynamic, verbose=False, opset_version=18
-    )
-    domains = {node.domain for node in onnx.load(file).graph.node}
-    assert domains <= {"", "ai.onnx"}
-    session = onnxruntime.InferenceSession(file)
-    for sizes in (((8, 10), (4, 5)), ((18, 14), (9, 7)), ((4, 4), (2, 2))):
-        maps = inputs(*sizes, dtype=torch.float32)
-        feed = {
-            node.name: value.numpy() for node, value in zip(session.get_inputs(), maps, strict=True)
-        }
-        for actual, expected in zip(session.run(None, feed), module(*maps), strict=True):
-            torch.testing.assert_close(torch.from_numpy(actual), expected, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"semi_conv": False}, {"use_high_pass": False}],
-)
+@pytest.mark.parametrize("options", [{}, {"semi_conv": False}, {"use_high_pass": False}])
 def test_steps_are_those_of_the_forward_pass(options):
     """Same numbers; kernels sum to one; sampling the upsampled map by its offsets gives the map."""
     module = build(**options)

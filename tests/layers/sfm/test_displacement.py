@@ -9,6 +9,7 @@ import pytest
 import sfm_signals
 import torch
 import torch.nn.functional as F
+from oracles.loops import mirror
 
 from freqfusion.layers.sfm.attention import SemanticHighFreqAttention
 from freqfusion.layers.sfm.displacement import (
@@ -40,11 +41,6 @@ def naive_centroids(saliency, fwhm, radius):
     """The 2-D centroid minus the place itself, pixel by pixel and tap by tap (H, W only)."""
     height, width = saliency.shape
 
-    def reflected(index, length):
-        while length > 1 and not 0 <= index < length:
-            index = -index if index < 0 else 2 * (length - 1) - index
-        return index if length > 1 else 0
-
     sigma = fwhm / (2 * math.sqrt(2 * math.log(2)))
     result = torch.zeros(2, height, width, dtype=torch.float64)
     taps = range(-radius, radius + 1)
@@ -54,7 +50,7 @@ def naive_centroids(saliency, fwhm, radius):
             for v in taps:
                 for u in taps:
                     weight = math.exp(-(u * u + v * v) / (2 * sigma**2))
-                    weight *= float(saliency[reflected(i + v, height), reflected(j + u, width)])
+                    weight *= float(saliency[mirror(i + v, height), mirror(j + u, width)])
                     total += weight
                     x += weight * (j + u)
                     y += weight * (i + v)
