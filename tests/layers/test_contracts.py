@@ -221,7 +221,10 @@ class Exported(torch.nn.Module):
         return self.function(*tensors)
 
 
-@pytest.mark.parametrize("name", [*OF_OPERATORS, "LocalPixelRelation", "SemanticHighFreqAttention"])
+EXPORTED = ("LocalSimilaritySampler", *OF_OPERATORS[1:], "SemanticHighFreqAttention")
+
+
+@pytest.mark.parametrize("name", EXPORTED)
 def test_exported_form_is_equal_and_standard(name):
     function, tensors = layer_cases.as_function(name, torch.float32)
     program = torch.export.export(Exported(function), (*tensors,))
