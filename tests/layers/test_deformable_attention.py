@@ -1,4 +1,4 @@
-"""Deformable attention: numbers, gradients, any sizes, dtypes, memory, tracing, clear errors."""
+"""Deformable attention: numbers, gradients, any sizes, implementations, the layer's start."""
 
 import math
 
