@@ -179,6 +179,16 @@ def test_copies_are_modules_of_their_own(name):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["reassemble", "deformable_attention"])
+def test_only_inputs_are_kept_for_derivatives(name):
+    function, tensors = layer_cases.as_function(name)
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        function(*tensors)
+    assert [t.data_ptr() for t in kept] == [t.data_ptr() for t in tensors]
+
+
 # What has operators of its own, or calls what has.
 OF_OPERATORS = ("FreqFusion", "MultiScaleDeformableAttention", "DeformableConvolutionV3")
 
@@ -211,7 +221,10 @@ class Exported(torch.nn.Module):
         return self.function(*tensors)
 
 
-@pytest.mark.parametrize("name", [*OF_OPERATORS, "LocalPixelRelation"])
+EXPORTED = ("LocalSimilaritySampler", *OF_OPERATORS[1:], "SemanticHighFreqAttention")
+
+
+@pytest.mark.parametrize("name", EXPORTED)
 def test_exported_form_is_equal_and_standard(name):
     function, tensors = layer_cases.as_function(name, torch.float32)
     program = torch.export.export(Exported(function), (*tensors,))

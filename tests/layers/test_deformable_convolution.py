@@ -1,4 +1,4 @@
-"""DCNv3: numbers by hand and by loops, derivatives, any sizes, dtypes, names, clear errors."""
+"""DCNv3: numbers by hand and by loops, any sizes, its start, the names of its parameters."""
 
 import math
 
@@ -16,9 +16,7 @@ from freqfusion.layers.deformable_convolution import (
 )
 
 
-def example(
-    height=5, width=4, *, batch=2, size=3, groups=2, spread=1.5, dtype=torch.float64, **geometry
-):
+def example(height=5, width=4, *, batch=2, size=3, groups=2, spread=1.5, **geometry):
     """Random arguments that fit together, and the geometry."""
     geometry = {"kernel_size": 3, "stride": 1, "padding": 1, "dilation": 1, **geometry}
     reach = geometry["dilation"] * (geometry["kernel_size"] - 1) + 1
@@ -26,9 +24,9 @@ def example(
         (n + 2 * geometry["padding"] - reach) // geometry["stride"] + 1 for n in (height, width)
     ]
     taps = groups * geometry["kernel_size"] ** 2
-    value = torch.randn(batch, height, width, groups * size, dtype=dtype)
-    offsets = spread * torch.randn(batch, *pixels, 2 * taps, dtype=dtype)
-    weights = torch.randn(batch, *pixels, taps, dtype=dtype)
+    value = torch.randn(batch, height, width, groups * size, dtype=torch.float64)
+    offsets = spread * torch.randn(batch, *pixels, 2 * taps, dtype=torch.float64)
+    weights = torch.randn(batch, *pixels, taps, dtype=torch.float64)
     return (value, offsets, weights), {**geometry, "groups": groups}
 
 
@@ -112,16 +110,6 @@ def test_without_offsets_it_is_a_depthwise_convolution(kernel_size, stride, padd
     ).permute(0, 2, 3, 1)
     weights = kernel.T.flatten().expand(*offsets.shape[:3], -1)
     out = deformable_convolution_v3(value, torch.zeros_like(offsets), weights, **geometry)
-    torch.testing.assert_close(out, expected)
-
-
-def test_not_a_number_stays_with_its_pixel():
-    (value, offsets, weights), geometry = example()
-    expected = deformable_convolution_v3(value, offsets, weights, **geometry)
-    offsets[0, 2, 1] = math.nan
-    out = deformable_convolution_v3(value, offsets, weights, **geometry)
-    assert out[0, 2, 1].isnan().all()
-    out[0, 2, 1] = expected[0, 2, 1]
     torch.testing.assert_close(out, expected)
 
 

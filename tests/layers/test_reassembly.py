@@ -59,10 +59,10 @@ def test_equals_plain_loops(size, out_size, kernel_size, scale, groups, padding_
     np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
-    height=st.integers(1, 65),
-    width=st.integers(1, 65),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
     scale=st.integers(1, 3),
     kernel_size=st.sampled_from([1, 3, 5, 7]),
     channels=st.sampled_from([1, 3, 17]),
@@ -133,6 +133,7 @@ def test_gradients_of_first_and_second_order(options, out_size):
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
 
+@settings(max_examples=50)
 @given(
     size=SIZES,
     out_size=SIZES,
@@ -188,14 +189,6 @@ def test_channels_last_comes_out_as_it_goes_in():
         features.to(memory_format=torch.channels_last), kernels, kernel_size=3, scale=2
     )
     assert out.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_saves_only_its_inputs():
-    features, kernels = example(scale=2, requires_grad=True)
-    saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        reassemble(features, kernels, kernel_size=3, scale=2)
-    assert [t.data_ptr() for t in saved] == [features.data_ptr(), kernels.data_ptr()]
 
 
 @pytest.mark.parametrize(("options", "out_size"), CASES)

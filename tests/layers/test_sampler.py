@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from oracles import unfold
 
 from freqfusion.layers import (
-    LocalSimilaritySampler,
     hamming_window,
     local_similarity,
     normalize_kernels,
@@ -106,15 +105,3 @@ def test_low_resolution_features_are_interpolated():
     offsets = torch.zeros(1, 2, 4, 10, 14)
     expected = F.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)
     torch.testing.assert_close(sample_at_offsets(features, offsets), expected)
-
-
-@pytest.mark.parametrize("hr", [(12, 10), (11, 9), (12, 9)])
-def test_sampler_equals_unfold_form_and_takes_odd_sizes(hr):
-    torch.manual_seed(0)
-    sampler = LocalSimilaritySampler(channels=16, groups=2).double()
-    fine, coarse = torch.randn(2, 16, *hr).double(), torch.randn(2, 16, 6, 5).double()
-    features = torch.randn(2, 6, *hr).double()
-    sampled = sampler(fine, coarse, features)
-    assert sampled.shape == features.shape
-    if hr == (12, 10):
-        torch.testing.assert_close(sampled, unfold.resample(sampler, fine, coarse, features))

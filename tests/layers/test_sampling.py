@@ -41,7 +41,7 @@ def maps_and_points(height=5, width=4, dtype=torch.float64):
 
 
 def test_no_number_ends_the_process():
-    """NaN, infinities and 1e30 in every input and weight, in two types, both ways."""
+    """NaN, infinities and 1e30 in every input, NaN in every weight, both ways."""
     program = Path(__file__).parents[1] / "nonfinite_sampling.py"
     ended = subprocess.run(
         [sys.executable, "-X", "faulthandler", program], capture_output=True, text=True, check=False

@@ -14,7 +14,8 @@ from freqfusion.layers.deformable_convolution import (
 )
 from freqfusion.layers.freqfusion import FreqFusion
 from freqfusion.layers.reassembly import hamming_window, normalize_kernels, reassemble
-from freqfusion.layers.sampler import LocalSimilaritySampler, local_similarity, sample_at_offsets
+from freqfusion.layers.sampler import LocalSimilaritySampler, local_similarity
+from freqfusion.layers.sampling import sample_at_offsets
 from freqfusion.layers.sfm import (
     AdaptiveResampling,
     LocalPixelRelation,

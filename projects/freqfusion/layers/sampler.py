@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from freqfusion.layers.checks import (
     check_choice,
-    check_floating,
     check_map,
     check_odd,
     check_positive,
@@ -21,7 +20,7 @@ from freqfusion.layers.checks import (
 from freqfusion.layers.convolution import convolve_together, zero_bias
 from freqfusion.layers.neighbourhood import Geometry, correlate
 from freqfusion.layers.renaming import rename_on_load
-from freqfusion.layers.sampling import resize_nearest, sample_at, wide_dtype
+from freqfusion.layers.sampling import resize_nearest, sample_at_offsets
 
 SamplerFeatures = Literal["sim_concat", "sim"]
 FusionInit = Literal["published", "identity"]
@@ -153,35 +152,6 @@ class LocalSimilaritySampler(nn.Module):
             return convolve_together([offset] if scale is None else [offset, scale], both)
         parts = [offset(similarity)] if scale is None else [offset(similarity), scale(guide)]
         return torch.cat(parts, dim=1)
-
-
-def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
-    """Read features (B, D, h, w) at every output pixel's place plus its offset in output pixels.
-
-    ``offsets`` are (B, 2, G, Ho, Wo), x first, then y; D splits into G contiguous blocks. The two
-    lattices cover the same image. Bilinear, border repeated; coordinates are float32 or better,
-    since half precision cannot tell the pixels of a large image apart. The output is NaN where an
-    offset is NaN or infinite.
-    """
-    check_map("features", features)
-    check_floating(offsets=offsets)
-    batch = features.shape[0]
-    if offsets.dim() != 5 or offsets.shape[:2] != (batch, 2) or 0 in offsets.shape[1:]:
-        raise ValueError(
-            f"offsets must be ({batch}, 2, groups, height, width), x then y, got "
-            f"{tuple(offsets.shape)}"
-        )
-    _, _, groups, height, width = offsets.shape
-    offsets = offsets.to(wide_dtype(offsets))
-    columns = torch.arange(width, device=offsets.device, dtype=offsets.dtype)
-    rows = torch.arange(height, device=offsets.device, dtype=offsets.dtype)[:, None]
-    x = (columns + 0.5 + offsets[:, 0]) * (2 / width) - 1
-    y = (rows + 0.5 + offsets[:, 1]) * (2 / height) - 1
-    grid = torch.stack([x, y], dim=-1).flatten(0, 1)
-    blocks = features.unflatten(1, (groups, -1)).flatten(0, 1)
-    sampled = sample_at(blocks, grid, padding_mode="border").to(features.dtype)
-    output: Tensor = sampled.unflatten(0, (batch, groups)).flatten(1, 2)
-    return output
 
 
 def local_similarity(

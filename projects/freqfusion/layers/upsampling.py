@@ -19,8 +19,8 @@ from freqfusion.layers.reassembly import (
     normalize_kernels,
     reassemble,
 )
-from freqfusion.layers.sampler import FusionInit, sample_at_offsets
-from freqfusion.layers.sampling import resize_nearest
+from freqfusion.layers.sampler import FusionInit
+from freqfusion.layers.sampling import resize_nearest, sample_at_offsets
 
 InterpolationMode = Literal["nearest", "bilinear"]
 

@@ -26,19 +26,19 @@ if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8):
     interpreter._patch_lang_tensor = patch_tensor_and_index
 
 CASES = [pytest.param(case, id=fused_cases.name_of(case)) for case in fused_cases.CASES]
-# Large for an interpreter, and of kinds that smaller ones have, too.
-LARGE = (1, 3, 8, 13)
+# Slow in an interpreter, and of kinds that others have, too.
+SLOW = (1, 3, 7, 8, 10, 12, 13)
 GRID = [pytest.param(case, id=fused_cases.name_of(case)) for case in fused_cases.GRID]
 DOUBLE = ((3, 4), (5, 7), Geometry(3, scale=2))
 
 
-@pytest.mark.parametrize("case", [case for i, case in enumerate(CASES) if i not in LARGE])
+@pytest.mark.parametrize("case", [case for i, case in enumerate(CASES) if i not in SLOW])
 def test_equals_plain_loops(case):
     fused_cases.check_against_loops(fused, case, batch=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*(CASES[i] for i in LARGE), *GRID])
+@pytest.mark.parametrize("case", [*(CASES[i] for i in SLOW), *GRID])
 def test_grid_equals_plain_loops(case):
     fused_cases.check_against_loops(fused, case, batch=1)
 

@@ -6,7 +6,7 @@ import fused_cases
 import pytest
 import torch
 
-from freqfusion.layers import FreqFusion, reassemble
+from freqfusion.layers import reassemble
 from freqfusion.layers.neighbourhood import Geometry, choice, plain
 
 pytestmark = [
@@ -91,13 +91,3 @@ def test_second_device():
         pytest.skip("there is one GPU")
     case = fused_cases.CASES[3]
     fused_cases.check_derivatives(case, "triton", device="cuda:1")
-
-
-def test_freqfusion_equals_the_torch_way(monkeypatch):
-    module = FreqFusion(32, 32).cuda().double()
-    hr, lr = (torch.randn(2, 32, n, n + 2, device="cuda").double() for n in (24, 12))
-    results = {}
-    for way in ("torch", "triton"):
-        monkeypatch.setenv(choice.VARIABLE, way)
-        results[way] = module(hr, lr)
-    torch.testing.assert_close(results["triton"], results["torch"])

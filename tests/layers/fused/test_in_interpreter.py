@@ -39,7 +39,7 @@ def run(marker):
 
 
 def test_kernels_in_the_interpreter():
-    assert run("not slow") > 20
+    assert run("not slow") > 15
 
 
 @pytest.mark.slow

@@ -59,20 +59,6 @@ def test_programs_cover_pixels_and_channels_within_limits(
     assert taps * math.prod(correlate.tile) * correlate.sub**2 * correlate.block <= 4096
 
 
-def test_small_maps_share_out_channels():
-    """16 x 16 pixels are one tile: 16 blocks of 16 channels for 16 programs an image."""
-    g, options = Geometry(3), {"channels": 256, "channels_last": False}
-    p = plan.plan_gather((16, 16), (16, 16), g, images=1, **options)
-    assert (p.tiles, p.parts, p.chunks) == ((1, 1), 16, 1)
-    p = plan.plan_gather((16, 16), (16, 16), g, images=1000, **options)
-    assert (p.parts, p.chunks) == (1, 16)
-
-
-@pytest.mark.parametrize(("out", "expected"), [(3, 1), (7, 1), (8, 2), (14, 2), (15, 4), (100, 4)])
-def test_columns_that_the_scatter_reads_together(out, expected):
-    assert plan.scatter_columns(7, out) == expected
-
-
 def test_offsets_must_fit_32_bits():
     """Strides count, not sizes; an expanded tensor is small, and the batch has 64 bits."""
 

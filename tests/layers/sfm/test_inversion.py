@@ -162,10 +162,9 @@ def test_work_goes_down_with_the_points_that_are_left(monkeypatch):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_implicit_gradients_are_those_of_differences(solver):
     """Invariant 14: in every entry of the displacement and of the points."""
-    displacement = displacement_of("smooth", (5, 6)).requires_grad_()
-    points = to_normalized(
-        0.3 + 4 * torch.rand(1, 2, 3, 2, dtype=torch.float64, generator=seeded()), (5, 6)
-    ).requires_grad_()
+    displacement = displacement_of("smooth", (4, 5)).requires_grad_()
+    pixels = 0.3 + 2.4 * torch.rand(1, 2, 2, 2, dtype=torch.float64, generator=seeded())
+    points = to_normalized(pixels, (4, 5)).requires_grad_()
 
     def run(displacement, points):
         return invert_displacement(displacement, points, solver=solver, grad="implicit")[0]
@@ -198,6 +197,34 @@ def test_not_a_number():
     assert residual.isnan().any()
     with pytest.raises(ValueError, match="must be finite"):
         invert_displacement(displacement, solver="search")
+
+
+class Inversion(torch.nn.Module):
+    def forward(self, displacement):
+        return invert_displacement(displacement)[0]
+
+
+def test_exported_form_is_one_loop_of_the_graph():
+    """The same positions at other sizes, taller or wider, with damped and with full steps."""
+
+    def smooth(height, width):
+        rough = 0.5 * torch.randn(2, 2, 5, 5, generator=seeded(height))
+        return torch.nn.functional.interpolate(rough, size=(height, width), mode="bicubic")
+
+    dynamic = torch.export.Dim.DYNAMIC
+    program = torch.export.export(
+        Inversion(),
+        (smooth(20, 30),),
+        dynamic_shapes=({2: dynamic, 3: dynamic},),
+        strict=False,
+        prefer_deferred_runtime_asserts_over_guards=True,
+    )
+    called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert len([name for name in called if "while_loop" in name]) == 1
+    run = program.module()
+    for size in ((31, 17), (9, 40)):
+        expected, _ = invert_displacement(smooth(*size))
+        torch.testing.assert_close(run(smooth(*size)), expected, atol=1e-6, rtol=0)
 
 
 def seeded(seed=0):

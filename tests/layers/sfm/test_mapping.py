@@ -68,16 +68,6 @@ def test_nodes_are_where_modulation_reads(size, align_corners):
 
 
 @CORNERS
-@pytest.mark.parametrize("solver", ["newton", "search"])
-def test_inverse_points_undo_the_mapping(solver, align_corners):
-    """At nodes, where both interpolants agree."""
-    stage = one_stage(displacement_of(2, 14, 17), align_corners)
-    nodes = lattice_points((14, 17), align_corners, dtype=torch.float64).expand(2, -1, -1, -1)
-    found = stage.inverse_points(stage.forward_points(nodes), solver=solver)
-    torch.testing.assert_close(found, nodes, rtol=0, atol=1e-4)
-
-
-@CORNERS
 @pytest.mark.parametrize(("phase", "stride"), [(0.0, 2), (0.5, 2), (1.5, 4), (0.0, 1)])
 def test_crossing_a_downsampling(phase, stride, align_corners):
     """Pixel j of the downsampled map is pixel stride * j + phase of the lattice."""

@@ -1,4 +1,4 @@
-"""Local pixel relation: numbers, bounds, start, gate, any size, gradients, dtypes, clear errors."""
+"""Local pixel relation: numbers, bounds, start, gate, any size."""
 
 import math
 
