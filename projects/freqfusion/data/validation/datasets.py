@@ -178,14 +178,13 @@ def _check_image(job: tuple[str, str, list[GroundTruth]]) -> _CheckedImage:
         image = check_file(path, named_by)
         issues += image_mode_issues(image)
     seen = [frozenset(gt.check(image, issues)) for gt in ground_truths]
-    return _CheckedImage(path, None if image is None else _digest(image), issues, seen)
-
-
-def _digest(image: ImageFile) -> bytes:
-    """Return a fingerprint of size, mode and pixels, whatever the file format."""
-    digest = hashlib.blake2b(f"{image.mode} {image.pixels.shape}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image.pixels).data)
-    return digest.digest()
+    digest = None
+    if image is not None:
+        # Of size, mode and pixels, whatever the file format.
+        content = hashlib.blake2b(f"{image.mode} {image.pixels.shape}".encode(), digest_size=16)
+        content.update(np.ascontiguousarray(image.pixels).data)
+        digest = content.digest()
+    return _CheckedImage(path, digest, issues, seen)
 
 
 def _sources(metadata: Mapping[str, Any], *, polygons_only: bool) -> list[GroundTruthSource]:
