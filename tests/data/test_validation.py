@@ -37,7 +37,6 @@ from validation_sets import (
 
 from freqfusion.data.synthetic import write_coco
 from freqfusion.data.synthetic.masks import run_lengths
-from freqfusion.data.validation import check_datasets
 from freqfusion.data.validation.annotations import (
     decode_runs,
     decompress,
@@ -45,7 +44,7 @@ from freqfusion.data.validation.annotations import (
     polygon_shape,
     run_shape,
 )
-from freqfusion.data.validation.datasets import copy_issues
+from freqfusion.data.validation.datasets import check_datasets, copy_issues
 
 IMAGE = f"train/{FIRST}.jpg"
 PNG, LABELS = f"panoptic_train/{FIRST}.png", f"panoptic_semseg_train/{FIRST}.png"

@@ -6,7 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from freqfusion.config import get_freqfusion_cfg
-from freqfusion.data.validation import check_classes, check_files_exist
+from freqfusion.data.validation.classes import check_classes, check_files_exist
 
 THINGS = ["cat", "dog", "cow"]
 STUFF = ["things", "sky"]

@@ -10,7 +10,8 @@ from PIL import Image
 
 from freqfusion.data.registration import register_datasets
 from freqfusion.data.synthetic import write_coco
-from freqfusion.data.validation import ERROR, NOTE, DatasetIssue, DatasetReport
+from freqfusion.data.validation.datasets import DatasetReport
+from freqfusion.data.validation.issues import ERROR, NOTE, DatasetIssue
 from freqfusion.tools.check_dataset import main, render
 
 TRAIN, VAL = (f"synthetic_panoptic_{split}_separated" for split in ("train", "val"))
