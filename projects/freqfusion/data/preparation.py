@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from freqfusion.data.categories import Category, separated_labels
+from freqfusion.data.categories import CITYSCAPES_CATEGORIES, Category, separated_labels
 from freqfusion.data.reading import PANOPTIC_MODES, check_file, check_mode
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
 from freqfusion.data.validation.ground_truth import labels_of_segments
@@ -36,9 +36,6 @@ CAMVID_LABELS = {split: f"{split}annot" for split in ("train", "val", "test")}
 _DECLARED_KEYS = ("panoptic_json", "panoptic", "stuff")
 _LABEL_IDS = "_gtFine_labelIds.png"
 _INSTANCE_IDS = "_gtFine_instanceIds.png"
-
-STUFF_LABELS = {e.id: 0 if e.has_instances else e.train_id + 1 for e in CITYSCAPES_LABELS}
-"""Label id of Cityscapes -> label of a semantic head that sees all things as class 0."""
 
 Result = TypeVar("Result")
 
@@ -144,7 +141,7 @@ def prepare_cityscapes(folder: Path, options: PreparationOptions = _DEFAULT) -> 
         names = " and ".join(CITYSCAPES_SPLITS)
         raise ValueError(f"{gt} has none of the folders {names}; {advice} there")
     train_ids = _lookup_table({e.id: e.train_id for e in CITYSCAPES_LABELS}, default=VOID_LABEL)
-    stuff_labels = _lookup_table(STUFF_LABELS, default=VOID_LABEL)
+    stuff_labels = _lookup_table(separated_labels(CITYSCAPES_CATEGORIES), default=VOID_LABEL)
 
     def write_train_ids(split: str) -> Derived:
         jobs = [

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from freqfusion.data.categories import CITYSCAPES_CATEGORIES, json_entries
 from freqfusion.data.synthetic.categories import CATEGORIES, cityscapes_label
 from freqfusion.data.synthetic.masks import areas_and_boxes, crop_masks, mask_polygons
 from freqfusion.data.synthetic.scenes import Scene
@@ -158,20 +159,10 @@ def panoptic_entry(
 
 def panoptic_index(entries: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
     """Return the content of a split's panoptic JSON from (image, annotation) of each image."""
-    categories = [
-        {
-            "id": label.id,
-            "name": label.name,
-            "color": list(label.color),
-            "supercategory": label.group,
-            "isthing": int(label.has_instances),
-        }
-        for label in CITYSCAPES_LABELS
-    ]
     return {
         "images": [image for image, _ in entries],
         "annotations": [annotation for _, annotation in entries],
-        "categories": categories,
+        "categories": json_entries(CITYSCAPES_CATEGORIES),
     }
 
 
