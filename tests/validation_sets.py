@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from freqfusion.data.synthetic import write_coco
-from freqfusion.data.validation import ERROR, check_dataset
+from freqfusion.data.validation.datasets import check_dataset
+from freqfusion.data.validation.issues import ERROR
 
 SIZE = (32, 48)
 INSTANCES = "annotations/instances_train.json"

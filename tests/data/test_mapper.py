@@ -109,6 +109,22 @@ def test_defaults_are_detectron2s(images, keys, train):
         same(ours, theirs, train)
 
 
+def test_run_length_masks_are_read_whatever_the_format(images):
+    """An image with one gives bitmasks, those of its polygons among them."""
+    from pycocotools import mask as coco
+
+    keys = {"INPUT__RANDOM_FLIP": "none", "INPUT__MIN_SIZE_TRAIN": (64,)}
+    entry = next(one for one in images if len(one["annotations"]) > 1)
+    mixed = copy.deepcopy(entry)
+    runs = coco.frPyObjects(mixed["annotations"][0]["segmentation"], 64, 96)
+    mixed["annotations"][0]["segmentation"] = coco.merge(runs)
+    expected = build_mapper(changed(INPUT__MASK_FORMAT="bitmask", **keys), True)(mixed)
+    found = build_mapper(changed(**keys), True)(mixed)
+    assert torch.equal(found["instances"].gt_masks.tensor, expected["instances"].gt_masks.tensor)
+    assert found["instances"].gt_masks.tensor[0].sum() > 0
+    assert hasattr(build_mapper(changed(**keys), True)(entry)["instances"].gt_masks, "polygons")
+
+
 def test_keypoints_are_left_to_detectron2():
     cfg = changed(MODEL__LOAD_PROPOSALS=True)
     assert isinstance(build_mapper(cfg, is_train=False), DatasetMapper)

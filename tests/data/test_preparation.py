@@ -12,11 +12,12 @@ from freqfusion.data.preparation import (
     prepare_camvid,
     prepare_cityscapes,
     prepare_coco,
+    write_instances,
     write_stuff_maps,
 )
 from freqfusion.data.synthetic import CATEGORIES, write_cityscapes, write_coco
 from freqfusion.data.synthetic.cityscapes import panoptic_segments
-from freqfusion.metrics import id_to_rgb
+from freqfusion.metrics import id_to_rgb, rgb_to_id
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 
 QUIET = {"workers": 1, "progress": False}
@@ -131,9 +132,53 @@ class TestCoco:
     @pytest.mark.detectron2
     def test_labels_are_those_of_detectron2(self, folder):
         steps = prepare_coco(folder, OPTIONS)
-        assert [step.folder.name for step in steps] == ["panoptic_stuff_val2017"]
+        names = ["panoptic_stuff_val2017", "instances_val2017.json"]
+        assert [step.folder.name for step in steps] == names
         made = pixels(folder / "panoptic_stuff_val2017/000000000001.png")
         assert made.tolist() == [[0, 0, 53], [1, 255, 53]]
+
+    @pytest.mark.detectron2
+    def test_instances_are_those_of_the_panoptic_maps(self, coco, tmp_path):
+        """They are the masks that the scenes' own instances file has; what is there is kept."""
+        from freqfusion.evaluation.overlays import decode_mask
+
+        root = shutil.copytree(coco, tmp_path / "coco")
+        own = root / "annotations/instances_train.json"
+        expected = json.loads(own.read_text())
+        pngs, file = root / "panoptic_train", root / "annotations/panoptic_train.json"
+        assert write_instances(file, pngs, own, OVERWRITE).written == 0
+        own.unlink()
+        assert write_instances(file, pngs, own, OPTIONS).written == 1
+        found = json.loads(own.read_text())
+        names = [{one["id"]: one["name"] for one in c["categories"]} for c in (found, expected)]
+        assert names[0] == names[1]
+        assert len({one["id"] for one in found["annotations"]}) == len(found["annotations"])
+
+        def masks(content):
+            of_image = {}
+            for one in content["annotations"]:
+                mask = decode_mask(one["segmentation"], (32, 48))
+                of_image.setdefault((one["image_id"], one["category_id"]), []).append(mask)
+            return {key: np.any(group, axis=0) for key, group in of_image.items()}
+
+        ours, theirs = masks(found), masks(expected)
+        assert ours.keys() == theirs.keys()
+        panoptic = {one["image_id"]: one for one in json.loads(file.read_text())["annotations"]}
+        for (image, category), mask in ours.items():
+            segments = panoptic[image]["segments_info"]
+            wanted = [one["id"] for one in segments if one["category_id"] == category]
+            ids = rgb_to_id(pixels(pngs / panoptic[image]["file_name"]))
+            assert (mask == np.isin(ids, wanted)).all()
+
+    @pytest.mark.detectron2
+    def test_a_segment_without_a_pixel_is_named(self, folder):
+        file = folder / "annotations/panoptic_val2017.json"
+        content = json.loads(file.read_text())
+        content["categories"] = [{"id": 1, "isthing": 1, "name": "person"}]
+        content["annotations"][0]["segments_info"][0]["id"] = 70
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"000000000001\.png has no pixel of the segment 70"):
+            write_instances(file, folder / "panoptic_val2017", folder / "instances.json", OPTIONS)
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(ValueError, match=r"there is no folder .*annotations; unpack"):

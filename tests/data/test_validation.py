@@ -37,7 +37,6 @@ from validation_sets import (
 
 from freqfusion.data.synthetic import write_coco
 from freqfusion.data.synthetic.masks import run_lengths
-from freqfusion.data.validation import check_datasets
 from freqfusion.data.validation.annotations import (
     decode_runs,
     decompress,
@@ -45,7 +44,7 @@ from freqfusion.data.validation.annotations import (
     polygon_shape,
     run_shape,
 )
-from freqfusion.data.validation.datasets import copy_issues
+from freqfusion.data.validation.datasets import check_datasets, copy_issues
 
 IMAGE = f"train/{FIRST}.jpg"
 PNG, LABELS = f"panoptic_train/{FIRST}.png", f"panoptic_semseg_train/{FIRST}.png"
@@ -322,36 +321,6 @@ def test_missing_labels_of_a_named_image(root):
 def test_sentences(root, name, damage, sentence):
     damage(root)
     assert sentence.format(root=root) in {issue.sentence() for issue in check(name)}
-
-
-class TestMaskFormat:
-    @pytest.fixture
-    def cfg(self):
-        cfg = get_cfg()
-        cfg.MODEL.META_ARCHITECTURE = "none"
-        cfg.MODEL.MASK_ON = True
-        cfg.DATASETS.TRAIN = (INSTANCE_SET,)
-        return cfg
-
-    def say(self, root, cfg):
-        instance(lambda a: a.update(segmentation=full_runs(SIZE), bbox=[0, 0, 48, 32], area=1536))(
-            root
-        )
-        return errors(check(INSTANCE_SET, cfg), root)
-
-    def test_polygons_are_read(self, root, cfg):
-        assert self.say(root, cfg) == {("mask format that is not read", INSTANCES)}
-        finding = only(check(INSTANCE_SET, cfg), "error", "mask format that is not read")
-        assert "1 objects have run-length masks (first: annotation 1)" in finding.found
-        assert "INPUT.MASK_FORMAT bitmask" in finding.expected
-
-    def test_bitmasks_are_read(self, root, cfg):
-        cfg.INPUT.MASK_FORMAT = "bitmask"
-        assert self.say(root, cfg) == set()
-
-    def test_evaluation_reads_both(self, root, cfg):
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (INSTANCE_SET,)
-        assert self.say(root, cfg) == set()
 
 
 JUNK = (None, -1, 10**30, 1.5, float("nan"), "", "é", [], [[]], {}, True, [None], {"id": []})

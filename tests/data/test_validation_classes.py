@@ -6,7 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from freqfusion.config import get_freqfusion_cfg
-from freqfusion.data.validation import check_classes, check_files_exist
+from freqfusion.data.validation.classes import check_classes, check_files_exist
 
 THINGS = ["cat", "dog", "cow"]
 STUFF = ["things", "sky"]
@@ -148,21 +148,6 @@ def test_evaluation_of_a_part():
     assert said(cfg, "animals") == []
     cfg.DATASETS.TRAIN = ("animals",)
     assert len(said(cfg, "animals")) == 1
-
-
-def test_masks_of_pixels():
-    """Cityscapes' masks are pixels: only a training of masks from polygons is an error."""
-    name = "cityscapes_fine_instance_seg_train"
-    cfg = configuration("GeneralizedRCNN", roi=8)
-    assert said(cfg, name) == []
-    cfg.MODEL.MASK_ON = True
-    assert said(cfg, name) == [
-        f"INPUT.MASK_FORMAT: is polygon, but the masks of {name} are pixels; expected: bitmask"
-    ]
-    cfg.INPUT.MASK_FORMAT = "bitmask"
-    assert said(cfg, name) == []
-    cfg.INPUT.MASK_FORMAT, cfg.DATASETS.TEST = "polygon", (name,)
-    assert said(cfg, name) == []
 
 
 def test_unknown_data_set():

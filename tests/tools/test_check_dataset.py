@@ -10,7 +10,8 @@ from PIL import Image
 
 from freqfusion.data.registration import register_datasets
 from freqfusion.data.synthetic import write_coco
-from freqfusion.data.validation import ERROR, NOTE, DatasetIssue, DatasetReport
+from freqfusion.data.validation.datasets import DatasetReport
+from freqfusion.data.validation.issues import ERROR, NOTE, DatasetIssue
 from freqfusion.tools import check_dataset
 from freqfusion.tools.check_dataset import main, render
 

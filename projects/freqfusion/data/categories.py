@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
+
 _THINGS_COLOR = [82, 18, 128]
 
 
@@ -18,6 +20,27 @@ class Category:
     supercategory: str = ""
     is_thing: bool = False
     color: tuple[int, int, int] | None = None
+
+
+CITYSCAPES_CATEGORIES = tuple(
+    Category(label.id, label.name, label.group, label.has_instances, label.color)
+    for label in CITYSCAPES_LABELS
+)
+"""The classes that Cityscapes evaluates, in the order of their train ids."""
+
+
+def json_entries(categories: Sequence[Category]) -> list[dict[str, Any]]:
+    """Return the ``categories`` of a panoptic JSON."""
+    return [
+        {
+            "id": category.id,
+            "name": category.name,
+            "supercategory": category.supercategory,
+            "isthing": int(category.is_thing),
+            "color": list(category.color or ()),
+        }
+        for category in categories
+    ]
 
 
 def separated_labels(categories: Sequence[Category]) -> dict[int, int]:

@@ -159,7 +159,7 @@ class SegmentationMapper:
         image_format: "RGB" or "BGR".
         targets: Which of the three to add.
         use_masks: Instances have masks.
-        mask_format: "polygon" or "bitmask".
+        mask_format: "polygon" or "bitmask"; an image with run-length masks has bitmasks.
         recompute_boxes: Boxes are those of the masks after the augmentation, not the cut ones.
         num_labels: Number of classes of label maps; None leaves their labels unchecked.
         ignore_label: The label that is no class and is not learned.
@@ -267,7 +267,10 @@ class SegmentationMapper:
                 annotation.pop("segmentation", None)
             annotation.pop("keypoints", None)
         moved = [utils.transform_instance_annotations(a, transforms, size) for a in kept]
-        instances = utils.annotations_to_instances(moved, size, mask_format=self.mask_format)
+        # A run-length mask is an array by now, which cannot become polygons.
+        has_pixels = any(isinstance(one.get("segmentation"), np.ndarray) for one in moved)
+        form = "bitmask" if has_pixels else self.mask_format
+        instances = utils.annotations_to_instances(moved, size, mask_format=form)
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return utils.filter_empty_instances(instances)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from freqfusion.data.categories import Category, separated_labels
+from freqfusion.data.categories import CITYSCAPES_CATEGORIES, Category, separated_labels
 from freqfusion.data.reading import PANOPTIC_MODES, check_file, check_mode
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
 from freqfusion.data.validation.ground_truth import labels_of_segments
@@ -36,9 +36,6 @@ CAMVID_LABELS = {split: f"{split}annot" for split in ("train", "val", "test")}
 _DECLARED_KEYS = ("panoptic_json", "panoptic", "stuff")
 _LABEL_IDS = "_gtFine_labelIds.png"
 _INSTANCE_IDS = "_gtFine_instanceIds.png"
-
-STUFF_LABELS = {e.id: 0 if e.has_instances else e.train_id + 1 for e in CITYSCAPES_LABELS}
-"""Label id of Cityscapes -> label of a semantic head that sees all things as class 0."""
 
 Result = TypeVar("Result")
 
@@ -144,7 +141,7 @@ def prepare_cityscapes(folder: Path, options: PreparationOptions = _DEFAULT) -> 
         names = " and ".join(CITYSCAPES_SPLITS)
         raise ValueError(f"{gt} has none of the folders {names}; {advice} there")
     train_ids = _lookup_table({e.id: e.train_id for e in CITYSCAPES_LABELS}, default=VOID_LABEL)
-    stuff_labels = _lookup_table(STUFF_LABELS, default=VOID_LABEL)
+    stuff_labels = _lookup_table(separated_labels(CITYSCAPES_CATEGORIES), default=VOID_LABEL)
 
     def write_train_ids(split: str) -> Derived:
         jobs = [
@@ -175,9 +172,11 @@ def prepare_cityscapes(folder: Path, options: PreparationOptions = _DEFAULT) -> 
 
 
 def prepare_coco(folder: Path, options: PreparationOptions = _DEFAULT) -> list[Derived]:
-    """Derive ``panoptic_stuff_<split>/`` from ``panoptic_<split>/`` and its JSON.
+    """Derive ``panoptic_stuff_<split>/`` and missing instances from the panoptic ground truth.
 
-    Labels are those of Detectron2's separated metadata: 0 any thing, 1..53 stuff, 255 void.
+    Labels are those of Detectron2's separated metadata: 0 any thing, 1..53 stuff, 255 void. An
+    ``instances_<split>.json`` that is there is kept, since COCO's own has crowds and polygons that
+    panoptic maps do not have.
     """
     archive = "panoptic_annotations_trainval2017.zip"
     annotations = _require_folder(folder / "annotations", f"unpack {archive} in this folder")
@@ -187,16 +186,13 @@ def prepare_coco(folder: Path, options: PreparationOptions = _DEFAULT) -> list[D
         names = " and ".join(file.name for file in files.values())
         raise ValueError(f"{annotations} has none of the files {names}; unpack {archive} there")
     labels = _coco_labels()
-    return [
-        write_stuff_maps(
-            files[split],
-            folder / f"panoptic_{split}",
-            folder / f"panoptic_stuff_{split}",
-            labels,
-            options,
-        )
-        for split in splits
-    ]
+    steps = []
+    for split in splits:
+        pngs, instances = folder / f"panoptic_{split}", annotations / f"instances_{split}.json"
+        stuff = folder / f"panoptic_stuff_{split}"
+        steps.append(write_stuff_maps(files[split], pngs, stuff, labels, options))
+        steps.append(write_instances(files[split], pngs, instances, options))
+    return steps
 
 
 def prepare_declared(file: Path, options: PreparationOptions = _DEFAULT) -> list[Derived]:
@@ -253,9 +249,73 @@ def write_stuff_maps(
             output / annotation["file_name"],
             _segment_labels(annotation, label_of_category, panoptic_json),
         )
-        for annotation in _read_annotations(panoptic_json)
+        for annotation in _read_panoptic(panoptic_json)["annotations"]
     ]
     return options.derive(_write_stuff_map, jobs, output)
+
+
+def write_instances(
+    panoptic_json: Path, panoptic_root: Path, output: Path, options: PreparationOptions
+) -> Derived:
+    """Write COCO's instances JSON, with run-length masks, unless it is there.
+
+    Args:
+        panoptic_json: COCO's panoptic JSON; its things become instances.
+        panoptic_root: Folder of its PNGs.
+        output: The file to write.
+        options: Processes, and whether to show a bar.
+
+    Raises:
+        ValueError: If a file cannot be read, or the JSON and the PNGs disagree.
+    """
+    if output.is_file():
+        return Derived(output, 0, 1)
+    _require_folder(panoptic_root, f"unpack the PNGs of {panoptic_json} there")
+    content = _read_panoptic(panoptic_json)
+    categories = [one for one in content["categories"] if one["isthing"]]
+    things = {one["id"] for one in categories}
+    jobs = [
+        PreparationJob(
+            panoptic_root / annotation["file_name"],
+            output,
+            [one for one in annotation["segments_info"] if one["category_id"] in things],
+        )
+        for annotation in content["annotations"]
+    ]
+    found = options.run(_instances, jobs, output.name)
+    annotations = [
+        {"image_id": annotation["image_id"]} | instance
+        for annotation, instances in zip(content["annotations"], found, strict=True)
+        for instance in instances
+    ]
+    # The ids of segments are unique within an image only.
+    numbered = [{"id": number} | one for number, one in enumerate(annotations, 1)]
+    kept = {key: content[key] for key in ("info", "licenses", "images") if key in content}
+    content = kept | {"annotations": numbered, "categories": categories}
+    write_whole(output, json.dumps(content) + "\n")
+    return Derived(output, 1, 0)
+
+
+def _instances(job: PreparationJob) -> list[dict[str, Any]]:
+    from pycocotools import mask as coco
+
+    ids = rgb_to_id(_read_pixels(job.source, PANOPTIC_MODES, "ids as 8 bit colors", PANOPTIC_MODES))
+    instances = []
+    for segment in job.table:
+        mask = np.asfortranarray(ids == segment["id"]).astype(np.uint8)
+        if not mask.any():
+            raise ValueError(f"{job.source} has no pixel of the segment {segment['id']}")
+        runs = coco.encode(mask)
+        instances.append(
+            {
+                "category_id": segment["category_id"],
+                "iscrowd": int(segment.get("iscrowd", 0)),
+                "area": int(mask.sum()),
+                "bbox": coco.toBbox(runs).tolist(),
+                "segmentation": {"size": runs["size"], "counts": runs["counts"].decode()},
+            }
+        )
+    return instances
 
 
 def save_png(path: Path, pixels: NDArray[Any]) -> None:
@@ -270,16 +330,17 @@ def _write_stuff_map(job: PreparationJob) -> None:
     save_png(job.target, labels.astype(np.uint8))
 
 
-def _read_annotations(path: Path) -> Sequence[dict[str, Any]]:
+def _read_panoptic(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        annotations: Sequence[dict[str, Any]] = content["annotations"]
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("annotations", "categories", "images"):
+            iter(content[key])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is no panoptic JSON in COCO's format ({type(error).__name__}: {error});"
             " replace it by a fresh copy"
         ) from error
-    return annotations
+    return content
 
 
 def _segment_labels(

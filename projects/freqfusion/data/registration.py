@@ -17,7 +17,11 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
-from freqfusion.data.categories import Category, joint_metadata, panoptic_fpn_metadata
+from freqfusion.data.categories import (
+    CITYSCAPES_CATEGORIES,
+    joint_metadata,
+    panoptic_fpn_metadata,
+)
 from freqfusion.data.dataset_dicts import (
     load_cityscapes,
     load_instances,
@@ -28,7 +32,7 @@ from freqfusion.data.dataset_dicts import (
 from freqfusion.data.declared import Declaration, read_declaration
 from freqfusion.data.synthetic.categories import SPLITS as SCENE_SPLITS
 from freqfusion.data.synthetic.categories import panoptic_metadata, separated_metadata
-from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS, INSTANCE_LABELS
+from freqfusion.metrics.cityscapes_labels import INSTANCE_LABELS
 
 SPLITS = ("train", "val")
 # The 11 classes of CamVid as the SegNet tutorial has them, in the order of their labels.
@@ -115,10 +119,6 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
     images, gt = str(folder / "leftImg8bit" / split), str(folder / "gtFine" / split)
     stuff = str(folder / "gtFine" / f"cityscapes_stuff_{split}")
     panoptic = str(folder / "gtFine" / f"cityscapes_panoptic_{split}")
-    classes = [
-        Category(label.id, label.name, label.group, label.has_instances, label.color)
-        for label in CITYSCAPES_LABELS
-    ]
     _add(
         f"cityscapes_fine_panoptic_separated_{split}",
         partial(load_separated_cityscapes, images, gt, stuff, panoptic),
@@ -131,7 +131,7 @@ def _add_separated_cityscapes(split: str, folder: Path) -> None:
             "panoptic_json": f"{panoptic}.json",
             "sem_seg_root": stuff,
             "ignore_label": 255,
-            **panoptic_fpn_metadata(classes),
+            **panoptic_fpn_metadata(CITYSCAPES_CATEGORIES),
         },
     )
 

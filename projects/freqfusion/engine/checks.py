@@ -19,7 +19,7 @@ from freqfusion.config import (
     modulates,
     value_of,
 )
-from freqfusion.data.validation import check_classes, check_files_exist
+from freqfusion.data.validation.classes import check_classes, check_files_exist
 from freqfusion.engine.checkpoint import has_checkpoint, local_weights
 from freqfusion.engine.health import POLICIES
 from freqfusion.engine.training_step import AMP_DTYPES

@@ -99,6 +99,7 @@ TRAIN_ID_OF_ID: NDArray[np.uint8] = id_table(
 
 IntArray = NDArray[np.integer[Any]]
 FIRST_INSTANCE = 1000
+"""An instance has the value label * 1000 + number; anything below is a bare label."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,12 @@ class MapSegments:
         return np.bincount(self.index[mask], minlength=self.ids.size)
 
 
+def label_ids(values: IntArray) -> NDArray[np.int64]:
+    """Return the label id of each value of an instance map: an instance, or a bare label."""
+    wide = values.astype(np.int64)
+    return np.where(wide >= FIRST_INSTANCE, wide // FIRST_INSTANCE, wide)
+
+
 def read_segments_of_map(instance_ids: LabelArray) -> MapSegments:
     """Segments of a height x width map of label ids, or label id * 1000 + number for an instance.
 
@@ -143,7 +150,7 @@ def read_segments_of_map(instance_ids: LabelArray) -> MapSegments:
         raise _unknown(lowest if lowest < 0 else highest)
     pixels = np.bincount(instance_ids.ravel())
     ids = np.flatnonzero(pixels)
-    labels = np.where(ids < FIRST_INSTANCE, ids, ids // FIRST_INSTANCE)
+    labels = label_ids(ids)
     if labels.max() >= NUM_IDS:
         raise _unknown(int(ids[labels >= NUM_IDS][0]))
     position = np.zeros(pixels.size, dtype=np.int32)

@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from freqfusion.data.validation import ERROR, NOTE, DatasetIssue, DatasetReport, check_datasets
+from freqfusion.data.validation.datasets import DatasetReport, check_datasets
+from freqfusion.data.validation.issues import ERROR, NOTE, DatasetIssue
 from freqfusion.files import add_unsafe_config
 from freqfusion.tools._arguments import write_json
 

@@ -7,9 +7,9 @@ set in COCO or Cityscapes layout. Needs numpy, Pillow and tqdm only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from freqfusion.data import load_lazily
 from freqfusion.data.categories import Category
 from freqfusion.data.synthetic.categories import (
     CATEGORIES,
@@ -52,17 +52,21 @@ __all__ = [
 ]
 
 # Loaded at their first use, since registering data sets needs the categories alone.
-__getattr__ = load_lazily(
-    __name__,
-    {
-        "write_cityscapes": "cityscapes",
-        "write_coco": "coco",
-        "DETAILS": "scenes",
-        "Scene": "scenes",
-        "Segment": "scenes",
-        "make_scene": "scenes",
-        "scene_batch": "scenes",
-        "TUNE_START": "writing",
-        "VAL_START": "writing",
-    },
-)
+_LAZY = {
+    "write_cityscapes": "cityscapes",
+    "write_coco": "coco",
+    "DETAILS": "scenes",
+    "Scene": "scenes",
+    "Segment": "scenes",
+    "make_scene": "scenes",
+    "scene_batch": "scenes",
+    "TUNE_START": "writing",
+    "VAL_START": "writing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name of another module (PEP 562)."""
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

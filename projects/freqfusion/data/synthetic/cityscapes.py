@@ -27,18 +27,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from freqfusion.data.categories import CITYSCAPES_CATEGORIES, json_entries
 from freqfusion.data.synthetic.categories import CATEGORIES, cityscapes_label
 from freqfusion.data.synthetic.masks import areas_and_boxes, crop_masks, mask_polygons
 from freqfusion.data.synthetic.scenes import Scene
 from freqfusion.data.synthetic.shapes import IdArray
 from freqfusion.data.synthetic.writing import SceneJob, SceneSet, write_json, write_scenes
-from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS, TRAIN_ID_OF_ID
+from freqfusion.metrics.cityscapes_labels import (
+    CITYSCAPES_LABELS,
+    FIRST_INSTANCE,
+    TRAIN_ID_OF_ID,
+    label_ids,
+)
 from freqfusion.metrics.id_codec import id_to_rgb
 
 CITIES = {"train": "northtown", "val": "southtown", "tune": "westtown"}
-
-INSTANCE_BASE = 1000
-"""An instance has the value label * 1000 + number; anything below is a bare label."""
 
 _FOLDERS = (
     "leftImg8bit/{split}/{city}",
@@ -95,17 +98,11 @@ def instance_values(scene: Scene) -> list[int]:
     for segment in scene.segments:
         label = _LABEL_OF_ID[segment.category_id]
         if label.has_instances and not segment.iscrowd:
-            values.append(label.id * INSTANCE_BASE + used.get(label.id, 0))
+            values.append(label.id * FIRST_INSTANCE + used.get(label.id, 0))
             used[label.id] = used.get(label.id, 0) + 1
         else:
             values.append(label.id)
     return values
-
-
-def label_ids(values: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return the label id of each instance value."""
-    wide = values.astype(np.int64)
-    return np.where(wide >= INSTANCE_BASE, wide // INSTANCE_BASE, wide)
 
 
 def panoptic_segments(
@@ -129,7 +126,7 @@ def panoptic_segments(
             "category_id": labels[value],
             "area": area,
             "bbox": box.xywh(),
-            "iscrowd": int(_LABELS[labels[value]].has_instances and value < INSTANCE_BASE),
+            "iscrowd": int(_LABELS[labels[value]].has_instances and value < FIRST_INSTANCE),
         }
         for value, area, box in zip(kept, areas, boxes, strict=True)
     ]
@@ -158,20 +155,10 @@ def panoptic_entry(
 
 def panoptic_index(entries: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
     """Return the content of a split's panoptic JSON from (image, annotation) of each image."""
-    categories = [
-        {
-            "id": label.id,
-            "name": label.name,
-            "color": list(label.color),
-            "supercategory": label.group,
-            "isthing": int(label.has_instances),
-        }
-        for label in CITYSCAPES_LABELS
-    ]
     return {
         "images": [image for image, _ in entries],
         "annotations": [annotation for _, annotation in entries],
-        "categories": categories,
+        "categories": json_entries(CITYSCAPES_CATEGORIES),
     }
 
 

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from freqfusion.data.categories import json_entries
 from freqfusion.data.synthetic.categories import (
     CATEGORIES,
-    CLASS_COLORS,
     LABEL_OF_ID,
     SEPARATED_LABEL_OF_ID,
     SPLITS,
@@ -185,19 +185,9 @@ def _write_annotations(folder: Path, split: str, seed: int, records: list[SceneR
         for c in CATEGORIES
         if c.is_thing
     ]
-    all_classes = [
-        {
-            "id": c.id,
-            "name": c.name,
-            "supercategory": c.supercategory,
-            "isthing": int(c.is_thing),
-            "color": list(color),
-        }
-        for c, color in zip(CATEGORIES, CLASS_COLORS, strict=True)
-    ]
     for kind, entries, categories in (
         ("instances", [{"id": number} | entry for number, entry in numbered], things),
-        ("panoptic", [record.panoptic for record in records], all_classes),
+        ("panoptic", [record.panoptic for record in records], json_entries(CATEGORIES)),
     ):
         content = common | {"annotations": entries, "categories": categories}
         write_json(folder / f"{kind}_{split}.json", content)

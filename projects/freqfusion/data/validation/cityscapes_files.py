@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freqfusion.data.reading import ImageFile, check_file, check_mode
-from freqfusion.data.synthetic.cityscapes import INSTANCE_BASE, label_ids
 from freqfusion.data.validation.classes import KINDS
 from freqfusion.data.validation.ground_truth import (
     LabelRange,
@@ -37,9 +36,11 @@ from freqfusion.data.validation.sources import (
 from freqfusion.messages import shorten
 from freqfusion.metrics.cityscapes_labels import (
     CITYSCAPES_LABELS,
+    FIRST_INSTANCE,
     IGNORED_TRAIN_ID,
     NUM_IDS,
     TRAIN_ID_OF_ID,
+    label_ids,
 )
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
@@ -163,7 +164,7 @@ def polygon_issues(path: str, image: ImageFile | None) -> list[DatasetIssue]:
 def _check_instances(instances: ImageFile) -> None:
     values = np.unique(instances.pixels).astype(np.int64)
     labels = label_ids(values)
-    lowest = np.where(values >= INSTANCE_BASE, _FIRST_THING, 0)
+    lowest = np.where(values >= FIRST_INSTANCE, _FIRST_THING, 0)
     wrong = values[(labels < lowest) | (labels >= NUM_IDS)].tolist()
     if wrong:
         found = f"has the value {shorten(wrong)}"

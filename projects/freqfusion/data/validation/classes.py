@@ -25,7 +25,6 @@ KINDS = {
     "cityscapes_panoptic_seg": ("labelTrainIds", "labelIds", "instanceIds"),
     "cityscapes_panoptic_separated": ("instanceIds",),
 }
-PIXEL_MASKS = ("cityscapes_instance", "cityscapes_panoptic_separated")
 
 # Which keys count classes, and of which list of the metadata.
 COUNTS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -79,7 +78,6 @@ def check_classes(cfg: Any, dataset_names: Sequence[str]) -> list[DatasetIssue]:
     for name, metadata in known.items():
         for use in _uses(cfg):
             issues += _count_issues(name, metadata, use, is_trained_on(cfg, name))
-        issues += _mask_issues(cfg, name, metadata)
         issues += _ignore_issues(cfg, name, metadata)
     return issues + _name_issues(known)
 
@@ -87,17 +85,6 @@ def check_classes(cfg: Any, dataset_names: Sequence[str]) -> list[DatasetIssue]:
 def is_trained_on(cfg: Any, name: str) -> bool:
     """Whether a data set is for training; so is one that the configuration does not name."""
     return name in cfg.DATASETS.TRAIN or name not in cfg.DATASETS.TEST
-
-
-def reads_polygons(cfg: Any, name: str) -> bool:
-    """Whether training reads instance masks of the data set, and reads them as polygons."""
-    targets = cfg.INPUT.get("TARGETS", ("instances",))
-    return bool(
-        cfg.MODEL.MASK_ON
-        and cfg.INPUT.MASK_FORMAT == "polygon"
-        and "instances" in targets
-        and is_trained_on(cfg, name)
-    )
 
 
 def counts_labels(cfg: Any) -> bool:
@@ -141,14 +128,6 @@ def _is_one_label_space(metadata: Mapping[str, Any]) -> bool:
     """Whether the labels of things are not 0, 1, ... without a gap for each thing class."""
     labels = metadata.get("thing_dataset_id_to_contiguous_id")
     return labels is not None and len(set(labels.values())) < len(metadata["thing_classes"])
-
-
-def _mask_issues(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[DatasetIssue]:
-    """Cityscapes' instances come as pixels, which Detectron2 cannot read as polygons."""
-    if metadata.get("evaluator_type") not in PIXEL_MASKS or not reads_polygons(cfg, name):
-        return []
-    found = f"is polygon, but the masks of {name} are pixels"
-    return [error("mask format that is not read", "INPUT.MASK_FORMAT", found, "bitmask")]
 
 
 def _ignore_issues(cfg: Any, name: str, metadata: Mapping[str, Any]) -> list[DatasetIssue]:

@@ -23,7 +23,6 @@ from freqfusion.data.validation.classes import (
     check_classes,
     metadata_of,
     missing_files,
-    reads_polygons,
 )
 from freqfusion.data.validation.ground_truth import GroundTruth, image_mode_issues
 from freqfusion.data.validation.issues import DatasetIssue, collect, error, note
@@ -135,7 +134,7 @@ def _check_one(
 ) -> tuple[list[DatasetIssue], list[_CheckedImage]]:
     metadata = metadata_of(name)
     issues = missing_files(metadata)
-    sources = _sources(metadata, polygons_only=cfg is not None and reads_polygons(cfg, name))
+    sources = _sources(metadata)
     if not sources and not issues:
         raise ValueError(
             f"{name} names no ground truth that can be checked; its metadata needs json_file or"
@@ -178,17 +177,16 @@ def _check_image(job: tuple[str, str, list[GroundTruth]]) -> _CheckedImage:
         image = check_file(path, named_by)
         issues += image_mode_issues(image)
     seen = [frozenset(gt.check(image, issues)) for gt in ground_truths]
-    return _CheckedImage(path, None if image is None else _digest(image), issues, seen)
+    digest = None
+    if image is not None:
+        # Of size, mode and pixels, whatever the file format.
+        content = hashlib.blake2b(f"{image.mode} {image.pixels.shape}".encode(), digest_size=16)
+        content.update(np.ascontiguousarray(image.pixels).data)
+        digest = content.digest()
+    return _CheckedImage(path, digest, issues, seen)
 
 
-def _digest(image: ImageFile) -> bytes:
-    """Return a fingerprint of size, mode and pixels, whatever the file format."""
-    digest = hashlib.blake2b(f"{image.mode} {image.pixels.shape}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image.pixels).data)
-    return digest.digest()
-
-
-def _sources(metadata: Mapping[str, Any], *, polygons_only: bool) -> list[GroundTruthSource]:
+def _sources(metadata: Mapping[str, Any]) -> list[GroundTruthSource]:
     """Return all kinds of ground truth that the metadata names and whose files are there."""
     sources = []
     if metadata.get("evaluator_type") in KINDS:
@@ -201,7 +199,7 @@ def _sources(metadata: Mapping[str, Any], *, polygons_only: bool) -> list[Ground
             sources.append(cityscapes_stuff_source(metadata))
         return sources
     if _is_there(metadata, "json_file", "image_root"):
-        sources.append(instance_source(metadata, polygons_only=polygons_only))
+        sources.append(instance_source(metadata))
     if _is_there(metadata, "panoptic_json", "panoptic_root", "image_root"):
         sources.append(panoptic_source(metadata))
     if _is_there(metadata, "sem_seg_root", "image_root"):

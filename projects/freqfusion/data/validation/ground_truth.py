@@ -143,18 +143,6 @@ def segment_issues(
     return issues
 
 
-def check_segments(
-    path: str, ids: NDArray[np.int32], segments: Sequence[Mapping[str, Any]]
-) -> list[DatasetIssue]:
-    """Return issues on segments without a pixel; refuse pixels without a segment, and ids twice."""
-    issues = repeated(path, "segment id", [int(segment["id"]) for segment in segments])
-    issues += segment_issues(ids, segments, path, "segments_info")
-    for issue in issues:
-        if issue.kind != ABSENT_SEGMENT:
-            raise DatasetIssueError(issue)
-    return issues
-
-
 def read_labels(
     path: str, size: Sequence[int], allowed: LabelRange | None
 ) -> NDArray[np.integer[Any]]:
@@ -174,7 +162,12 @@ def read_segments(
     """
     colors = read_panoptic_colors(path)
     check_size(path, colors.shape[:2], size, "its image")
-    return colors, check_segments(path, rgb_to_id(colors), segments)
+    issues = repeated(path, "segment id", [int(segment["id"]) for segment in segments])
+    issues += segment_issues(rgb_to_id(colors), segments, path, "segments_info")
+    for issue in issues:
+        if issue.kind != ABSENT_SEGMENT:
+            raise DatasetIssueError(issue)
+    return colors, issues
 
 
 class GroundTruth(Protocol):
@@ -222,15 +215,9 @@ class PanopticGroundTruth:
         with collect(issues):
             png = check_file(self.path, self.file, PANOPTIC_MODES)
             check_mode(png, PANOPTIC_MODES, "ids as 8 bit colors")
-            mismatches: list[DatasetIssue] = []
-            with collect(mismatches):
-                check_size(self.path, png.size, self.size, f"{self.file} says")
+            check_size(self.path, png.size, self.size, f"{self.file} says")
             if image is not None:
-                with collect(mismatches):
-                    check_size(self.path, png.size, image.size, f"its image {image.path}")
-            if mismatches:
-                issues += mismatches
-                return ()
+                check_size(self.path, png.size, image.size, f"its image {image.path}")
             ids = rgb_to_id(png.pixels)
             issues += segment_issues(ids, self.annotation["segments_info"], self.path, self.file)
             issues += self._extent_issues(ids)
@@ -274,12 +261,11 @@ class LabelGroundTruth:
         with collect(issues):
             png = check_file(self.path, f"the image {image.path}" if image else "its image")
             check_mode(png, LABEL_MODES, "one number a pixel")
+            seen = labels_in(png.pixels).tolist()
             with collect(issues):
                 check_labels(self.path, png.pixels, self.labels)
             if image is not None:
-                with collect(issues):
-                    check_size(self.path, png.size, image.size, f"its image {image.path}")
-            seen += labels_in(png.pixels).tolist()
+                check_size(self.path, png.size, image.size, f"its image {image.path}")
         return seen
 
 

@@ -103,14 +103,8 @@ class GroundTruthSource:
         ]
 
 
-def instance_source(
-    metadata: Mapping[str, Any], *, polygons_only: bool = False
-) -> GroundTruthSource:
-    """Check the index ``json_file`` and collect each image's annotations.
-
-    ``polygons_only`` makes run-length masks, other than of crowds, an error: the configuration
-    reads polygons.
-    """
+def instance_source(metadata: Mapping[str, Any]) -> GroundTruthSource:
+    """Check the index ``json_file`` and collect each image's annotations."""
     source = GroundTruthSource(metadata["json_file"])
     index = _read_index(source, metadata, ("thing",), _INSTANCE)
     if index is None:
@@ -121,8 +115,6 @@ def instance_source(
     for entry in index.annotations:
         source.issues += _instance_issues(entry, index)
         grouped[entry["image_id"]].append(entry)
-    if polygons_only:
-        source.issues += _mask_format_issues(index)
     source.issues += _without_annotation(index, grouped)
     for number, image in index.images.items():
         gt = InstanceGroundTruth(source.index, _entry_size(image), tuple(grouped.get(number, ())))
@@ -342,19 +334,6 @@ def _instance_issues(entry: Entry, index: _Index) -> Iterator[DatasetIssue]:
     elif crowd and isinstance(entry.get("segmentation"), list):
         found = f"{who} has iscrowd 1 and polygons"
         yield error("inconsistent iscrowd", index.file, found, "run-length masks of crowds")
-
-
-def _mask_format_issues(index: _Index) -> list[DatasetIssue]:
-    masks = [
-        entry["id"] if "id" in entry else entry["image_id"]
-        for entry in index.annotations
-        if isinstance(entry.get("segmentation"), dict) and not entry.get("iscrowd")
-    ]
-    if not masks:
-        return []
-    found = f"{len(masks)} objects have run-length masks (first: annotation {masks[0]!r})"
-    expected = "polygons, or INPUT.MASK_FORMAT bitmask in the configuration"
-    return [error("mask format that is not read", index.file, found, expected)]
 
 
 def _segment_issues(annotation: Entry, index: _Index) -> Iterator[DatasetIssue]:
