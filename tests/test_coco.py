@@ -102,7 +102,7 @@ def test_scores_are_those_of_panopticapi(trained, prepared):
     evaluation = pytest.importorskip("panopticapi.evaluation")
     results = json.loads((trained[1] / "results.json").read_text())
     scores = next(iter(results["results"].values()))["panoptic_seg"]
-    (written,) = (trained[1] / "inference").rglob("panoptic.json")
+    (written,) = (trained[1] / "inference").rglob("*_panoptic_predictions.json")
     theirs = evaluation.pq_compute(
         gt_json_file=str(prepared / "annotations/panoptic_val2017.json"),
         gt_folder=str(prepared / "panoptic_val2017"),

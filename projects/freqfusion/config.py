@@ -374,3 +374,6 @@ def _add_training_keys(cfg: CfgNode) -> None:
     node.ENABLED = False
     # At most so many images, spread evenly over the data set.
     node.MAX_IMAGES = 200
+    # With each evaluation, write the panoptic predictions as COCO's JSON and PNG files to
+    # inference/ of the output folder: for a submission, or for other programs.
+    cfg.TEST.WRITE_PANOPTIC = False

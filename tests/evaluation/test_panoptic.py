@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +59,48 @@ def test_truth_scores_100(dataset, which):
     scores = evaluator.evaluate()["panoptic_seg"]
     assert set(scores) == KEYS
     assert all(score == pytest.approx(100) for score in scores.values())
+
+
+def test_predictions_as_files_are_what_was_predicted(dataset, tmp_path):
+    """COCO's files, whose scores are those of the predictions."""
+    name = dataset[0]
+    evaluator = PanopticEvaluator(name, str(tmp_path), write_predictions=True)
+    for image, entry, ids in truths(name):
+        moved, segments = degraded(ids, entry["segments_info"])
+        evaluator.process([image], [predicted(name, moved, segments)])
+    scores = evaluator.evaluate()["panoptic_seg"]
+    folder = tmp_path / f"{name}_panoptic_predictions"
+    written = json.loads(folder.with_suffix(".json").read_text())
+    metric = PanopticQuality(written["categories"])
+    by_image = {one["image_id"]: one for one in written["annotations"]}
+    for image, entry, ids in truths(name):
+        one = by_image[image["image_id"]]
+        found = read_panoptic_png(folder / one["file_name"])
+        moved, segments = degraded(ids, entry["segments_info"])
+        assert (found == moved).all()
+        assert [{k: s[k] for k in ("id", "category_id")} for s in segments] == one["segments_info"]
+        metric.update(found, one["segments_info"], ids, entry["segments_info"])
+    assert scores == pytest.approx(group_scores(metric.result()), nan_ok=True)
+
+
+def test_a_test_set_without_ground_truth_is_written_only(dataset, tmp_path, monkeypatch):
+    name = dataset[0]
+    metadata = MetadataCatalog.get(name)
+    pairs = [*truths(name)]
+    content = json.loads(Path(metadata.panoptic_json).read_text())
+    del content["annotations"]
+    bare = tmp_path / "image_info.json"
+    bare.write_text(json.dumps(content))
+    monkeypatch.setitem(metadata.__dict__, "panoptic_json", str(bare))
+    with pytest.raises(ValueError, match="has no annotations"):
+        PanopticEvaluator(name, str(tmp_path))
+    evaluator = PanopticEvaluator(name, str(tmp_path), write_predictions=True)
+    for image, entry, ids in pairs:
+        evaluator.process([image], [predicted(name, ids, entry["segments_info"])])
+    assert evaluator.evaluate() == {"panoptic_seg": {}}
+    assert len([*tmp_path.rglob("*.png")]) == len(pairs)
+    with pytest.raises(ValueError, match="output_dir, which is None"):
+        PanopticEvaluator(name, write_predictions=True)
 
 
 def test_degraded_prediction_has_the_scores_of_the_metric(dataset, tmp_path, caplog):

@@ -145,7 +145,7 @@ def build_evaluator(
     """Return the evaluator of a data set, or several in one; ValueError for an unknown type.
 
     A part whose ground truth the metadata does not name is left out, with one line in the log.
-    ``cfg`` is needed for keypoints only: it has their sigmas.
+    ``cfg`` has the sigmas of keypoints, and says whether panoptic predictions are written.
     """
     metadata = dataset_metadata(dataset_name, ("evaluator_type",))
     kind = metadata.evaluator_type
@@ -156,13 +156,21 @@ def build_evaluator(
             f" MetadataCatalog.get({dataset_name!r}).evaluator_type"
         )
     evaluators = [
-        _instances(cfg, dataset_name, output_dir)
-        if part is InstanceEvaluator
-        else part(dataset_name, output_dir)
+        _evaluator(part, cfg, dataset_name, output_dir)
         for part, entry in EVALUATORS[kind]
         if entry is None or _has(dataset_name, entry)
     ]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _evaluator(
+    kind: type[DatasetEvaluator], cfg: CfgNode | None, dataset_name: str, output_dir: str | None
+) -> DatasetEvaluator:
+    if kind is InstanceEvaluator:
+        return _instances(cfg, dataset_name, output_dir)
+    if kind is PanopticEvaluator and cfg is not None and cfg.TEST.WRITE_PANOPTIC:
+        return PanopticEvaluator(dataset_name, output_dir, write_predictions=True)
+    return kind(dataset_name, output_dir)
 
 
 def _has(dataset_name: str, entry: str) -> bool:
