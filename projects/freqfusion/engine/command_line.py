@@ -31,6 +31,7 @@ from freqfusion.engine.results import skipped_in, write_results
 from freqfusion.engine.setup import check, read, setup
 from freqfusion.engine.trainer import Trainer
 from freqfusion.files import add_unsafe_config
+from freqfusion.model_zoo import find_config
 from freqfusion.modeling.tta import TestTimeAugmentation
 
 USER_ERROR = 2
@@ -70,6 +71,9 @@ def main(options: argparse.Namespace) -> int:
     The processes are those that ``torchrun`` has started, or those that ``--num-gpus`` or
     ``--num-processes`` asks for.
     """
+    if options.config_file:
+        with explain_errors(debug=options.debug):
+            options.config_file = find_config(options.config_file)
     try:
         return _in_torchrun(options) if is_in_torchrun() else _started_here(options)
     except KeyboardInterrupt:
