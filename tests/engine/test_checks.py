@@ -1,5 +1,7 @@
 """What cannot work is told by a sentence before anything is built; one fault each."""
 
+import json
+
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -341,6 +343,30 @@ def test_all_problems_are_numbered(small_cfg):
     first, *lines = problems(change(small_cfg, keys))
     assert first == "the configuration has 3 problems:"
     assert [line[:3] for line in lines] == ["1. ", "2. ", "3. "]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda entry: entry.update(id=1), "Annotation ids in .* are not unique"),
+        (lambda entry: entry.update(category_id=99), "category_id=99 but this id does not exist"),
+    ],
+)
+def test_annotations_to_test_on_are_read_before_the_training(
+    small_cfg, datasets, monkeypatch, damage, message
+):
+    """Otherwise they end it at its first evaluation."""
+    file = datasets / "synthetic" / "annotations" / "instances_val.json"
+    whole = file.read_text()
+    content = json.loads(whole)
+    damage(content["annotations"][-1])
+    try:
+        file.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"of DATASETS.TEST cannot be evaluated: .*{message}"):
+            preflight(small_cfg)
+    finally:
+        file.write_text(whole)
+    assert preflight(small_cfg) is None
 
 
 def test_missing_files_are_named_before_they_are_read(small_cfg, datasets):

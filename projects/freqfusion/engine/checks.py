@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -98,7 +99,8 @@ def preflight(
     """Raise one ValueError with every problem as a numbered sentence; nothing where all is well.
 
     Looks at the keys, at the names of what is registered, at the model (built without memory for
-    its weights) and at the data sets' classes, files and folders; reads no image.
+    its weights), at the data sets' classes, files and folders, and at the annotations of those to
+    test on; reads no image.
 
     Args:
         cfg: The configuration, with the device that it will run on.
@@ -413,6 +415,23 @@ def _check_datasets(cfg: CfgNode, eval_only: bool) -> Iterator[str]:
             hint = did_you_mean(name, known) or "; DATASETS.DECLARED accepts YAML files of your own"
             yield f"DATASETS.{kind} names {name}, which is not registered{hint}"
     names: Sequence[str] = list(dict.fromkeys(name for _, name in named if name in known))
-    for finding in [*check_files_exist(names), *check_classes(cfg, names)]:
-        if finding.severity == "error":
-            yield finding.sentence()
+    findings = [*check_files_exist(names), *check_classes(cfg, names)]
+    errors = [finding.sentence() for finding in findings if finding.severity == "error"]
+    yield from errors
+    if not errors and not eval_only:
+        yield from _unreadable_test_sets(cfg, [one for one in cfg.DATASETS.TEST if one in known])
+
+
+def _unreadable_test_sets(cfg: CfgNode, names: Iterable[str]) -> Iterator[str]:
+    """What would end the run at its first evaluation, maybe hours later."""
+    from freqfusion.evaluation import build_evaluator
+
+    for name in names:
+        try:
+            DatasetCatalog.get(name)
+            with tempfile.TemporaryDirectory() as folder:
+                build_evaluator(cfg, name, folder)
+        # Detectron2 says what a JSON lacks by assertions and KeyErrors.
+        except (ValueError, AssertionError, KeyError, OSError) as error:
+            reason = " ".join(str(part) for part in error.args) or type(error).__name__
+            yield f"the data set {name} of DATASETS.TEST cannot be evaluated: {reason}"
