@@ -25,6 +25,10 @@ from freqfusion.metrics.confusion import LabelArray, mean_of_present
 class SemanticEvaluator(StreamingEvaluator):
     """mIoU, mBoundaryIoU, fwIoU (weighted by frequency) and pACC (of pixels), in percent.
 
+    mIoU is the mean over the classes that occur in the ground truth or in a prediction; ``mIoU-gt``
+    is that over those of the ground truth, as Detectron2's ``SemSegEvaluator`` has it, which a
+    class that is only predicted by mistake does not lower.
+
     Also ``IoU-<class>`` and ``BoundaryIoU-<class>`` of each of the metadata's ``stuff_classes``;
     nan for one that does not occur. Where the metadata names ``thin_classes``, ``mIoU-thin`` and
     ``mBoundaryIoU-thin`` are the means over those of them that are among ``stuff_classes`` (a
@@ -119,6 +123,7 @@ def semantic_scores(
         "mBoundaryIoU": boundary.mean_iou(),
         "fwIoU": frequency_weighted_iou(confusion),
         "pACC": confusion.pixel_accuracy(),
+        "mIoU-gt": mean_of_present(confusion.iou()[confusion.matrix.any(axis=1)]),
     }
     if thin:
         chosen = np.array([name in thin for name in class_names])
