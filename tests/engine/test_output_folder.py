@@ -41,6 +41,15 @@ def test_folder_with_anything_is_refused(tmp_path):
         check_output_folder(str(tmp_path), options(**{given: True}))
 
 
+def test_a_run_that_ended_before_its_first_record_does_not_stand_in_the_way(tmp_path):
+    for name in ("config.yaml", "log.txt", "events.out.tfevents.1.host", "metrics.json", ".lock"):
+        (tmp_path / name).touch()
+    check_output_folder(str(tmp_path), options())
+    (tmp_path / "metrics.json").write_text('{"iteration": 19}\n')
+    with pytest.raises(ValueError, match=r"is not empty \(metrics\.json\)"):
+        check_output_folder(str(tmp_path), options())
+
+
 def test_two_runs_are_not_in_one_folder(tmp_path):
     """The second is told of the first; the lock of a killed process is gone, its file is not."""
     folder = tmp_path / "run"

@@ -143,7 +143,8 @@ class TestResults:
         train(small_cfg, config_file="configs/x.yaml")
         results = json.loads((tmp_path / "run" / "results.json").read_text())
         assert results["config"] == "configs/x.yaml"
-        assert results["weights"] is None
+        assert results["weights"] == str(tmp_path / "run" / "model_final.pth")
+        assert results["initial_weights"] is None
         assert results["iteration"] == 2
         tasks = results["datasets"][VAL]
         assert {"bbox", "segm", "sem_seg", "panoptic_seg"} == set(tasks)

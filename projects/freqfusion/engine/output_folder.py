@@ -40,6 +40,8 @@ FILES = (
 )
 FOLDERS = ("inference",)
 LOCK = ".lock"  # stays in the folder: the lock is the system's, not that there is a file
+# What a run that ends before its first record leaves; it is no run that one could go on with.
+_BEGINNING = (LOCK, "config.yaml", "log.txt", "log.txt.rank*", "events.out.tfevents.*")
 _NAMED = 3
 
 
@@ -63,13 +65,22 @@ def check_output_folder(folder: str, arguments: argparse.Namespace) -> None:
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise ValueError(f"OUTPUT_DIR {folder} is a file: name a folder")
-    there = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    there = [name for name in there if name != LOCK]
+    there = (
+        sorted(entry.name for entry in path.iterdir() if not _is_beginning(entry))
+        if path.is_dir()
+        else []
+    )
     if there and not any(given):
         raise ValueError(
             f"OUTPUT_DIR {folder} is not empty ({shorten(there, _NAMED)}): go on with the"
             " run there by --resume, delete it by --overwrite, or name another folder"
         )
+
+
+def _is_beginning(entry: Path) -> bool:
+    if entry.name == "metrics.json":
+        return not entry.stat().st_size
+    return any(entry.match(pattern) for pattern in _BEGINNING)
 
 
 def remove_run(folder: str) -> None:

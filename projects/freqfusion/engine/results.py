@@ -86,7 +86,8 @@ def write_results(
         results: What ``Trainer.test`` returned.
         iteration: Finished iterations of training; None where they are not known.
         config_file: The file that the configuration was read from.
-        weights: What was evaluated or, in training, started from; ``MODEL.WEIGHTS`` unless given.
+        weights: The file that was evaluated; None where the weights are in none. In training they
+            came from ``MODEL.WEIGHTS``, which is written as ``initial_weights``.
         skipped: Images that were left out, and why, by data set and file; for training under
             ``TRAINING``. Written as ``images_skipped``, where there are any.
     """
@@ -95,7 +96,8 @@ def write_results(
     content = {
         "freqfusion": __version__,
         "config": config_file or None,
-        "weights": (cfg.MODEL.WEIGHTS if weights is None else weights) or None,
+        "weights": weights or None,
+        "initial_weights": cfg.MODEL.WEIGHTS or None,
         "iteration": iteration,
         "datasets": _finite(by_dataset(cfg, results)),
         "images_skipped": {

@@ -206,11 +206,14 @@ class Trainer(DefaultTrainer):
         self._last_eval_results = results
         if self.cfg.DATASETS.TEST:
             done = finished_iterations(self)
+            name = "model_final" if done >= self.max_iter else f"model_{done - 1:07d}"
+            checkpoint = Path(self.cfg.OUTPUT_DIR) / f"{name}.pth"
             write_results(
                 self.cfg,
                 results,
                 iteration=done,
                 config_file=self.config_file,
+                weights=str(checkpoint) if checkpoint.is_file() else None,
                 skipped={TRAINING: self.skipped_images.gathered(), **skipped_in(results)},
             )
         return results
