@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -32,10 +33,28 @@ SNIPPETS = [
 ]
 
 
+def write_weights_and_image(code):
+    """Write random weights of the model that a snippet names, and an image, as it calls them."""
+    import torch
+    from detectron2.modeling import build_model
+
+    from freqfusion import model_zoo
+    from freqfusion.data.synthetic import make_scene
+
+    (config,) = re.findall(r'"([\w-]+/[\w/-]+)"', code)
+    model = build_model(model_zoo.get_config(config, ["MODEL.DEVICE", "cpu"]))
+    torch.save({"model": model.state_dict()}, "model_final.pth")
+    Image.fromarray(make_scene(0, 0, (96, 128)).image).save("street.jpg")
+
+
 @pytest.mark.parametrize("code", SNIPPETS)
-def test_snippet_runs(code):
+def test_snippet_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     if code.startswith("# needs detectron2"):
         pytest.importorskip("detectron2", reason="the snippet needs detectron2")
+    if "Predictor(" in code:
+        pytest.importorskip("timm", reason="the snippet needs timm")
+        write_weights_and_image(code)
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
 
 
