@@ -137,7 +137,7 @@ class ResizedMap:
             yield rows, self._resized(maps, rows), self._squares(squares, rows).sqrt()
 
     def _step(self) -> int:
-        """Channels that are converted at a time."""
+        """Return the number of channels that are converted at a time."""
         return max(1, _PIECE // max(1, self.features[0].numel()))
 
     def _channels(self) -> tuple[Tensor, ...]:

@@ -90,7 +90,7 @@ def panoptic_kinds(prediction: PanopticMap, gt: PanopticMap) -> Kinds:
 def match_instances(
     predictions: Sequence[Instance], gts: Sequence[Instance], *, threshold: float = 0.5
 ) -> InstanceMatches:
-    """Pairs of one class whose mask IoU, or box IoU without masks, is ``threshold`` or more.
+    """Return pairs of a class whose mask IoU, or box IoU without masks, is ``threshold`` or more.
 
     The prediction with the highest score takes first, and takes the best ground truth that is left.
     """

@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def image_scores(prediction: Content, gt: Content) -> dict[str, Scores]:
-    """Scores of the tasks that both have; nan stands for a task without anything to compare."""
+    """Return scores of the tasks that both have; nan where there is nothing to compare."""
     scores = {}
     if prediction.semantic is not None and gt.semantic is not None:
         scores["semantic"] = semantic_scores(prediction.semantic, gt.semantic)
