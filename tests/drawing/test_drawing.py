@@ -198,6 +198,8 @@ def test_places_keep_names_apart():
     assert abs(top - 40) <= 1, "the middle"
     places.taken.append((left, top, left + 40, top + 20))
     assert places.find(mask, 40, 20) is None
+    beside = mask & (np.arange(100) < 25)
+    assert places.find(beside, 10, 20)[0] < 20
     mask[:60] = False
     assert places.find(mask, 40, 20)[1] >= 60
     assert places.find(mask, 400, 20) is None
