@@ -79,21 +79,6 @@ def test_data_set(data, weights, tmp_path, capsys):
             assert np.asarray(picture.convert("RGB")).std() > 5
 
 
-def test_even_attention_changes_nothing_and_is_said(noise, weights, tmp_path, capsys):
-    out = tmp_path / "out"
-    arguments = ["--input", noise, "--output", str(out), "--figures", "0"]
-    assert run(SFM, weights["even"], *arguments) == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert "moves no sample: it is untrained" in text
-    assert "attention-edges" not in text
-    for stage in read_json(out)["stages"]:
-        plain = stage["plain"]["mean"]
-        assert stage["modulated"]["mean"] == pytest.approx(plain, rel=1e-3)
-        assert stage["control"]["mean"] == pytest.approx(plain, rel=1e-3)
-        assert stage["plain"]["deviation"] is None
-        assert stage["attention_edge_correlation"] is None
-
-
 def test_baseline_has_the_same_places(noise, weights, tmp_path, capsys):
     """Even attention leaves the maps as they are, so both models have the same ratios."""
     outs = tmp_path / "baseline", tmp_path / "modulated"
@@ -103,6 +88,9 @@ def test_baseline_has_the_same_places(noise, weights, tmp_path, capsys):
     assert "control" not in text
     assert run(SFM, weights["plain"], "--input", noise, "--output", str(outs[1])) == 0
     assert [path.name for path in outs[0].glob("*.png")] == ["spectra.png"]
+    text = " ".join(capsys.readouterr().out.split())
+    assert "moves no sample: it is untrained" in text
+    assert "attention-edges" not in text
     for bare, modulated in zip(*(read_json(out)["stages"] for out in outs), strict=True):
         assert (bare["feature"], bare["module"]) == (modulated["feature"], modulated["module"])
         assert not bare["is_modulated"]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 SEMANTIC = str(CONFIGS / "synthetic/semantic-segmentation/freqfusion_semantic_fpn_r18.yaml")
 CPU = ["MODEL.DEVICE", "cpu"]
-DETECTORS = {"panoptic", "mask_rcnn"}
+DETECTORS = {"panoptic"}
 FEW_PROPOSALS = [
     "MODEL.RPN.POST_NMS_TOPK_TEST", "20", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "20",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16",
@@ -28,10 +28,8 @@ INTERNIMAGE = [
 FAMILIES = {
     "semantic": ("synthetic/semantic-segmentation/freqfusion_semantic_fpn_r18", []),
     "panoptic": ("synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r18", FEW_PROPOSALS),
-    "mask_rcnn": ("synthetic/instance-segmentation/freqfusion_mask_rcnn_r18", FEW_PROPOSALS),
     "mask2former": ("synthetic/panoptic-segmentation/freqfusion_mask2former_r18", []),
     "sfm": ("synthetic/semantic-segmentation/sfm_semantic_fpn_r18", []),
-    "sfm_fcn": ("synthetic/semantic-segmentation/sfm_fcn_r18", []),
     "timm": (
         "cityscapes/semantic-segmentation/freqfusion_concat_convnext_t",
         ["MODEL.TIMM.NAME", "convnext_atto", "MODEL.FREQFUSION.FEATURE_RESAMPLE_NORM", "False"],
@@ -42,10 +40,8 @@ FAMILIES = {
 CHARACTERISTIC = {
     "semantic": {"freqfusion::gather", "freqfusion::correlate", "aten::grid_sampler_2d"},
     "panoptic": {"freqfusion::gather", "torchvision::roi_align"},
-    "mask_rcnn": {"freqfusion::gather", "torchvision::roi_align"},
     "mask2former": {"freqfusion::deformable_attention", "freqfusion::gather", "aten::bmm"},
     "sfm": {"aten::grid_sampler_2d"},
-    "sfm_fcn": {"freqfusion::gather", "aten::grid_sampler_2d"},
     "timm": {"aten::convolution", "freqfusion::gather"},
     "internimage": {"freqfusion::deformable_attention"},
 }

@@ -2,8 +2,6 @@
 
 import io
 import re
-import threading
-import time
 import urllib.request
 import zlib
 from pathlib import Path
@@ -99,14 +97,6 @@ def test_panoptic_model_shows_everything_but_modulation(viewer, viewed):
         assert "1.00</div>" in below
         assert np.abs(picture[int(y * height), int(x * width)] - 0.82 * yellow).max() < 50
     assert viewer.draw("spectrum", viewed, "", "", (0.5, 0.5))[0].shape[0] > 400
-
-
-def test_other_points_look_different_and_the_same_point_the_same(viewer, viewed):
-    first, again, other = (
-        viewer.draw("before", viewed, "", "", (x, 0.5))[0] for x in (0.1, 0.1, 0.9)
-    )
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
 
 
 def test_modulated_model_shows_lattice_and_attention(weights):
@@ -207,12 +197,6 @@ def test_confidence_by_hand():
     np.testing.assert_allclose(found, [[0.7, 0.8]], rtol=1e-6)
 
 
-def test_bar_below_maps_has_their_colors():
-    said = re.findall(r"#([0-9a-f]{6})\b", app._STYLE)
-    colors = colormaps[_viewer.COLORMAP](np.linspace(0, 1, len(said)), bytes=True)[:, :3]
-    assert np.abs(np.array([[*bytes.fromhex(one)] for one in said]) - colors).max() <= 1
-
-
 def test_mark_is_a_ring_around_its_place():
     picture = np.full((100, 200, 3), 128, np.uint8)
     found = marked(picture, (0.25, 0.5))
@@ -294,32 +278,3 @@ def test_page_answers_and_refuses(page, tmp_path):
     pictures = [one for one in answer if isinstance(one, str) and one.endswith(".png")]
     assert len(pictures) == 6
     assert Image.open(pictures[0]).size == draw_image(PHOTO).shape[1::-1]
-
-
-@pytest.mark.e2e
-def test_model_runs_for_one_at_a_time(page, tmp_path, monkeypatch):
-    from gradio_client import Client, handle_file
-
-    running, most, lock = [0], [0], threading.Lock()
-
-    def work(self, image):
-        with lock:
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-        time.sleep(0.2)
-        with lock:
-            running[0] -= 1
-        raise RuntimeError("odd")
-
-    monkeypatch.setattr(Viewer, "view", work)
-    (tmp_path / "my.png").write_bytes(encoded(PHOTO))
-    jobs = [
-        Client(page.local_url, verbose=False).submit(
-            handle_file(tmp_path / "my.png"), None, "fused", api_name="/upload"
-        )
-        for _ in range(3)
-    ]
-    for job in jobs:
-        with pytest.raises(Exception, match="the terminal says more"):
-            job.result(timeout=60)
-    assert most[0] == 1

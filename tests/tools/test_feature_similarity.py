@@ -71,23 +71,12 @@ def record(*texts, size=(40, 72), model=None):
     return record_maps(Direct(model), image, find_layers(model, texts)), image
 
 
-def test_parts():
-    one, two = torch.ones(2), torch.full((2,), 2.0)
-    for value in ([one, two], {"first": one, "second": two}):
-        assert pick(Layer("", "x", part="1"), value) is two
-        assert pick(Layer("", "x", part="-1"), value) is two
-    assert pick(Layer("", "x", part="first"), {"first": one}) is one
-    assert pick(Layer("", "x"), one) is one
-
-
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
         ("", {"a": 1, "b": 2}, "x is a dict of a, b, not a tensor; choose a part"),
-        ("c", {"a": 1}, "x:c: there is no part 'c'; output is a dict of a"),
         ("2", [1, 2], "no part '2'; output is a list of 2"),
         ("0", [None], "x:0 is a NoneType, not a tensor"),
-        ("0", torch.zeros(3), "no part '0'; output is a Tensor"),
     ],
 )
 def test_wrong_parts(part, value, message):
@@ -135,7 +124,7 @@ def test_what_is_changed_in_place_later_is_recorded_as_it_was():
     assert maps["backbone.after"].features.min() == 0
 
 
-@pytest.mark.parametrize("size", [(40, 72), (64, 96), (61, 77), (33, 95)])
+@pytest.mark.parametrize("size", [(40, 72), (61, 77)])
 @pytest.mark.parametrize("divisor", [1, 32])
 def test_covered_part(size, divisor):
     """Cells that show padding, or lie across the border, are known by the stride: 4, 8 and 16."""
@@ -157,16 +146,6 @@ def test_features_lie_on_their_labels():
     assert set(np.flatnonzero(maps.nearer_to_another.any(0)).tolist()) <= set(range(37, 45))
     wrong = similarity_maps(one.features, labels)
     assert wrong.nearer_to_another.mean() > 3 * maps.nearer_to_another.mean()
-
-
-def test_a_module_that_runs_twice_gives_its_first_map():
-    class Twice(Padded):
-        def forward(self, inputs):
-            first, second = torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
-            return self.backbone(self.head(first) + self.head(second))
-
-    maps, _ = record("head", "backbone:c2", model=Twice())
-    assert maps["head"].features.min() == 1
 
 
 def test_crowds_are_void():

@@ -14,10 +14,10 @@ from freqfusion.tools import visualize
 from freqfusion.tools._images import from_files, read_image
 from freqfusion.tools.visualize import (
     Card,
-    instance_scores,
-    panoptic_scores,
+    instance_score,
+    panoptic_score,
     render_page,
-    semantic_scores,
+    semantic_score,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,28 +172,21 @@ def test_scores_by_hand():
     maps = [
         LabelMap(np.array([row]), ("a", "b"), (red, red)) for row in ([0, 0, 0, 1], [0, 0, 1, 1])
     ]
-    scores = semantic_scores(*maps)
-    assert scores == {"mIoU": pytest.approx(100 * (2 / 3 + 1 / 2) / 2), "pixels": 75}
+    assert semantic_score(*maps) == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
     mask = np.ones((2, 2), dtype=np.bool_)
     gt = (Instance(0, "a", mask), Instance(1, "b", mask))
-    found = instance_scores((Instance(0, "a", mask, score=0.9),), gt)
-    assert found == {"F1": pytest.approx(200 / 3), "precision": 100, "recall": 50}
+    assert instance_score((Instance(0, "a", mask, score=0.9),), gt) == pytest.approx(200 / 3)
+    assert math.isnan(instance_score((), ()))
     segments = PanopticSegment(1, 0, "a", red), PanopticSegment(2, 1, "b", red)
     ids = np.array([[1, 1, 2, 2]])
     guess = PanopticMap(np.array([[1, 1, 0, 0]]), segments[:1])
-    assert panoptic_scores(guess, PanopticMap(ids, segments)) == {"PQ": 50, "SQ": 50, "RQ": 50}
-
-
-def test_scores_of_nothing_are_nan():
-    nothing = PanopticMap(np.zeros((1, 2), dtype=np.int64), ())
-    assert all(math.isnan(score) for score in panoptic_scores(nothing, nothing).values())
-    assert all(math.isnan(score) for score in instance_scores((), ()).values())
+    assert panoptic_score(guess, PanopticMap(ids, segments)) == 50
 
 
 def test_page_escapes_and_keeps_nan_out_of_the_order():
     cards = [
-        Card('a"b<i>.jpg', {"semantic": "images/a #1.png"}, {"semantic": {"mIoU": math.nan}}),
-        Card("c.jpg", {"semantic": "images/c.png"}, {"semantic": {"mIoU": 12.345}}),
+        Card('a"b<i>.jpg', {"semantic": "images/a #1.png"}, {"semantic": math.nan}),
+        Card("c.jpg", {"semantic": "images/c.png"}, {"semantic": 12.345}),
     ]
     text = render_page("a <b> & c", ["1 < 2"], cards, {"<sky>": (1, 2, 3)})
     page = Page(text)

@@ -84,7 +84,7 @@ def measure_stage(
         ratios[version] = torch.stack(
             [aliasing_ratio(one, f_nyquist=f_nyquist, remove_dc=True) for one in ones]
         ).mean(dim=0)
-        found = [radial_power_spectrum(one, bins=bins, ring="square") for one in ones]
+        found = [radial_power_spectrum(one, bins=bins) for one in ones]
         frequencies = found[0][0]
         spectra[version] = torch.stack([power for _, power in found]).mean(dim=0)
     return StageMeasure(ratios, spectra, frequencies)

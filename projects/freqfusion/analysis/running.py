@@ -92,5 +92,5 @@ class RunningMean:
 
     @property
     def deviation(self) -> Tensor:
-        """Standard deviation of each element (n - 1); nan below two values."""
+        """Return the standard deviation of each element (n - 1); nan below two values."""
         return torch.from_numpy(self._moments.std()).view(self._shape)

@@ -3,8 +3,8 @@
 Shapes: features (C, h, w), labels (H, W); a center is the mean feature of a class in one image.
 Features are compared as resized to the labels, without making the resized map: resizing is linear,
 so that a sum over pixels is a weighted sum over cells, the product of a pixel with a vector is the
-resized product of the cells, and the squared length of a pixel is a quadratic form in the products
-of neighboring cells. The channels are touched at the map's own size only.
+resized product of the cells, and the squared length of a pixel comes from those of cells and of the
+steps between neighboring cells. The channels are touched at the map's own size only.
 """
 
 from __future__ import annotations
@@ -130,14 +130,14 @@ class ResizedMap:
         maps = vectors.new_zeros(len(vectors), *self.features.shape[1:])
         for part, ours in zip(self._channels(), vectors.split(self._step(), 1), strict=True):
             maps += torch.einsum("kc,chw->khw", ours, part.double())
-        neighbors = self._neighbor_products()
-        step = max(1, _PIECE // ((len(vectors) + len(neighbors)) * self.size[1]))
+        squares = self._lengths_and_steps()
+        step = max(1, _PIECE // ((len(vectors) + len(squares)) * self.size[1]))
         for start in range(0, self.size[0], step):
             rows = slice(start, min(start + step, self.size[0]))
-            yield rows, self._resized(maps, rows), self._squares(neighbors, rows).sqrt()
+            yield rows, self._resized(maps, rows), self._squares(squares, rows).sqrt()
 
     def _step(self) -> int:
-        """Channels that are converted at a time."""
+        """Return the number of channels that are converted at a time."""
         return max(1, _PIECE // max(1, self.features[0].numel()))
 
     def _channels(self) -> tuple[Tensor, ...]:
@@ -150,40 +150,33 @@ class ResizedMap:
         left, right, share = self._columns
         return torch.lerp(piece[:, :, left], piece[:, :, right], share)
 
-    def _neighbor_products(self) -> Tensor:
-        """Return products of each cell a with right b, below c, both d: aa, ab, ac, ad, bc."""
-        total = self.features.new_zeros(5, *self.features.shape[1:], dtype=torch.float64)
+    def _lengths_and_steps(self) -> Tensor:
+        """Return (4, h, w): squared lengths of cells, of their steps down and right, of both."""
+        total = self.features.new_zeros(4, *self.features.shape[1:], dtype=torch.float64)
         for part in self._channels():
             cell = part.double()
-            right, below = _next(cell, 2), _next(cell, 1)
-            both = _next(right, 1)
-            pairs = ((cell, cell), (cell, right), (cell, below), (cell, both), (right, below))
-            for product, (first, second) in zip(total, pairs, strict=True):
-                product += (first * second).sum(0)
+            down, right = _next(cell, 1) - cell, _next(cell, 2) - cell
+            for squares, one in zip(
+                total, (cell, down, right, _next(right, 1) - right), strict=True
+            ):
+                squares += one.square().sum(0)
         return total
 
-    def _squares(self, neighbors: Tensor, rows: slice) -> Tensor:
-        """Return squared lengths (rows, W) of the mean of four cells, weighted as in resizing."""
-        upper, lower, down = (part[rows, None] for part in self._rows)
+    def _squares(self, maps: Tensor, rows: slice) -> Tensor:
+        """Return squared lengths (rows, W) of the resized pixels.
+
+        That of a mean ``lerp(a, b, t)`` is ``lerp(|a|^2, |b|^2, t) - t (1 - t) |b - a|^2``; this
+        is used for the rows, of cells and of their steps to the right, and then for the columns.
+        """
+        upper, lower, down = (part[rows] for part in self._rows)
         left, right, along = self._columns
-        length, across, below, falling, rising = neighbors
-        top = (
-            (1 - along) ** 2 * length[upper, left]
-            + along**2 * length[upper, right]
-            + 2 * along * (1 - along) * across[upper, left]
+        down = down[:, None]
+        lengths, steps = (
+            torch.lerp(squares[upper], squares[lower], down) - down * (1 - down) * below[upper]
+            for squares, below in ((maps[0], maps[1]), (maps[2], maps[3]))
         )
-        bottom = (
-            (1 - along) ** 2 * length[lower, left]
-            + along**2 * length[lower, right]
-            + 2 * along * (1 - along) * across[lower, left]
-        )
-        mixed = (
-            (1 - along) ** 2 * below[upper, left]
-            + along**2 * below[upper, right]
-            + along * (1 - along) * (falling[upper, left] + rising[upper, left])
-        )
-        squares: Tensor = (1 - down) ** 2 * top + down**2 * bottom + 2 * down * (1 - down) * mixed
-        return squares.clamp_min(0)  # rounding
+        whole = torch.lerp(lengths[:, left], lengths[:, right], along)
+        return (whole - along * (1 - along) * steps[:, left]).clamp_min(0)  # rounding
 
 
 def _next(maps: Tensor, axis: int) -> Tensor:

@@ -64,11 +64,27 @@ def similarity_figure(
     own = {name: one.own for name, one in maps.items()}
     low = math.floor(10 * _percentile(own, 2, 0.0)) / 10
     notes = [_mean_note(one) for one in maps.values()]
-    _show_row(figure, axes[0, 1:], own, notes, "viridis", (min(low, 0.9), 1), "the own class")
+    _show_row(
+        figure,
+        axes[0, 1:],
+        own,
+        notes,
+        "viridis",
+        (min(low, 0.9), 1),
+        "similarity to\nthe own class",
+    )
     margin = {name: one.margin for name, one in maps.items()}
     far = max(_percentile({name: np.abs(one) for name, one in margin.items()}, 98, 1.0), 1e-3)
     notes = [_error_note(one) for one in maps.values()]
-    _show_row(figure, axes[1, 1:], margin, notes, "RdBu", (-far, far), "less the nearest other")
+    _show_row(
+        figure,
+        axes[1, 1:],
+        margin,
+        notes,
+        "RdBu",
+        (-far, far),
+        "margin to the\nnearest other class",
+    )
     figure.suptitle(title or None, fontsize=11)
     return figure
 
@@ -92,7 +108,7 @@ def _show_row(
         )
         axis.set_title(f"{textwrap.fill(layer, _LETTERS)}\n{note}", fontsize=8.5)
     bar = figure.colorbar(drawn, ax=list(axes), fraction=0.05, pad=0.01, aspect=30)
-    bar.set_label(f"similarity to\n{label}", fontsize=9)
+    bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
 
 

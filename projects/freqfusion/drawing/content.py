@@ -1,6 +1,6 @@
 """What can be drawn over an image: a label map, a panoptic map, instances; classes of a data set.
 
-Maps are height x width, of the image's size. Categories are any numbers; a prediction and a ground
+Maps are height x width, of the image's size. Categories are any numbers; a prediction and a
 ground truth that are compared must number them alike.
 """
 

@@ -64,7 +64,7 @@ def panoptic_kinds(prediction: PanopticMap, gt: PanopticMap) -> Kinds:
     categories = sorted({one.category for one in (*prediction.segments, *gt.segments)})
     index = {category: at for at, category in enumerate(categories)}
     guess, real = (
-        read_segments(side, _infos(content), index)
+        read_segments(side, segment_infos(content), index)
         for side, content in (("prediction", prediction), ("ground truth", gt))
     )
     overlaps = count_overlaps(prediction.ids, guess, gt.ids, real)
@@ -90,7 +90,7 @@ def panoptic_kinds(prediction: PanopticMap, gt: PanopticMap) -> Kinds:
 def match_instances(
     predictions: Sequence[Instance], gts: Sequence[Instance], *, threshold: float = 0.5
 ) -> InstanceMatches:
-    """Pairs of one class whose mask IoU, or box IoU without masks, is ``threshold`` or more.
+    """Return pairs of a class whose mask IoU, or box IoU without masks, is ``threshold`` or more.
 
     The prediction with the highest score takes first, and takes the best ground truth that is left.
     """
@@ -138,7 +138,8 @@ def overlap(first: Instance, second: Instance) -> tuple[float, float]:
     return (common / union if union else 0.0), (common / own if own else 0.0)
 
 
-def _infos(content: PanopticMap) -> list[dict[str, Any]]:
+def segment_infos(content: PanopticMap) -> list[dict[str, Any]]:
+    """Return the segments as Detectron2's ``segments_info``."""
     return [
         {"id": one.id, "category_id": one.category, "iscrowd": one.is_crowd}
         for one in content.segments

@@ -25,7 +25,7 @@ _INK: RGB = (25, 25, 28)
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own scalable font."""
+    """Return Pillow's own scalable font."""
     return ImageFont.load_default(size)
 
 
@@ -124,7 +124,7 @@ def side_by_side(
     *,
     legend: Mapping[str, RGB] | None = None,
 ) -> Picture:
-    """Panels of one size in a row on white, a title over each and the legend below."""
+    """Return panels of one size in a row on white, a title over each and the legend below."""
     if not panels or len(titles) != len(panels):
         raise ValueError(
             f"{len(titles)} titles for {len(panels)} panels: give one panel or more, and a title"

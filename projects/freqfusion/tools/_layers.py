@@ -36,7 +36,7 @@ class Layer:
     part: str = ""
 
     def __str__(self) -> str:
-        """As a user would write it."""
+        """Return the name as a user would write it."""
         sign = "@" if self.side == "input" else ":"
         return self.name + (f"{sign}{self.part}" if self.part else "")
 

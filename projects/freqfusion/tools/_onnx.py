@@ -45,11 +45,11 @@ class ExportedPart(nn.Module):
         self.task, self.divisor, self.outputs = task, max(divisor, 1), outputs
 
     def forward(self, blocks: Tensor) -> tuple[Tensor, ...]:
-        """Outputs for the padded image, from its blocks."""
+        """Return outputs for the padded image, from its blocks."""
         return self.compute(blocks.flatten(4, 5).flatten(2, 3))
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Outputs for images that are normalized and padded."""
+        """Return outputs for images that are normalized and padded."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class SemanticPart(ExportedPart):
         super().__init__(model, "semantic", divisor, [Output("sem_seg", is_cropped=True)])
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Logits at the size of the padded image."""
+        """Return logits at the size of the padded image."""
         logits, _ = self.model.sem_seg_head(self.model.backbone(images))
         return (logits,)
 
@@ -109,7 +109,7 @@ class QueryPart(ExportedPart):
         super().__init__(model, "mask classification", model.size_divisibility, outputs)
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Class logits (B, Q, K + 1), mask logits at stride 4, and scores (B, K, H, W)."""
+        """Return class logits (B, Q, K + 1), mask logits at stride 4, and scores (B, K, H, W)."""
         predicted = self.model.sem_seg_head(self.model.backbone(images))
         logits, masks = predicted["pred_logits"], predicted["pred_masks"]
         if not self.is_semantic:
@@ -276,7 +276,7 @@ def simplified(model: Any) -> Any:
 
 
 def foreign_domains(model: Any) -> set[str]:
-    """Domains of operators that are not standard ones, those in the bodies of loops included."""
+    """Return domains of operators that are not standard ones, also of those in loops."""
     found: set[str] = set()
     graphs = [model.graph]
     while graphs:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from freqfusion.drawing import Picture
@@ -113,12 +112,9 @@ def document(
 """
 
 
-def caption(title: str, scores: Mapping[str, float]) -> str:
-    """Return the line over a figure: what it is, and its scores."""
-    said = "".join(
-        f"<span><b>{name}</b> {'–' if math.isnan(score) else f'{score:.1f}'}</span>"
-        for name, score in scores.items()
-    )
+def caption(title: str, score: str = "") -> str:
+    """Return the line over a figure: what it is, and its score."""
+    said = f"<b>{html.escape(score)}</b>" if score else ""
     return f"<figcaption><em>{html.escape(title)}</em>{said}</figcaption>"
 
 
@@ -130,7 +126,7 @@ class EmbeddedImage:
     kind: str
     size: tuple[int, int]
     title: str
-    scores: Mapping[str, float] = field(default_factory=dict)
+    score: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,9 +148,7 @@ def from_figure(figure: Any, title: str) -> EmbeddedImage:
         return EmbeddedImage(file.getvalue(), "png", picture.size, title)
 
 
-def from_picture(
-    picture: Picture, title: str, scores: Mapping[str, float] | None = None
-) -> EmbeddedImage:
+def from_picture(picture: Picture, title: str, score: str = "") -> EmbeddedImage:
     """Encode a picture as PNG, or as JPEG where that would be large."""
     from PIL import Image as Pillow
 
@@ -164,7 +158,7 @@ def from_picture(
     if file.tell() > _MOST_PNG:
         file, kind = io.BytesIO(), "jpeg"
         image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
-    return EmbeddedImage(file.getvalue(), kind, image.size, title, scores or {})
+    return EmbeddedImage(file.getvalue(), kind, image.size, title, score)
 
 
 def image_html(image: EmbeddedImage, name: str) -> str:
@@ -172,7 +166,7 @@ def image_html(image: EmbeddedImage, name: str) -> str:
     encoded = base64.b64encode(image.data).decode("ascii")
     width, height = image.size
     return (
-        f'<figure id="{name}">{caption(image.title, image.scores)}'
+        f'<figure id="{name}">{caption(image.title, image.score)}'
         f'<img src="data:image/{image.kind};base64,{encoded}" width="{width}" height="{height}"'
         f' style="max-width:{width}px" alt="{html.escape(image.title, quote=True)}"></figure>'
     )

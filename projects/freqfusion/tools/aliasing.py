@@ -275,7 +275,7 @@ def _mapper(cfg: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def _bins(size: tuple[int, int], stride: int) -> int:
-    """As many rings as a map fills, with the border of two of them on the Nyquist frequency."""
+    """Return how many rings a map fills, the border of two of them at the Nyquist frequency."""
     most = min(max(min(size) // 2, 1), _MOST_BINS)
     return max(most // stride * stride, stride)
 

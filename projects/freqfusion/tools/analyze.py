@@ -254,7 +254,7 @@ def _level(part: dict[str, Any]) -> int:
 
 
 def _has_numbers(part: dict[str, Any]) -> bool:
-    """Activations and other parts without parameters and counted work would only fill lines."""
+    """Return whether a part has parameters or counted work; others would only fill lines."""
     keys = ("trainable", "frozen", "buffers", "flops", "saved_bytes")
     return not part["name"] or any(part[key] for key in keys)
 

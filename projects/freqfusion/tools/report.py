@@ -39,7 +39,7 @@ from freqfusion.tools.aliasing import AliasingMeter, aliasing_notes, aliasing_ro
 from freqfusion.tools.analyze import analyze, cost_notes, cost_rows, cost_summary
 from freqfusion.tools.feature_similarity import Measurement, read_scenes, scene_figure
 from freqfusion.tools.plot_metrics import FILE_NAME, build_figure, choose, read_runs
-from freqfusion.tools.visualize import Scores, draw_source, legends
+from freqfusion.tools.visualize import draw_source, legends, score_text
 
 logger = logging.getLogger(__name__)
 
@@ -279,7 +279,7 @@ def predictions(context: ReportContext) -> ReportSection:
     """Draw the first images with ground truth, prediction and errors, for each task."""
     images: list[EmbeddedImage] = []
     classes: dict[str, RGB] = {}
-    tasks: dict[str, Scores] = {}
+    tasks: dict[str, float] = {}
     for source in context.images()[: context.examples]:
         strips = draw_source(
             source, context.predictor, context.metadata, score_threshold=_THRESHOLD
@@ -288,7 +288,7 @@ def predictions(context: ReportContext) -> ReportSection:
         tasks |= strips.scores
         for task, picture in strips.pictures.items():
             title = f"{source.path.name}, {task}"
-            images.append(from_picture(picture, title, strips.scores.get(task)))
+            images.append(from_picture(picture, title, score_text(task, strips.scores)))
     if not images:
         raise ValueError("the model gives nothing that can be drawn")
     said = f"The first {min(context.examples, len(context.sources))} images of {context.dataset};"

@@ -34,6 +34,7 @@ from freqfusion.drawing import (
     match_instances,
     side_by_side,
 )
+from freqfusion.drawing.matching import segment_infos
 from freqfusion.files import write_whole
 from freqfusion.metrics import ConfusionMatrix, PanopticQuality
 from freqfusion.predictor import Predictor, check_weights, metadata_of, read_config
@@ -47,8 +48,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Scores = dict[str, float]
-# The score by which the images of a task are put in order.
+# The score of an image by task.
 MAIN_SCORE = {"semantic": "mIoU", "instance": "F1", "panoptic": "PQ"}
 ERRORS: Mapping[str, Mapping[str, RGB]] = {
     "semantic": SEMANTIC_ERRORS,
@@ -135,11 +135,11 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _notes(options: argparse.Namespace, cards: Sequence[Card]) -> list[str]:
-    notes = [f"{len(cards)} images"]
+    notes = [f"{len(cards)} image{'s' * (len(cards) > 1)}"]
     if not options.truth_only:
         notes.append(f"instances with a score of {options.score_threshold:g} or more")
     for task, score in MAIN_SCORE.items():
-        values = [card.scores[task][score] for card in cards if task in card.scores]
+        values = [card.scores[task] for card in cards if task in card.scores]
         values = [value for value in values if not math.isnan(value)]
         if values:
             notes.append(f"{score} of an image: {sum(values) / len(values):.1f} on average")
@@ -163,57 +163,50 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def image_scores(prediction: Content, gt: Content) -> dict[str, Scores]:
-    """Scores of the tasks that both have; nan stands for a task without anything to compare."""
+def image_scores(prediction: Content, gt: Content) -> dict[str, float]:
+    """Return the score of each task that both have; nan where there is nothing to compare."""
     scores = {}
     if prediction.semantic is not None and gt.semantic is not None:
-        scores["semantic"] = semantic_scores(prediction.semantic, gt.semantic)
+        scores["semantic"] = semantic_score(prediction.semantic, gt.semantic)
     if prediction.instance is not None and gt.instance is not None:
-        scores["instance"] = instance_scores(prediction.instance, gt.instance)
+        scores["instance"] = instance_score(prediction.instance, gt.instance)
     if prediction.panoptic is not None and gt.panoptic is not None:
-        scores["panoptic"] = panoptic_scores(prediction.panoptic, gt.panoptic)
+        scores["panoptic"] = panoptic_score(prediction.panoptic, gt.panoptic)
     return scores
 
 
-def semantic_scores(prediction: LabelMap, gt: LabelMap) -> Scores:
-    """Return mIoU over the classes in the image's ground truth or prediction, and accuracy."""
+def semantic_score(prediction: LabelMap, gt: LabelMap) -> float:
+    """Return mIoU over the classes in the image's ground truth or prediction."""
     classes = max(len(prediction.names), len(gt.names))
     confusion = ConfusionMatrix(classes, ignore_label=-1)
     confusion.update(prediction.labels, gt.labels)
-    return {"mIoU": 100 * confusion.mean_iou(), "pixels": 100 * confusion.pixel_accuracy()}
+    return 100 * confusion.mean_iou()
 
 
-def instance_scores(prediction: tuple[Instance, ...], gt: tuple[Instance, ...]) -> Scores:
-    """Return precision, recall and F1 of the drawn predictions at mask IoU 1/2."""
+def instance_score(prediction: tuple[Instance, ...], gt: tuple[Instance, ...]) -> float:
+    """Return F1 of the drawn predictions at mask IoU 1/2."""
     found = match_instances(prediction, gt)
-    right, wrong, missed = len(found.matched), len(found.spurious), len(found.missed)
-    return {
-        "F1": _percent(2 * right, 2 * right + wrong + missed),
-        "precision": _percent(right, right + wrong),
-        "recall": _percent(right, right + missed),
-    }
+    whole = 2 * len(found.matched) + len(found.spurious) + len(found.missed)
+    return 200 * len(found.matched) / whole if whole else math.nan
 
 
-def panoptic_scores(prediction: PanopticMap, gt: PanopticMap) -> Scores:
-    """Return PQ, SQ and RQ over the categories in the image's ground truth or prediction."""
+def panoptic_score(prediction: PanopticMap, gt: PanopticMap) -> float:
+    """Return PQ over the categories in the image's ground truth or prediction."""
     kinds = {one.category: one.is_thing for one in (*prediction.segments, *gt.segments)}
     if not kinds:
-        return dict.fromkeys(("PQ", "SQ", "RQ"), math.nan)
+        return math.nan
     quality = PanopticQuality([{"id": number, "isthing": kind} for number, kind in kinds.items()])
-    guess, real = (
-        [
-            {"id": one.id, "category_id": one.category, "iscrowd": int(one.is_crowd)}
-            for one in content.segments
-        ]
-        for content in (prediction, gt)
-    )
+    guess, real = segment_infos(prediction), segment_infos(gt)
     quality.update(np.asarray(prediction.ids), guess, np.asarray(gt.ids), real)
-    group = quality.result().groups["All"]
-    return {"PQ": 100 * group.pq, "SQ": 100 * group.sq, "RQ": 100 * group.rq}
+    return 100 * quality.result().groups["All"].pq
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100 * part / whole if whole else math.nan
+def score_text(task: str, scores: Mapping[str, float]) -> str:
+    """Return the name and the value of a task's score; nothing where there is none."""
+    if task not in scores:
+        return ""
+    value = "–" if math.isnan(scores[task]) else f"{scores[task]:.1f}"
+    return f"{MAIN_SCORE[task]} {value}"
 
 
 @dataclass(frozen=True)
@@ -221,7 +214,7 @@ class Strips:
     """The rows of one image and their scores, by task; the classes in them with their colors."""
 
     pictures: Mapping[str, Picture]
-    scores: Mapping[str, Scores] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, RGB] = field(default_factory=dict)
 
 
@@ -287,7 +280,7 @@ class Card:
 
     name: str
     files: Mapping[str, str]
-    scores: Mapping[str, Scores]
+    scores: Mapping[str, float]
 
 
 def render_page(
@@ -330,9 +323,9 @@ def _swatches(colors: Mapping[str, RGB]) -> str:
 def _card(number: int, card: Card) -> str:
     name = html.escape(card.name, quote=True)
     data = "".join(
-        f' data-{task}="{scores[MAIN_SCORE[task]]:.4f}"'
-        for task, scores in card.scores.items()
-        if not math.isnan(scores[MAIN_SCORE[task]])
+        f' data-{task}="{score:.4f}"'
+        for task, score in card.scores.items()
+        if not math.isnan(score)
     )
     rows = "".join(_row(card, task, file) for task, file in card.files.items())
     return (
@@ -343,7 +336,7 @@ def _card(number: int, card: Card) -> str:
 def _row(card: Card, task: str, file: str) -> str:
     address = html.escape(quote(file), quote=True)
     return (
-        f"<figure>{caption(task, card.scores.get(task, {}))}"
+        f"<figure>{caption(task, score_text(task, card.scores))}"
         f'<a href="{address}"><img loading="lazy" src="{address}"'
         f' alt="{html.escape(f"{card.name}, {task}", quote=True)}"></a></figure>'
     )
