@@ -246,8 +246,8 @@ class TestCheckedSamples:
 
     def test_nothing_but_bad_images(self):
         samples = CheckedSamples(entries("xx"), mapped, Policy("skip", 9.0), replace=True)
-        with pytest.raises(BadSampleError, match="2 of the 2 images cannot be used"):
-            samples[0]
+        assert isinstance(samples[0], BadSampleError)
+        assert str(samples[0]).startswith("2 of the 2 images cannot be used")
 
 
 class TestLimit:
