@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data import transforms as T
 from PIL import Image
 from rehearsed import registered_at
@@ -18,8 +18,7 @@ from freqfusion.data.mapper import (
     build_mapper,
 )
 from freqfusion.data.reading import read_panoptic_png
-from freqfusion.data.registration import add_panoptic
-from freqfusion.data.synthetic import panoptic_metadata, write_coco
+from freqfusion.data.synthetic import write_coco
 from freqfusion.data.validation.annotations import check_entry
 
 NAME = "synthetic_panoptic_train_separated"
@@ -46,17 +45,7 @@ def images(scenes):
 
 @pytest.fixture
 def panoptic_image(scenes):
-    paths = {
-        "images": str(scenes / "train"),
-        "panoptic": str(scenes / "panoptic_train"),
-        "panoptic_json": str(scenes / "annotations" / "panoptic_train.json"),
-    }
-    metadata = panoptic_metadata()
-    del metadata["ignore_label"]
-    name = add_panoptic("mapper_panoptic", paths, metadata, 255)
-    yield DatasetCatalog.get(name)[0]
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    return DatasetCatalog.get("synthetic_panoptic_train")[0]
 
 
 def changed(**keys):

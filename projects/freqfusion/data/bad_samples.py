@@ -31,12 +31,6 @@ _SHOWN = 20
 class BadSampleError(ValueError):
     """An image, or its ground truth, cannot be used: one sentence that names the file."""
 
-    @property
-    def sentence(self) -> str:
-        """Return the message without the trace that a worker of a ``DataLoader`` puts before it."""
-        line = str(self).strip().rpartition("\n")[2]
-        return line.rpartition(f"{type(self).__name__}: ")[2]
-
 
 @dataclass(frozen=True, slots=True)
 class BadSample:
@@ -150,7 +144,9 @@ class CheckedSamples(Dataset[Any]):
     """Images through a mapper; what cannot be used is refused, or the next good one is taken.
 
     Without a bad image the samples, and the random numbers that the mapper draws, are those of the
-    mapper alone. An error that is no ValueError or OSError is a defect, and passes.
+    mapper alone. A refusal is returned as a BadSampleError, which ``CountedBatches`` raises: a
+    worker that raises takes seconds to end. An error that is no ValueError or OSError is a defect,
+    and passes.
 
     Args:
         entries: Dicts of a data set.
@@ -183,6 +179,8 @@ class CheckedSamples(Dataset[Any]):
         count = len(self)
         for at in range(index, index + count):
             found = self._load(self._entries[at % count])
+            if isinstance(found, BadSampleError):
+                return found
             if not isinstance(found, BadSample):
                 return found | {_SKIPPED: tuple(skipped)} if skipped else found
             if not self._replace:
@@ -190,7 +188,7 @@ class CheckedSamples(Dataset[Any]):
             skipped.append(found)
             if len(skipped) > self._policy.limit(count):
                 break
-        raise BadSampleError(too_many(skipped, count, self._policy))
+        return BadSampleError(too_many(skipped, count, self._policy))
 
     def _load(self, entry: Mapping[str, Any]) -> Any:
         try:
@@ -201,9 +199,7 @@ class CheckedSamples(Dataset[Any]):
         except (ValueError, OSError) as error:
             file = str(entry.get("file_name", f"image {entry.get('image_id')!r}"))
             bad = BadSample(file, in_words(error), entry.get("image_id"))
-            if self._policy.name == REFUSE:
-                raise BadSampleError(f"{bad} ({_ADVICE})") from error
-            return bad
+            return BadSampleError(f"{bad} ({_ADVICE})") if self._policy.name == REFUSE else bad
         notes = [str(BadSample(entry["file_name"], note)) for note in notes]
         notes += sample.pop(NOTES, ())
         return sample | {NOTES: tuple(notes)} if notes else sample
@@ -228,14 +224,7 @@ class CountedBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        batches = iter(self.batches)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except BadSampleError as error:
-                raise BadSampleError(error.sentence) from error
+        for batch in self.batches:
             kept = [sample for sample in batch if self._count(sample)]
             if kept:
                 yield kept
@@ -250,6 +239,8 @@ class CountedBatches:
         self.batches.load_state_dict(state)
 
     def _count(self, sample: Any) -> bool:
+        if isinstance(sample, BadSampleError):
+            raise sample
         if isinstance(sample, BadSample):
             self.skipped_images.skip(sample)
             return False

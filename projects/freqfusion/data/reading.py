@@ -163,11 +163,11 @@ def in_words(error: BaseException) -> str:
 
 
 def _open(path: str) -> IO[bytes]:
-    """Open a file by Detectron2, which knows more kinds of paths, where it is installed."""
-    try:
-        from detectron2.utils.file_io import PathManager
-    except ImportError:
+    """Open a file; of paths that are no local ones, Detectron2 knows some."""
+    if "://" not in path:
         return open(path, "rb")
+    from detectron2.utils.file_io import PathManager
+
     stream: IO[bytes] = PathManager.open(path, "rb")
     return stream
 
