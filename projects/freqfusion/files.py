@@ -190,10 +190,11 @@ def parse_yaml(
         reason = getattr(error, "problem", None) or str(error)
         if "constructor for the tag" in reason:
             tag = reason.rpartition("for the tag ")[2].strip("'")
+            tag = tag.replace("tag:yaml.org,2002:", "!!")
             raise ValueError(
                 f"{name} holds a YAML tag that would run code, which a configuration must not:"
-                f" {tag.replace('tag:yaml.org,2002:', '!!')} in {line}. Write the value itself in its"
-                " place; only where you trust the file, --allow-unsafe-config lets it run"
+                f" {tag} in {line}. Write the value itself in its place; only where you trust the"
+                " file, --allow-unsafe-config lets it run"
             ) from error
         raise ValueError(f"{name}, {line}: this is not valid YAML: {reason}") from error
     except RecursionError as error:

@@ -24,7 +24,11 @@ from freqfusion.data.validation.classes import (
     metadata_of,
     missing_files,
 )
-from freqfusion.data.validation.ground_truth import GroundTruth, image_mode_issues
+from freqfusion.data.validation.ground_truth import (
+    GroundTruth,
+    agreement_issues,
+    image_mode_issues,
+)
 from freqfusion.data.validation.issues import DatasetIssue, collect, error, note
 from freqfusion.data.validation.sources import (
     GroundTruthSource,
@@ -144,8 +148,9 @@ def _check_one(
     for source in sources:
         for path in source.by_image:
             owners[path].append(source)
+    labels = _labels_beside_things(metadata)
     jobs = [
-        (path, own[0].index, [source.by_image[path] for source in own])
+        (path, own[0].index, [source.by_image[path] for source in own], labels)
         for path, own in owners.items()
     ]
     images = run_in_order(
@@ -168,15 +173,24 @@ def _check_one(
     return issues, images
 
 
-def _check_image(job: tuple[str, str, list[GroundTruth]]) -> _CheckedImage:
+def _labels_beside_things(metadata: Mapping[str, Any]) -> dict[int, int]:
+    """Return the label of each category where things are the class 0; nothing elsewhere."""
+    if next(iter(metadata.get("stuff_classes") or ()), None) != "things":
+        return {}
+    things = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    return dict.fromkeys(things, 0) | (metadata.get("stuff_dataset_id_to_contiguous_id") or {})
+
+
+def _check_image(job: tuple[str, str, list[GroundTruth], dict[int, int]]) -> _CheckedImage:
     """Read an image that an index names and check its ground truth, so that it is read once."""
-    path, named_by, ground_truths = job
+    path, named_by, ground_truths, labels = job
     issues: list[DatasetIssue] = []
     image: ImageFile | None = None
     with collect(issues):
         image = check_file(path, named_by)
         issues += image_mode_issues(image)
     seen = [frozenset(gt.check(image, issues)) for gt in ground_truths]
+    issues += agreement_issues(ground_truths, labels)
     digest = None
     if image is not None:
         # Of size, mode and pixels, whatever the file format.

@@ -203,12 +203,16 @@ class InstanceGroundTruth:
 
 @dataclass(frozen=True, slots=True)
 class PanopticGroundTruth:
-    """One panoptic PNG with its annotation; ``size`` is what the JSON says of the image."""
+    """One panoptic PNG with its annotation; ``size`` is what the JSON says of the image.
+
+    ``things`` are the categories of things.
+    """
 
     file: str
     path: str
     size: Size | None
     annotation: dict[str, Any]
+    things: frozenset[int] = frozenset()
 
     def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
         """Compare ids, areas and boxes of the PNG with the JSON, and its size with the image."""
@@ -267,6 +271,81 @@ class LabelGroundTruth:
             if image is not None:
                 check_size(self.path, png.size, image.size, f"its image {image.path}")
         return seen
+
+
+# A part of a segment's box that lies in the box of its instance: others may hide some of both.
+_LEAST_SHARED = 0.5
+# A part of the pixels in which label maps may differ, by rounded borders.
+_MOST_DIFFERENT = 0.005
+
+
+def agreement_issues(
+    ground_truths: Iterable[GroundTruth], label_of_category: Mapping[int, int]
+) -> Iterator[DatasetIssue]:
+    """Yield an error where two kinds of ground truth of one image say different things.
+
+    Args:
+        ground_truths: Those of the image, each of which has been checked by itself.
+        label_of_category: Label of each category in the label map of a Panoptic FPN, 0 for things;
+            empty where the data set has no such map.
+    """
+    by_kind = {type(gt): gt for gt in ground_truths}
+    panoptic, labels = by_kind.get(PanopticGroundTruth), by_kind.get(LabelGroundTruth)
+    instances = by_kind.get(InstanceGroundTruth)
+    if isinstance(panoptic, PanopticGroundTruth) and isinstance(instances, InstanceGroundTruth):
+        yield from _lacking_instances(panoptic, instances)
+    if isinstance(panoptic, PanopticGroundTruth) and isinstance(labels, LabelGroundTruth):
+        yield from _other_labels(panoptic, labels, label_of_category)
+
+
+def _lacking_instances(
+    panoptic: PanopticGroundTruth, instances: InstanceGroundTruth
+) -> Iterator[DatasetIssue]:
+    """Every thing of the panoptic map is an instance, too; one that is hidden is in no map."""
+    for segment in panoptic.annotation["segments_info"]:
+        if segment["category_id"] not in panoptic.things or segment.get("iscrowd"):
+            continue
+        boxes = [
+            one["bbox"]
+            for one in instances.annotations
+            if one.get("category_id") == segment["category_id"]
+        ]
+        if not any(_share_inside(segment["bbox"], box) >= _LEAST_SHARED for box in boxes):
+            who = f"segment {segment['id']} of {panoptic.path}"
+            found = f"{who} has the category {segment['category_id']}, and no annotation there has"
+            expected = "an annotation of its category for each thing of the panoptic map"
+            yield error("object that the instances lack", instances.file, found, expected)
+
+
+def _share_inside(box: Sequence[float], other: Sequence[float]) -> float:
+    """Return the part of a box (x, y, width, height) that lies in another."""
+    sides = [
+        min(box[axis] + box[axis + 2], other[axis] + other[axis + 2]) - max(box[axis], other[axis])
+        for axis in (0, 1)
+    ]
+    return max(sides[0], 0) * max(sides[1], 0) / max(box[2] * box[3], 1e-9)
+
+
+def _other_labels(
+    panoptic: PanopticGroundTruth, labels: LabelGroundTruth, label_of_category: Mapping[int, int]
+) -> Iterator[DatasetIssue]:
+    segments = panoptic.annotation["segments_info"]
+    if not all(one["category_id"] in label_of_category for one in segments):
+        return
+    void = -1
+    label_of_id = {one["id"]: label_of_category[one["category_id"]] for one in segments}
+    try:
+        ids = rgb_to_id(read_panoptic_colors(panoptic.path))
+        expected = labels_of_segments(panoptic.path, ids, label_of_id, void)
+        found = read_label_png(labels.path)
+    except ValueError:  # which the check of the file itself has told
+        return
+    if found.shape != expected.shape:
+        return
+    share = float(((found != expected) & (expected != void)).mean())
+    if share > _MOST_DIFFERENT:
+        told = f"{100 * share:.1f} % of its pixels are not those of {panoptic.path}"
+        yield error("labels of another image", labels.path, told, "0 for things, and its stuff")
 
 
 def check_ground_truth(

@@ -138,6 +138,7 @@ def panoptic_source(
     numbers = [annotation["image_id"] for annotation in index.annotations]
     source.issues += repeated(source.index, "annotation of image", numbers)
     source.issues += _without_annotation(index, numbers)
+    things = frozenset(n for n, one in index.categories.items() if one.get("isthing"))
     find = image_path or (lambda entry: join(metadata["image_root"], entry["file_name"]))
     for annotation in index.annotations:
         source.issues += _segment_issues(annotation, index)
@@ -146,7 +147,7 @@ def panoptic_source(
         path = join(metadata["panoptic_root"], annotation["file_name"])
         source.files.append(path)
         if image is not None:
-            gt = PanopticGroundTruth(source.index, path, _entry_size(image), annotation)
+            gt = PanopticGroundTruth(source.index, path, _entry_size(image), annotation, things)
             source.by_image[find(image)] = gt
     return source
 
