@@ -43,7 +43,6 @@ from freqfusion.engine.hooks import (
 from freqfusion.engine.results import TRAINING, Scores, evaluate_model, skipped_in, write_results
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer, with_scaled_rate
 from freqfusion.engine.training_step import (
-    CheckUnusedParameters,
     TrainingSteps,
     data_parallel,
     unwrapped,
@@ -163,10 +162,7 @@ class Trainer(DefaultTrainer):
             *self._evaluation_hooks(),
         ]
         hooks[index : index + 1] = [self._saving(), *self._prepared(ours)]
-        hooks = [hook for hook in hooks if not isinstance(hook, PeriodicCheckpointer)]
-        if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
-            hooks.insert(0, CheckUnusedParameters())
-        return hooks
+        return [hook for hook in hooks if not isinstance(hook, PeriodicCheckpointer)]
 
     def _prepared(self, evaluation: list[HookBase]) -> list[HookBase]:
         """Return an evaluation of the average of the weights, where one is configured."""
