@@ -1,7 +1,7 @@
 """Every configuration key of this project, with its default; the defaults give the baselines."""
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -56,31 +56,20 @@ def inner_backbone(cfg: CfgNode) -> str:
     return str(cfg.MODEL.SFM.BACKBONE) if modulates(name) else name
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return the known names that are most like a wrong one, the most alike first.
-
-    A key in the wrong section has the same last part: then only keys with that part are named.
-    """
-
-    def last(one: str) -> str:
-        return one.rpartition(".")[2].lower()
-
-    def alike(other: str) -> float:
-        """Between 0 and 2, for the whole names and their last parts."""
-        pairs = (name.lower(), other.lower()), (last(name), last(other))
-        return sum(SequenceMatcher(None, one, two).ratio() for one, two in pairs)
-
-    scores = sorted(((alike(other), other) for other in set(known)), reverse=True)
-    scores = [(score, other) for score, other in scores if score >= 1.4]
-    same = [other for _, other in scores if last(other) == last(name)]
-    close = [other for score, other in scores if score >= scores[0][0] - 0.15]
-    return (same or close)[:count]
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean A or B?``, or "" where no known name is like it."""
-    near = nearest(name, known)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    """Return ``; did you mean A or B?``, or "" where no known name is like it.
+
+    A key in the wrong section has the same last part: then only keys with that part are named. The
+    section that a key is in is not like it.
+    """
+    names = {other.lower(): other for other in known if not name.startswith(f"{other}.")}
+    section, _, last = name.lower().rpartition(".")
+    same = [other for other in names if section and other.rpartition(".")[2] == last]
+    if same:
+        near = get_close_matches(name.lower(), same, n=3, cutoff=0.0)
+    else:
+        near = get_close_matches(name.lower(), names, n=1, cutoff=0.7)
+    return f"; did you mean {' or '.join(names[other] for other in near)}?" if near else ""
 
 
 def _add_fusion_keys(cfg: CfgNode) -> None:
