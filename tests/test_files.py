@@ -478,7 +478,7 @@ def test_tags(text, tag, line, tmp_path):
     marker = tmp_path / "marker"
     with pytest.raises(ValueError, match=r"a\.yaml holds a YAML tag that would run code") as caught:
         parse_yaml(text.format(marker), "a.yaml")
-    assert f"python/{tag}" in str(caught.value)
+    assert f"!!python/{tag}" in str(caught.value)
     assert f" in line {line}. " in str(caught.value)
     assert "--allow-unsafe-config" in str(caught.value)
     assert not marker.exists()

@@ -169,7 +169,7 @@ def test_configurations(train_net, tmp_path, marker, capsys):
     for path in (evil, file):
         told = refused(train_net, capsys, "--config-file", path)
         assert "evil.yaml holds a YAML tag that would run code" in told
-        assert "python/object/apply:os.system' in line 2" in told
+        assert "!!python/object/apply:os.system in line 2" in told
 
 
 def test_declared_data_sets(tmp_path, marker):
