@@ -288,7 +288,6 @@ PLAIN_HEAD = {"MODEL__SEM_SEG_HEAD__NAME": "SemSegFPNHead"}
             MODULATED | {"MODEL__SFM__BACKBONE": "build_sfm_backbone"},
             "names the backbone that is modulated, so not build_sfm_backbone",
         ),
-        (MODULATED | {"MODEL__SFM__DEMODULATE": "head"}, "a pyramid adds maps of several stages"),
     ],
 )
 def test_checks_see_what_is_modulated(small_cfg, keys, sentence):
