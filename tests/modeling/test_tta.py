@@ -9,7 +9,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
@@ -20,7 +19,6 @@ from mask2former_models import seeded_model, small_cfg
 from PIL import Image
 from sfm_models import plain_cfg
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from toy_configs import change, resnet18_cfg
 
 from freqfusion.data.mapper import SegmentationMapper
@@ -104,15 +102,6 @@ def test_sizes(size, min_sizes, max_size, expected):
     assert len(model.seen) == 2 * len(expected)
     # Where no size of the result is given, it is that of the image, as the models have it.
     assert {(shown["height"], shown["width"]) for shown in model.seen} == {size}
-
-
-def test_whole_numbers_are_resized_as_bytes():
-    model, image = semantic_model(), picture()
-    augmented(model, min_sizes=[3], flip=False)([{"image": image.to(torch.float32)}])
-    augmented(model, min_sizes=[3], flip=False)([{"image": image}])
-    converted, given_bytes = (shown["image"] for shown in model.seen)
-    assert converted.dtype == torch.float32
-    assert torch.equal(converted, given_bytes.to(torch.float32))
 
 
 @pytest.fixture
@@ -593,15 +582,6 @@ def test_the_modes_of_the_model_stay_its_own():
     with pytest.raises(RuntimeError, match="predictions only: call eval"):
         wrapped([{"image": picture()}])
     assert TestTimeAugmentation(resnet18_cfg(), model).training
-
-
-def test_a_model_of_several_processes_is_taken_out(tmp_path):
-    dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        model = nn.Linear(1, 1)
-        assert augmented(DistributedDataParallel(model)).model is model
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(

@@ -264,20 +264,6 @@ def test_half_precision(factory):
     assert mixed["multi_scale_0"].dtype == torch.float32
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_cuda_autocast(dtype):
-    maps = make_maps(((37, 50), (19, 25), (10, 13), (5, 7)))
-    expected = named(build().double()({n: feat.double() for n, feat in maps.items()}))
-    module = build().cuda()
-    with torch.autocast("cuda", dtype):
-        actual = named(module({name: feat.cuda() for name, feat in maps.items()}))
-    sum(feat.float().square().mean() for feat in actual.values()).backward()
-    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
-    for name, value in expected.items():
-        assert relative_error(actual[name].cpu(), value) < 0.05, name
-
-
 def test_checkpointing_changes_no_gradient(monkeypatch):
     """Each layer runs once more in the backward pass, with the same places dropped."""
     calls = []
