@@ -242,20 +242,6 @@ def test_a_list_that_holds_itself(tmp_path):
         read_checkpoint(written(tmp_path / "in.pkl", endless))
 
 
-def test_an_archive_of_torch_under_the_name_of_a_pickle(tmp_path):
-    weights = {"sem_seg_head.a": torch.arange(3)}
-    torch.save({"model": weights, "iteration": 7}, tmp_path / "in.pkl")
-    assert torch.equal(read(tmp_path / "in.pkl")["sem_seg_head.a"], torch.arange(3))
-
-
-def test_pickles_that_hold_no_weights(tmp_path):
-    with pytest.raises(ValueError, match="holds no state dict"):
-        read(written(tmp_path / "in.pkl", [1, 2]))
-    content = {"model": {"sem_seg_head.a": "text"}}
-    with pytest.raises(ValueError, match=r"holds a str under 'sem_seg_head\.a'"):
-        read(written(tmp_path / "in.pkl", content))
-
-
 def training_state():
     """What a run saves, of every kind that PyTorch's parts have."""
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
@@ -294,17 +280,6 @@ def test_what_a_run_saves(legacy, tmp_path):
     assert found["numpy"][1].tolist() == content["numpy"][1].tolist()
     assert type(found["score"]) is float
     assert (found["score"], found["iteration"]) == (0.25, 7)
-
-
-def test_files_without_checksums(tmp_path):
-    """PyTorch can leave them out."""
-    before = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(False)
-    try:
-        saved(tmp_path / "in.pth", WEIGHTS)
-    finally:
-        torch.serialization.set_crc32_options(before)
-    assert read_checkpoint(tmp_path / "in.pth")["model"]["a"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -398,11 +373,8 @@ def test_other_archives(tmp_path):
     with (tmp_path / "a.npz").open("wb") as file:
         np.savez(file, a=np.zeros(2))
     zipped(tmp_path / "a.zip", {"weights/model.pth": b"x"})
-    for name, message in (
-        ("a.npz", "is an archive without a checkpoint"),
-        ("a.zip", "is an archive without a checkpoint"),
-    ):
-        with pytest.raises(ValueError, match=message):
+    for name in ("a.npz", "a.zip"):
+        with pytest.raises(ValueError, match="is an archive without a checkpoint"):
             read_checkpoint(tmp_path / name)
 
 
@@ -507,7 +479,7 @@ def test_tags(text, tag, line, tmp_path):
     marker = tmp_path / "marker"
     with pytest.raises(ValueError, match=r"a\.yaml holds a YAML tag that would run code") as caught:
         parse_yaml(text.format(marker), "a.yaml")
-    assert f"python/{tag}" in str(caught.value)
+    assert f"!!python/{tag}" in str(caught.value)
     assert f" in line {line}. " in str(caught.value)
     assert "--allow-unsafe-config" in str(caught.value)
     assert not marker.exists()

@@ -22,22 +22,17 @@ from freqfusion.engine.command_line import explain_errors
 from freqfusion.engine.health import NonFiniteGuard
 from freqfusion.engine.training_step import TrainingSteps, unwrapped
 
-ONE_IMAGE = "one_panoptic_image"
 LABELLED = "semantic_images_without_ignored_pixels"
 
 
 def register():
-    """The data sets of the environment, and parts of two of them."""
+    """The data sets of the environment, and a part of one of them."""
     register_datasets()
-    if ONE_IMAGE not in DatasetCatalog:
-        register_part(ONE_IMAGE, "synthetic_panoptic_train_separated", lambda dicts: dicts[:1])
-        register_part(LABELLED, "synthetic_semantic_train", labelled_throughout)
-
-
-def register_part(name, whole, choose):
-    DatasetCatalog.register(name, lambda: choose(DatasetCatalog.get(whole)))
-    entries = MetadataCatalog.get(whole).as_dict()
-    MetadataCatalog.get(name).set(**{k: v for k, v in entries.items() if k != "name"})
+    if LABELLED not in DatasetCatalog:
+        whole = "synthetic_semantic_train"
+        DatasetCatalog.register(LABELLED, lambda: labelled_throughout(DatasetCatalog.get(whole)))
+        entries = MetadataCatalog.get(whole).as_dict()
+        MetadataCatalog.get(LABELLED).set(**{k: v for k, v in entries.items() if k != "name"})
 
 
 def labelled_throughout(dicts):

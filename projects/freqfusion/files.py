@@ -189,8 +189,7 @@ def parse_yaml(
         line = "somewhere" if mark is None else f"line {mark.line + 1}"
         reason = getattr(error, "problem", None) or str(error)
         if "constructor for the tag" in reason:
-            tag = reason.rpartition("for the tag ")[2].strip("'")
-            tag = tag.replace("tag:yaml.org,2002:", "!!")
+            tag = reason.rpartition(" ")[2].strip("'").replace("tag:yaml.org,2002:", "!!")
             raise ValueError(
                 f"{name} holds a YAML tag that would run code, which a configuration must not:"
                 f" {tag} in {line}. Write the value itself in its place; only where you trust the"

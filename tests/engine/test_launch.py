@@ -11,9 +11,8 @@ import pytest
 import torch
 from same_numbers import check_same, check_same_steps
 from torch.multiprocessing import ProcessRaisedException
-from torchrun_program import train_evaluate_and_go_on
 from toy_configs import change
-from worker_runs import LABELLED, ONE_IMAGE, fail, record_runs, register, skip_then_record_runs
+from worker_runs import LABELLED, fail, record_runs, register, skip_then_record_runs
 
 from freqfusion.engine.command_line import argument_parser
 from freqfusion.engine.launch import start_processes
@@ -29,17 +28,6 @@ EXACT = {
     "INPUT__RANDOM_FLIP": "none",
     "SOLVER__BASE_LR": 0.01,
     "SOLVER__WARMUP_ITERS": 0,
-}
-# Every anchor and every proposal is used; of one image, since losses are means over objects.
-PANOPTIC = EXACT | {
-    "MODEL__META_ARCHITECTURE": "PanopticFPN",
-    "MODEL__SEM_SEG_HEAD__NUM_CLASSES": 7,
-    "DATASETS__TRAIN": (ONE_IMAGE,),
-    "DATASETS__TEST": ("synthetic_panoptic_val_separated",),
-    "MODEL__RPN__BATCH_SIZE_PER_IMAGE": 2000,
-    "MODEL__RPN__POSITIVE_FRACTION": 1.0,
-    "MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 100,
-    "MODEL__ROI_HEADS__POSITIVE_FRACTION": 1.0,
 }
 SFM = EXACT | {
     "MODEL__META_ARCHITECTURE": "SFMSegmentor",
@@ -138,37 +126,6 @@ def test_one_process_is_this_one():
     seen = []
     assert start_processes(seen.append, "x", count=1, device="cpu") == 0
     assert seen == ["x"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_torchrun_trains_evaluates_and_goes_on_as_one_process(count, small_cfg, tmp_path):
-    """The same total batch: loss, gradients and weights of a step within 1e-4, and the scores."""
-    register()
-    cfg = change(small_cfg, PANOPTIC | {"SOLVER__IMS_PER_BATCH": 4})
-    given = []
-    for name in ("one", "several"):
-        cfg.OUTPUT_DIR = str(tmp_path / name)
-        given.append((cfg.clone(), str(tmp_path / f"{name}.pt")))
-    train_evaluate_and_go_on(given[0])
-    torch.save(given[1], tmp_path / "given.pt")
-    folders = [str(ROOT / name) for name in ("projects", "tests")]
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count),
-         "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
-         str(ROOT / "tests/torchrun_program.py"), str(tmp_path / "given.pt")],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"},
-        check=True,
-    )  # fmt: skip
-    one, several = (torch.load(path, weights_only=False) for _, path in given)
-    assert several["world_size"] == count
-    check_same(one, several)
-    [images] = one["images"]
-    assert [name for share in several["images"] for name in share] == images
-    for task, scores in one["evaluated"].items():
-        assert several["evaluated"][task] == pytest.approx(scores, abs=1e-6, nan_ok=True)
-    assert several["resumed"]["start"] == 2
-    assert several["resumed"]["loss"] == pytest.approx(one["resumed"]["loss"], rel=1e-4)
 
 
 @pytest.mark.e2e

@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_a_sentence(tmp_path):
 
 
 def test_overwrite_deletes_what_a_run_writes_and_nothing_else(tmp_path):
-    ours = ["model_0000004.pth", "model_final.pth.sha256", "metrics.json", "log.txt.rank1",
+    ours = ["model_0000004.pth", "model_final.pth", "metrics.json", "log.txt.rank1",
             "last_checkpoint", "events.out.tfevents.1.host", "inference/coco.json"]  # fmt: skip
     others = ["notes.txt", "model_mine.pth", "inference_old/x", "log.txt.d/x"]
     for name in ours + others:

@@ -136,21 +136,6 @@ def test_last_checkpoint_names_a_file_of_its_folder(name, tmp_path):
         checkpointer.resume_or_load("", resume=True)
 
 
-def test_last_checkpoint_that_leads_out_of_its_folder(tmp_path):
-    (tmp_path / "run").mkdir()
-    torch.save(WEIGHTS, tmp_path / "x.pth")
-    os.symlink(tmp_path / "x.pth", tmp_path / "run/model.pth")
-    (tmp_path / "run/last_checkpoint").write_text("model.pth\n")
-    checkpointer = SafeCheckpointer(Small(), str(tmp_path / "run"))
-    with pytest.raises(ValueError, match="is a link to a file outside of the folder; copy the"):
-        checkpointer.resume_or_load("", resume=True)
-    os.remove(tmp_path / "run/model.pth")
-    os.symlink("other.pth", tmp_path / "run/model.pth")
-    torch.save(WEIGHTS, tmp_path / "run/other.pth")
-    checkpointer.resume_or_load("", resume=True)
-    assert checkpointer.model.a.tolist() == [0, 1, 2, 3, 4, 5]
-
-
 def test_checkpoint_that_is_gone(tmp_path):
     (tmp_path / "last_checkpoint").write_text("model.pth")
     checkpointer = SafeCheckpointer(Small(), str(tmp_path))
@@ -184,7 +169,7 @@ def test_configurations(train_net, tmp_path, marker, capsys):
     for path in (evil, file):
         told = refused(train_net, capsys, "--config-file", path)
         assert "evil.yaml holds a YAML tag that would run code" in told
-        assert "python/object/apply:os.system' in line 2" in told
+        assert "!!python/object/apply:os.system in line 2" in told
 
 
 def test_declared_data_sets(tmp_path, marker):

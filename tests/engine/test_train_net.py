@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from forked_runs import Forked
 from torch.multiprocessing import ProcessExitedException
 
 from freqfusion.engine import Trainer, command_line, launch
@@ -161,20 +160,6 @@ def test_bug_while_training_is_not_called_a_mistake(datasets, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", ["1e30", "1e6"])
-def test_a_diverged_run_ends_with_what_is_not_finite(datasets, tmp_path, rate):
-    """In a process of its own, which a NaN among the offsets of FreqFusion used to kill."""
-    config = "configs/synthetic/semantic-segmentation/freqfusion_semantic_fpn_r18.yaml"
-    keys = ("SOLVER.BASE_LR", rate, "SOLVER.MAX_ITER", "9", "SOLVER.IMS_PER_BATCH", "2")
-    keys += ("INPUT.MIN_SIZE_TRAIN", "(48,)", "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", "0")
-    keys += ("OUTPUT_DIR", str(tmp_path / "run"), "MODEL.DEVICE", "cpu")
-    log = tmp_path / "log"
-    ended = Forked(["--config-file", str(ROOT / config), *keys], dict(os.environ), log)
-    assert ended.wait() == 1, log.read_text()
-    assert "numbers are not finite: the loss loss_sem_seg is nan" in log.read_text()
-
-
-@pytest.mark.slow
 def test_program_ends_with_the_sentence_and_code_2():
     command = [sys.executable, str(SCRIPT), "--config-file", str(ROOT / CONFIG), "SEDE", "1"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -200,3 +185,16 @@ def test_sentence_of_one_of_several_processes_ends_all(main, datasets, monkeypat
             main(arguments)
     else:
         assert main(arguments) == expected
+
+
+@pytest.mark.parametrize("rate", [pytest.param("1e30", marks=pytest.mark.slow), "1e6"])
+def test_a_diverged_run_ends_with_what_is_not_finite(datasets, tmp_path, rate):
+    """In a process of its own, which a NaN among the offsets of FreqFusion used to kill."""
+    config = "configs/synthetic/semantic-segmentation/freqfusion_semantic_fpn_r18.yaml"
+    keys = ("SOLVER.BASE_LR", rate, "SOLVER.MAX_ITER", "9", "SOLVER.IMS_PER_BATCH", "2")
+    keys += ("INPUT.MIN_SIZE_TRAIN", "(48,)", "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", "0")
+    keys += ("OUTPUT_DIR", str(tmp_path / "run"), "MODEL.DEVICE", "cpu")
+    log = tmp_path / "log"
+    ended = Forked(["--config-file", str(ROOT / config), *keys], dict(os.environ), log)
+    assert ended.wait() == 1, log.read_text()
+    assert "numbers are not finite: the loss loss_sem_seg is nan" in log.read_text()

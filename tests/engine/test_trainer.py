@@ -187,16 +187,6 @@ def test_resumed_run_keeps_the_best_checkpoint(semantic_cfg, tmp_path):
     assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_final.pth"
 
 
-def test_best_weights_can_be_evaluated(semantic_cfg, tmp_path):
-    cfg = change(semantic_cfg, {"TEST__BEST_CHECKPOINT": "sem_seg/mIoU"})
-    trainer = train(cfg)
-    cfg.MODEL.WEIGHTS = str(tmp_path / "run" / "model_best.pth")
-    model = Trainer.build_model(cfg)
-    checkpoint = DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    assert same_weights(model, trainer.model)
-    assert checkpoint["iteration"] == 1
-
-
 def test_evaluation_may_be_augmented(semantic_cfg, monkeypatch):
     """Only when it is asked for, and with scores of the usual kind."""
     tested, plain = [], Trainer.test

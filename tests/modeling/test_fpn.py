@@ -103,14 +103,6 @@ def test_retinanet_variant():
     }
 
 
-def test_norm_and_checkpointing_keys():
-    cfg = config(MODEL__FPN__NORM="GN", MODEL__FREQFUSION__USE_CHECKPOINT=True)
-    backbone = build_backbone(cfg, IMAGE)
-    assert backbone.fpn_lateral2.bias is None
-    assert backbone.fpn_fusion2.use_checkpoint
-    backbone(torch.randn(1, 3, 64, 64))["p2"].sum().backward()
-
-
 def test_every_key_reaches_the_module():
     """A key that FreqFusion does not know, or an argument without a key, would fail here."""
     cfg = config(MODEL__FREQFUSION__LOWPASS_KERNEL=3, MODEL__FREQFUSION__HAMMING_WINDOW=False)

@@ -153,20 +153,6 @@ def test_without_norms_of_stages_the_sum_itself_is_returned():
     torch.testing.assert_close(model(image)["res2"], expected)
 
 
-def test_stochastic_depth_keeps_the_mean():
-    """A kept image has the branch of the last block divided by the rest, 0.6."""
-    last = tiny(drop_path_rate=0.4).levels[-1].blocks[-1]
-    maps = torch.randn(1, 2, 2, 64).expand(200, -1, -1, -1)
-    changed = F.linear(maps, torch.eye(64))
-    branch = last._branch(maps, nn.Identity(), nn.Identity(), None) / changed
-    kept = branch[:, 0, 0, 0] > 0.5
-    assert 90 < kept.sum() < 150  # 120 on average, with a standard deviation of 7
-    torch.testing.assert_close(branch[kept], torch.full_like(branch[kept], 1 / 0.6))
-    assert not branch[~kept].any()
-    last.eval()
-    assert torch.equal(last._branch(maps, nn.Identity(), nn.Identity(), None), maps)
-
-
 def test_start():
     """Perceptrons with a deviation of 0.02; torch would have 1 / sqrt(3 * 64) = 0.07."""
     block = tiny().levels[3].blocks[0]

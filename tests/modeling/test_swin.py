@@ -12,7 +12,6 @@ from freqfusion.layers.windows import (
     relative_position_index,
 )
 from freqfusion.modeling import SwinTransformer
-from freqfusion.modeling.swin import SwinBlock
 
 SMALL = {"embed_dim": 8, "depths": (2, 3), "num_heads": (2, 4), "out_features": ("res2", "res3")}
 SIZES = [(33, 95), (1, 1), (24, 24), (5, 40)]
@@ -30,20 +29,6 @@ def randomized(module, seed=0):
 
 def small(**changes):
     return randomized(SwinTransformer(**({"window_size": 3} | SMALL | changes))).eval()
-
-
-def small_block(*, shift=1, drop_path_rate=0.0):
-    return randomized(
-        SwinBlock(
-            channels=4,
-            num_heads=1,
-            window_size=2,
-            shift=shift,
-            mlp_ratio=2.0,
-            qkv_bias=True,
-            drop_path_rate=drop_path_rate,
-        )
-    )
 
 
 def images(*size, batch=1, seed=1):
@@ -205,17 +190,6 @@ class TestContract:
         sum((maps[name] * weights[name]).sum() for name in maps).backward()
         idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert idle == []
-
-
-class TestStochasticDepth:
-    def test_drops_images_and_makes_up_for_it(self):
-        block = small_block(drop_path_rate=0.25).train()
-        torch.manual_seed(0)
-        kept = block.drop_path(torch.ones(4000, 1, 2, 4))
-        assert kept.unique().tolist() == pytest.approx([0, 4 / 3])
-        assert (kept == kept[:, :1, :1, :1]).all()
-        # Three standard deviations: 3 * sqrt(0.25 * 0.75 / 4000) = 0.0205.
-        assert (kept[:, 0, 0, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.0205)
 
 
 class TestStateDict:

@@ -26,7 +26,6 @@ FILES = (
     "model_final.pth",
     "model_best.pth",
     "model_best.json",
-    "model_*.pth.sha256",
     "last_checkpoint",
     "metrics.json",
     "results.json",

@@ -212,13 +212,3 @@ def config_warnings(cfg: CfgNode) -> Iterator[str]:
             f"SOLVER.STEPS {late} come after the last iteration (SOLVER.MAX_ITER"
             f" {node.MAX_ITER}): the learning rate will not fall there"
         )
-    if node.WARMUP_ITERS >= node.MAX_ITER:
-        yield (
-            f"SOLVER.WARMUP_ITERS {node.WARMUP_ITERS} lasts until the end (SOLVER.MAX_ITER"
-            f" {node.MAX_ITER}): the learning rate will never be SOLVER.BASE_LR"
-        )
-    if cfg.TEST.BEST_CHECKPOINT and not 0 < cfg.TEST.EVAL_PERIOD < node.MAX_ITER:
-        yield (
-            "TEST.BEST_CHECKPOINT compares evaluations, but TEST.EVAL_PERIOD"
-            f" {cfg.TEST.EVAL_PERIOD} evaluates at the end only"
-        )

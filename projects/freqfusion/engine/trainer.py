@@ -44,7 +44,6 @@ from freqfusion.engine.hooks import (
 from freqfusion.engine.results import TRAINING, Scores, evaluate_model, skipped_in, write_results
 from freqfusion.engine.solver import build_lr_scheduler, build_optimizer, with_scaled_rate
 from freqfusion.engine.training_step import (
-    CheckUnusedParameters,
     TrainingSteps,
     data_parallel,
     unwrapped,
@@ -165,10 +164,7 @@ class Trainer(DefaultTrainer):
         ]
         hooks[index : index + 1] = [self._saving(), *self._prepared(ours)]
         hooks = [hook for hook in hooks if not isinstance(hook, PeriodicCheckpointer)]
-        hooks = [RepeatablePreciseBN(h) if isinstance(h, PreciseBN) else h for h in hooks]
-        if comm.get_world_size() > 1 and not self.cfg.SOLVER.FIND_UNUSED_PARAMETERS:
-            hooks.insert(0, CheckUnusedParameters())
-        return hooks
+        return [RepeatablePreciseBN(h) if isinstance(h, PreciseBN) else h for h in hooks]
 
     def _prepared(self, evaluation: list[HookBase]) -> list[HookBase]:
         """Return an evaluation of the average of the weights, where one is configured."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, SimpleTrainer, create_ddp_model
+from detectron2.engine import SimpleTrainer, create_ddp_model
 from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,10 +24,8 @@ from freqfusion.engine.health import (
     describe_losses,
     gradient_norm,
 )
-from freqfusion.messages import shorten
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-_NAMED = 5
 
 
 class _NonFiniteForward(Exception):
@@ -220,28 +218,3 @@ def data_parallel(cfg: CfgNode, model: nn.Module) -> nn.Module:
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model itself, without a wrapper for several processes."""
     return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-class CheckUnusedParameters(HookBase):
-    """Names the parameters that got no gradient in the first iteration.
-
-    Processes that average gradients wait for all of them; torch's own message comes an iteration
-    later, and names neither the parameters nor our key.
-    """
-
-    def after_step(self) -> None:
-        """Raise RuntimeError with names; do nothing from the second iteration on."""
-        trainer: Any = self.trainer
-        if trainer.iter != trainer.start_iter:
-            return
-        names = [
-            name
-            for name, parameter in unwrapped(trainer.model).named_parameters()
-            if parameter.requires_grad and parameter.grad is None
-        ]
-        if names:
-            raise RuntimeError(
-                f"no gradient reached {shorten(names, _NAMED)}, for which several"
-                " processes wait in vain: set SOLVER.FIND_UNUSED_PARAMETERS True, or take these"
-                " parts out of the model"
-            )

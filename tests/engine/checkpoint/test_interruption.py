@@ -14,7 +14,6 @@ import pytest
 import torch
 from checkpoint_runs import Killing, assert_same_state, disturb, lines, train
 from detectron2.utils.env import seed_all_rng
-from forked_runs import Forked
 from toy_configs import change
 
 from freqfusion.engine.checkpoint import Interrupted, LastSaveFailedError, SaveError
@@ -104,13 +103,13 @@ def test_resume_without_a_checkpoint_begins(semantic_cfg, caplog):
 TORCHRUN = "-m torch.distributed.run --rdzv-backend c10d --rdzv-endpoint localhost:0"
 TORCHRUN += " --signals-to-handle SIGTERM,SIGINT,SIGUSR1"
 STARTERS = {
-    "alone": (),
+    "alone": ("train_net.py",),
     "two processes": ("train_net.py", "--num-processes", "2"),
     "torchrun": (*TORCHRUN.split(), "--nproc-per-node", "2", "train_net.py"),
 }
 
 
-def start(folder, *words, starter="alone"):
+def start(folder, starter, *words):
     """A run in a session of its own."""
     keys = ("OUTPUT_DIR", folder, "SOLVER.MAX_ITER", 12, "SOLVER.CHECKPOINT_PERIOD", 1)
     keys += ("SOLVER.IMS_PER_BATCH", 2, "INPUT.MIN_SIZE_TRAIN", "(48,)", "SEED", 5)
@@ -118,13 +117,23 @@ def start(folder, *words, starter="alone"):
     words = ["--config-file", CONFIG, *words, *map(str, keys), "MODEL.DEVICE", "cpu"]
     path = os.pathsep.join([str(ROOT / "projects"), os.environ.get("PYTHONPATH", "")])
     variables = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    if not STARTERS[starter]:
-        words[1] = str(ROOT / CONFIG)
-        return Forked(words, variables, folder.with_suffix(".log"))
     return subprocess.Popen(
         [sys.executable, *STARTERS[starter], *words], cwd=ROOT, env=variables, text=True,
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
+
+
+def saved(folder):
+    """What changes with each checkpoint."""
+    path = folder / "last_checkpoint"
+    return path.read_text() if path.is_file() else ""
+
+
+def wait_for_save(run, folder):
+    """Until a checkpoint is written, or the run has ended."""
+    before = saved(folder)
+    while saved(folder) == before and run.poll() is None:
+        time.sleep(0.01)
 
 
 def kill_all(run):
@@ -139,100 +148,56 @@ def kill_all(run):
     for process in doomed:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
+    run.communicate()
 
 
 def final(folder):
     return torch.load(folder / "model_final.pth", weights_only=True)["model"]
 
 
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
-
-
-def saved(folder):
-    """What changes with each checkpoint."""
-    path = folder / "last_checkpoint"
-    return path.read_text() if path.is_file() else ""
-
-
-def wait_for_save(run, folder):
-    """Until a checkpoint is written, or the run has ended; the seconds that it took."""
-    before, began = saved(folder), time.monotonic()
-    while saved(folder) == before and run.poll() is None:
-        time.sleep(0.01)
-    return time.monotonic() - began
-
-
-def kill_somewhere(run, folder, draw, ready):
-    """SIGKILL before the first iteration, or at any moment of one of the first three.
-
-    Args:
-        run: All of its processes are killed.
-        folder: Of the run.
-        draw: Of random numbers.
-        ready: Seconds up to the first checkpoint.
-    """
-    iterations, took = draw.randrange(4), ready
-    for _ in range(iterations):
-        took = wait_for_save(run, folder)
-    if iterations == 1:
-        took = wait_for_save(run, folder)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        run.wait(timeout=draw.uniform(0, 1.2) * took)
-    if run.poll() is None:
-        kill_all(run)
-    return run.wait() == -signal.SIGKILL
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("starter", "wanted"), [("alone", 20), ("two processes", 5), ("torchrun", 5)]
-)
+@pytest.mark.parametrize(("starter", "wanted"), [("alone", 8), ("two processes", 4)])
 def test_killed_at_random_moments(tmp_path, datasets, starter, wanted):
     """All processes at once; a checkpoint in each iteration, so that many a kill meets one."""
-    whole = start(tmp_path / "whole", starter=starter)
-    ready = wait_for_save(whole, tmp_path / "whole")
+    whole = start(tmp_path / "whole", starter)
     assert whole.wait() == 0, whole.communicate()[1]
-    draw, kills, saving, folder = random.Random(3), 0, 0, tmp_path / "run"
+    draw, kills, folder = random.Random(3), 0, tmp_path / "run"
     while kills < wanted:
-        run = start(folder, "--resume", starter=starter)
-        if kill_somewhere(run, folder, draw, ready):
+        run = start(folder, starter, "--resume")
+        for _ in range(draw.randrange(1, 4)):
+            wait_for_save(run, folder)
+        time.sleep(draw.uniform(0, 0.5))
+        if run.poll() is None:
+            kill_all(run)
             kills += 1
-            saving += bool(list(folder.glob(".model*.part")))
-            continue
-        assert run.returncode == 0, run.communicate()[1]
-        # It came to its end before it was killed often enough: begin again.
-        assert_same(final(folder), final(tmp_path / "whole"))
-        shutil.rmtree(folder)
-    last = start(folder, "--resume", starter=starter)
+        elif kills < wanted:  # it came to its end before: begin again
+            assert run.wait() == 0, run.communicate()[1]
+            shutil.rmtree(folder)
+    last = start(folder, starter, "--resume")
     assert last.wait() == 0, last.communicate()[1]
-    assert_same(final(folder), final(tmp_path / "whole"))
+    one, other = final(folder), final(tmp_path / "whole")
+    assert [name for name in other if not torch.equal(one[name], other[name])] == []
     iterations = [line["iteration"] for line in lines(folder)]
     assert iterations == sorted(set(iterations))
-    print(f"{kills} kills, {saving} of them while a checkpoint was written")
-    assert saving or wanted < 20
-    shutil.rmtree(tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("starter", STARTERS)
 def test_signal_to_all_processes_of_a_run(tmp_path, datasets, starter, name):
     """Loading workers too, as a machine does that goes; torchrun hands it on itself."""
-    run = start(tmp_path / "run", starter=starter)
+    run = start(tmp_path / "run", starter)
     wait_for_save(run, tmp_path / "run")
     os.killpg(run.pid, signal.Signals[name])
     said = run.communicate()[1]
     assert said.count(f"ended by {name} after") == 1, said
     if starter != "torchrun":
         assert run.returncode == (130 if name == "SIGINT" else 0)
-        # Python's own tracker of resources, beside spawned processes, ends by SIGUSR1 with a trace.
-        assert "Traceback" not in said or (starter, name) == ("two processes", "SIGUSR1")
+        assert "Traceback" not in said
     last = saved(tmp_path / "run")
     state = torch.load(tmp_path / "run" / last, weights_only=True)
     assert f"{name} after {state['iteration'] + 1} of 12" in said
-    again = start(tmp_path / "run", starter=starter)
+    again = start(tmp_path / "run", starter)
     assert "is not empty" in again.communicate()[1]
     assert again.returncode == (1 if starter == "torchrun" else 2)
     assert saved(tmp_path / "run") == last

@@ -152,12 +152,13 @@ def test_is_the_loop(counts, classes, seed):
 @settings(max_examples=15)
 @given(st.permutations(range(4)), st.integers(0, 2**20))
 def test_order_of_objects_does_not_matter(order, seed):
+    """At so many points that the matching tells objects apart that are nearly the same."""
     torch.manual_seed(seed)
     outputs = random_outputs(1, 6, 3, (6, 6), auxiliary=1)
     (target,) = random_targets([4], 3, (12, 12))
-    before = criterion(draw_points=seeded(seed))(outputs, [target])
+    before = criterion(num_points=400, draw_points=seeded(seed))(outputs, [target])
     target = {name: value[torch.tensor(order)] for name, value in target.items()}
-    after = criterion(draw_points=seeded(seed))(outputs, [target])
+    after = criterion(num_points=400, draw_points=seeded(seed))(outputs, [target])
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-5)
 
@@ -224,12 +225,6 @@ def test_gradients():
     assert torch.autograd.gradcheck(total, inputs)
 
 
-def test_parts_of_the_losses():
-    outputs, targets = random_outputs(1, 4, 3, (5, 6)), random_targets([2], 3, (10, 12))
-    assert set(criterion(losses=["labels"])(outputs, targets)) == {"loss_ce"}
-    assert set(criterion(losses=["masks"])(outputs, targets)) == {"loss_mask", "loss_dice"}
-
-
 def test_published_buffer_is_accepted_and_the_argument_holds():
     module = criterion(eos_coef=0.3)
     published = {"criterion.empty_weight": torch.tensor([1.0, 1.0, 1.0, 0.1])}
@@ -290,10 +285,6 @@ def test_objects_are_averaged_over_processes():
             [{"labels": torch.tensor([0, 1]), "masks": torch.zeros(1, 8, 8)}] * 2,
             r"target 0 must have labels .* got \(2,\) and \(1, 8, 8\)",
         ),
-        (
-            [{"labels": torch.tensor([1.0]), "masks": torch.zeros(1, 8, 8)}] * 2,
-            r"labels of target 0 must be integers, got torch.float32",
-        ),
     ],
 )
 def test_target_errors(targets, message):
@@ -304,7 +295,6 @@ def test_target_errors(targets, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_classes": 0}, "num_classes must be positive, got 0"),
         ({"importance_sample_ratio": 1.5}, "importance_sample_ratio must be from 0 to 1, got 1.5"),
         ({"losses": ["boxes"]}, r"losses must be some of \('labels', 'masks'\), got \('boxes',\)"),
     ],

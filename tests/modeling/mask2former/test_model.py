@@ -76,7 +76,7 @@ def test_losses_and_gradients_are_the_references(case):
         case.check(f"grad/{name}", parameters[name].grad, gradient)
 
 
-@pytest.mark.parametrize("size", [(33, 95), (1, 1), (64, 32)], ids=str)
+@pytest.mark.parametrize("size", [(33, 95), (1, 1)], ids=str)
 def test_any_image(size):
     model = seeded_model().eval()
     with torch.no_grad():
@@ -92,17 +92,6 @@ def random_image(count, size=(40, 56), classes=5):
     instances.gt_classes = torch.randint(0, classes, (count,), generator=generator)
     instances.gt_masks = BitMasks(torch.rand(count, *size, generator=generator) > 0.7)
     return {"image": torch.rand(3, *size, generator=generator) * 255, "instances": instances}
-
-
-@pytest.mark.parametrize(("counts", "classes"), [((0, 0), 1), ((0, 3), 1000), ((200, 1), 1)])
-def test_any_number_of_objects_and_classes(counts, classes):
-    model = seeded_model(MODEL__SEM_SEG_HEAD__NUM_CLASSES=classes).train()
-    losses = model([random_image(count, classes=classes) for count in counts])
-    assert len(losses) == 3 * 4
-    assert all(loss.isfinite() for loss in losses.values())
-    sum(losses.values()).backward()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_images_of_a_batch_do_not_touch_each_other():

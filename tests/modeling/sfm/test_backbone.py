@@ -238,15 +238,6 @@ def test_checkpointing_changes_nothing(kind):
         assert gradient is None or torch.allclose(gradient, other, rtol=1e-3, atol=1e-5), name
 
 
-def test_without_points_it_is_the_backbone():
-    modulated = modulate_backbone(Picks(), points={})
-    features, mappings, logits = modulated.forward_with_mappings(image())
-    assert list(modulated.state_dict()) == list(Picks().state_dict())
-    assert not logits
-    assert not any(mappings.values())
-    assert all(torch.equal(features[name], value) for name, value in Picks()(image()).items())
-
-
 def test_maps_of_timm_cover_the_padded_image_between():
     """Detectron2 pads to 32 anyway; only the maps that leave are cropped as the bare ones are."""
     modulated, bare = build_pair("convnext")
@@ -317,9 +308,3 @@ def test_errors(options, message):
     # Nothing was changed by the attempt.
     assert not any(module._forward_pre_hooks for module in backbone.modules())
     assert modulate_backbone(backbone)
-
-
-def test_it_cannot_be_modulated_twice():
-    modulated = modulate_backbone(Picks())
-    with pytest.raises(ValueError, match=r"has a part named 'sfm' already.*\(twice\)"):
-        modulate_backbone(modulated)

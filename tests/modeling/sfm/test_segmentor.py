@@ -74,7 +74,7 @@ def test_trains_a_step_and_predicts(architecture):
     assert all(loss.isfinite() for loss in found.values())
     sum(found.values()).backward()
     for name, parameter in model.named_parameters():
-        if ".sfm." in name or "reassemblies" in name:
+        if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
     with torch.no_grad():
@@ -136,16 +136,6 @@ def test_edges_are_brought_to_the_space_of_the_attention():
     torch.testing.assert_close(found, expected)
     other = model.attention_loss([{"sem_seg": half_plane()}], still)
     assert (found - other).abs() > 1e-3
-
-
-def test_weight_multiplies_the_loss():
-    inputs = [example("SemanticSegmentor")]
-    one, two = (
-        losses(built(sfm_cfg("SemanticSegmentor", MODEL__SFM__EDGE_LOSS_WEIGHT=w)), inputs)
-        for w in (0.4, 0.8)
-    )
-    torch.testing.assert_close(two["loss_attention"], 2 * one["loss_attention"])
-    torch.testing.assert_close(two["loss_sem_seg"], one["loss_sem_seg"])
 
 
 def test_images_without_labels_or_objects_have_finite_losses():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from detectron2.utils import comm
 
-from freqfusion.engine.checkpoint.weights import NOTE, SafeCheckpointer, leads_out, noted
+from freqfusion.engine.checkpoint.weights import NOTE, SafeCheckpointer, noted
 from freqfusion.files import read_checkpoint, write_whole
 
 logger = logging.getLogger(__name__)
@@ -118,9 +118,7 @@ def checkpoints(folder: Path) -> list[Path]:
     Raises:
         ValueError: if it names no file of the folder, and there is no other checkpoint.
     """
-    found = [
-        path for path in folder.glob("*.pth") if _NAMES.fullmatch(path.name) and not leads_out(path)
-    ]
+    found = [path for path in folder.glob("*.pth") if _NAMES.fullmatch(path.name)]
     found.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
     try:
         named = noted(folder)
