@@ -187,14 +187,14 @@ def test_sentence_of_one_of_several_processes_ends_all(main, datasets, monkeypat
         assert main(arguments) == expected
 
 
-@pytest.mark.parametrize("rate", [pytest.param("1e30", marks=pytest.mark.slow), "1e6"])
-def test_a_diverged_run_ends_with_what_is_not_finite(datasets, tmp_path, rate):
+@pytest.mark.slow
+def test_a_diverged_run_ends_with_what_is_not_finite(datasets, tmp_path):
     """In a process of its own, which a NaN among the offsets of FreqFusion used to kill."""
     config = "configs/synthetic/semantic-segmentation/freqfusion_semantic_fpn_r18.yaml"
-    keys = ("SOLVER.BASE_LR", rate, "SOLVER.MAX_ITER", "9", "SOLVER.IMS_PER_BATCH", "2")
+    keys = ("SOLVER.BASE_LR", "1e30", "SOLVER.MAX_ITER", "9", "SOLVER.IMS_PER_BATCH", "2")
     keys += ("INPUT.MIN_SIZE_TRAIN", "(48,)", "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", "0")
     keys += ("OUTPUT_DIR", str(tmp_path / "run"), "MODEL.DEVICE", "cpu")
-    log = tmp_path / "log"
-    ended = Forked(["--config-file", str(ROOT / config), *keys], dict(os.environ), log)
-    assert ended.wait() == 1, log.read_text()
-    assert "numbers are not finite: the loss loss_sem_seg is nan" in log.read_text()
+    command = [sys.executable, str(SCRIPT), "--config-file", str(ROOT / config), *keys]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert "numbers are not finite: the loss loss_sem_seg is nan" in ended.stderr
