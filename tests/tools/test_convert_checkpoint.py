@@ -159,6 +159,9 @@ def test_resnet_through_the_command_line(depth, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "dropped 2: classifier" in printed
     assert 'MODEL.RESNETS.STRIDE_IN_1X1 "False" INPUT.FORMAT "RGB"' in printed
+    width = 64 if depth == 18 else 256
+    assert f'MODEL.RESNETS.DEPTH "{depth}"' in printed
+    assert f'MODEL.RESNETS.RES2_OUT_CHANNELS "{width}"' in printed
 
     keys = {"MODEL__RESNETS__RES2_OUT_CHANNELS": 64} if depth == 18 else {}
     ours = build_resnet_backbone(

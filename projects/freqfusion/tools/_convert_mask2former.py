@@ -31,15 +31,7 @@ VERSIONS = {HEAD.rstrip("."): 2, PREDICTOR.rstrip("."): 2}
 _FUSION = r"freqfusions\.(\d+)\."
 _ORIGINAL = {new: old for old, new in PARTS.items()}
 # Blocks of each stage, whether they are bottlenecks, and what such a ResNet is called.
-_DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
-    ((2, 2, 2, 2), False): 18,
-    ((3, 4, 6, 3), False): 34,
-    ((3, 4, 6, 3), True): 50,
-    ((3, 4, 23, 3), True): 101,
-    ((3, 8, 36, 3), True): 152,
-}
 _TOP_STAGE = 5
-_STAGES = range(FIRST_STAGE, _TOP_STAGE + 1)
 # The weights tell heads times points; all published models have these points.
 _NUM_POINTS = 4
 
@@ -172,7 +164,10 @@ def mask2former_settings(state: State, windows: list[Tensor]) -> settings.Settin
     if names.is_swin(state, BACKBONE):
         backbone = settings.swin_settings(state, BACKBONE)
     else:
-        backbone = _resnet_settings(state) | {"MODEL.RESNETS.OUT_FEATURES": features}
+        backbone = settings.resnet_settings(state, BACKBONE) | {
+            "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+            "MODEL.RESNETS.OUT_FEATURES": features,
+        }
     decoder = {
         "IN_FEATURES": features,
         "ENCODER_FEATURES": features[-levels:],
@@ -192,33 +187,6 @@ def mask2former_settings(state: State, windows: list[Tensor]) -> settings.Settin
         hamming = {"hamming_lowpass": windows[0]} if windows else {}
         found |= settings.fusion_settings(modules[0] | hamming)
     return backbone | found
-
-
-def _resnet_settings(state: State) -> settings.Settings:
-    """Return the keys of a ResNet; published ones have torchvision's strides and input."""
-    first = f"{BACKBONE}res2.0."
-    bottleneck = f"{first}conv3.weight" in state
-    blocks = tuple(count_layers(state, f"{BACKBONE}res{stage}.") for stage in _STAGES)
-    if (blocks, bottleneck) not in _DEPTHS:
-        kind = "bottlenecks" if bottleneck else "plain blocks"
-        raise ValueError(
-            f"the backbone has {blocks} {kind}; only ResNets of depth "
-            f"{', '.join(str(depth) for depth in _DEPTHS.values())} are known"
-        )
-    inner = _size(state, f"{first}conv1.weight", 0)
-    groups = inner // _size(state, f"{first}conv2.weight", 1)
-    # Only norms that are trained, or were once, count batches.
-    counted = f"{BACKBONE}stem.conv1.norm.num_batches_tracked" in state
-    last = "conv3" if bottleneck else "conv2"
-    return settings.RESNET_INPUT | {
-        "MODEL.BACKBONE.NAME": "build_resnet_backbone",
-        "MODEL.RESNETS.DEPTH": _DEPTHS[blocks, bottleneck],
-        "MODEL.RESNETS.NORM": "BN" if counted else "FrozenBN",
-        "MODEL.RESNETS.STEM_OUT_CHANNELS": _size(state, f"{BACKBONE}stem.conv1.weight", 0),
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": _size(state, f"{first}{last}.weight", 0),
-        "MODEL.RESNETS.NUM_GROUPS": groups,
-        "MODEL.RESNETS.WIDTH_PER_GROUP": inner // groups,
-    }
 
 
 def _pixel_decoder(state: State, levels: int) -> settings.Settings:

@@ -24,6 +24,14 @@ _INPUT: Settings = {
     "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
 }
 RESNET_INPUT: Settings = {"MODEL.RESNETS.STRIDE_IN_1X1": False} | _INPUT
+_DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
+    ((2, 2, 2, 2), False): 18,
+    ((3, 4, 6, 3), False): 34,
+    ((3, 4, 6, 3), True): 50,
+    ((3, 4, 23, 3), True): 101,
+    ((3, 8, 36, 3), True): 152,
+}
+_STAGES = range(FIRST_STAGE, 6)
 _NUM_TAPS = 9
 _NUM_NEIGHBORS = 8
 
@@ -65,6 +73,39 @@ def fusion_settings(fusion: dict[str, Tensor]) -> Settings:
         found["FEATURE_RESAMPLE_NORM"] = "dysampler.norm_hr.weight" in fusion
         found["SAMPLER_FEATURES"] = "sim_concat" if both else "sim"
     return {f"MODEL.FREQFUSION.{name}": value for name, value in found.items()}
+
+
+def resnet_settings(state: State, prefix: str) -> Settings:
+    """Return the keys of a ResNet of torchvision's strides and input.
+
+    Raises:
+        ValueError: if it has another number of blocks than the known ones.
+    """
+    first = f"{prefix}res2.0."
+    bottleneck = f"{first}conv3.weight" in state
+    blocks = tuple(count_layers(state, f"{prefix}res{stage}.") for stage in _STAGES)
+    if (blocks, bottleneck) not in _DEPTHS:
+        kind = "bottlenecks" if bottleneck else "plain blocks"
+        raise ValueError(
+            f"the backbone has {blocks} {kind}; only ResNets of depth "
+            f"{', '.join(str(depth) for depth in _DEPTHS.values())} are known"
+        )
+
+    def size(name: str, axis: int = 0) -> int:
+        return int(needed_weight(state, f"{prefix}{name}.weight", "ResNet").shape[axis])
+
+    inner = size("res2.0.conv1")
+    groups = inner // size("res2.0.conv2", 1)
+    # Only norms that are trained, or were once, count batches.
+    counted = f"{prefix}stem.conv1.norm.num_batches_tracked" in state
+    return RESNET_INPUT | {
+        "MODEL.RESNETS.DEPTH": _DEPTHS[blocks, bottleneck],
+        "MODEL.RESNETS.NORM": "BN" if counted else "FrozenBN",
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": size("stem.conv1"),
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": size(f"res2.0.conv{3 if bottleneck else 2}"),
+        "MODEL.RESNETS.NUM_GROUPS": groups,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": inner // groups,
+    }
 
 
 def swin_settings(state: State, prefix: str) -> Settings:

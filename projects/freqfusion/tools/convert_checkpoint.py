@@ -198,7 +198,8 @@ def _convert(
     if source == "internimage":
         result = names.convert_internimage(state, prefix=prefix)
         return result, settings.internimage_settings(result.state, prefix), prefix
-    return names.convert_resnet(state, prefix=prefix), settings.RESNET_INPUT, prefix
+    result = names.convert_resnet(state, prefix=prefix)
+    return result, settings.resnet_settings(result.state, prefix), prefix
 
 
 def _check(ours: State, keys: settings.Settings, backbone: str | None) -> str:
