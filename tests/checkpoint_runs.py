@@ -1,7 +1,6 @@
 """Runs that are interrupted, and what they leave."""
 
-from __future__ import annotations
-
+import json
 import random
 
 import numpy as np
@@ -69,6 +68,10 @@ def assert_equal(left, right, at=""):
         assert torch.equal(left, right), at
     else:
         assert left == right, at
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
 
 
 class Tiny(nn.Module):

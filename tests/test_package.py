@@ -187,7 +187,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source)
     leave_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("projects", "benchmarks"):
+    for name in ("projects", "benchmarks", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=leave_out)
     out = source / "dist"
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]

@@ -57,8 +57,9 @@ def get_config(name: str, overrides: Sequence[Any] = ()) -> Any:
 
 def find_config(name_or_file: str) -> str:
     """Return a file as it is, and the path of a configuration that is given by its name."""
-    is_name = not Path(name_or_file).suffix and "://" not in name_or_file
-    return get_config_file(name_or_file) if is_name else name_or_file
+    path = Path(name_or_file)
+    is_file = path.suffix or path.exists() or "://" in name_or_file
+    return name_or_file if is_file else get_config_file(name_or_file)
 
 
 def _root() -> Path:

@@ -296,6 +296,35 @@ def test_missing_labels_of_a_named_image(root):
     assert_found(SEPARATED_SET, root, lambda root: (root / path).unlink(), "missing file", path)
 
 
+def other_category(content):
+    """Another thing in the place of the first one, in the instances only."""
+    first = content["annotations"][0]
+    first["category_id"] = 1 + first["category_id"] % 7
+
+
+def mirror_labels(root):
+    path = root / "panoptic_stuff_train" / f"{FIRST}.png"
+    pixels = np.asarray(Image.open(path))
+    assert (pixels != pixels[:, ::-1]).mean() > 0.05
+    Image.fromarray(np.ascontiguousarray(pixels[:, ::-1])).save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "file"),
+    [
+        (instances(other_category), "object that the instances lack", INSTANCES),
+        (instances(lambda c: c["annotations"].pop(0)), "object that the instances lack", INSTANCES),
+        (mirror_labels, "labels of another image", f"panoptic_stuff_train/{FIRST}.png"),
+    ],
+    ids=["category", "object", "labels"],
+)
+def test_kinds_of_ground_truth_agree(root, damage, kind, file):
+    """Each of them is sound by itself."""
+    assert errors(check(SEPARATED_SET), root) == set()
+    damage(root)
+    assert errors(check(SEPARATED_SET), root) == {(kind, file)}
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "sentence"),
     [

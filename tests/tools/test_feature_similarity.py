@@ -215,7 +215,7 @@ def test_layer_is_what_the_model_gives(data, weights_of, tmp_path):
     scores = run(weights_of[CONFIG], tmp_path, *settings)
     found = {row["layer"]: row["overall"] for row in scores["rows"] if not row["edge_width"]}
     cfg, model = load_model(CONFIG, weights_of[CONFIG], SMALL)
-    inputs = Predictor(cfg, model).inputs(read_image(sorted((data / "val").iterdir())[0]))
+    inputs = Predictor(cfg, model=model).inputs(read_image(sorted((data / "val").iterdir())[0]))
     image = model.preprocess_image([inputs]).tensor
     assert inputs["image"].shape[-2:] == (60, 75)
     with torch.no_grad():
@@ -272,7 +272,7 @@ def test_default_layers_run(config, wanted, data):
     model = build_model(cfg).eval()
     layers = default_layers(model)
     assert [str(layer) for layer in layers] == wanted
-    maps = record_maps(Predictor(cfg, model), np.zeros((64, 96, 3), np.uint8), layers)
+    maps = record_maps(Predictor(cfg, model=model), np.zeros((64, 96, 3), np.uint8), layers)
     sizes = [one.features.shape[-1] for one in maps.values()]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]

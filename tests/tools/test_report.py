@@ -166,7 +166,7 @@ def test_measuring_leaves_the_model_as_it_was(data, weights_of, trained):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     sources, metadata = from_dataset(cfg.DATASETS.TEST[0], 1)
     context = ReportContext(
-        FREQFUSION, cfg, Predictor(cfg, model), trained, "d", sources, metadata, examples=1
+        FREQFUSION, cfg, Predictor(cfg, model=model), trained, "d", sources, metadata, examples=1
     )
     sections, left_out = report.make(context, ["costs", "spectra", "aliasing"])
     assert left_out == {}
@@ -185,7 +185,7 @@ def test_padding_is_cut_off(data, weights_of):
 
     cfg, model = report.load_model(FREQFUSION, weights_of[FREQFUSION], SMALL)
     picture = np.zeros((60, 75, 3), np.uint8)
-    passes = fusions_of(Predictor(cfg, model), picture)
+    passes = fusions_of(Predictor(cfg, model=model), picture)
     sizes = {name.rpartition(".")[2]: one.hr_in.shape[-2:] for name, one in passes.items()}
     assert sizes == {"fpn_fusion2": (15, 19), "fpn_fusion3": (8, 10), "fpn_fusion4": (4, 5)}
     finest = passes["backbone.fpn_fusion2"]

@@ -14,7 +14,7 @@ def arguments(folder, *more):
 def test_coco(tmp_path, capsys):
     assert main(arguments(tmp_path / "out")) == 0
     said = capsys.readouterr().out
-    assert "3 scenes of 16x24 (2 train, 1 val, 0 tune), coco layout" in said
+    assert "3 scenes of 16x24 (2 train, 1 val), coco layout" in said
     assert str(tmp_path / "out") in said
     assert (tmp_path / "out/annotations/instances_train.json").exists()
     assert (tmp_path / "out/val/000000000001.jpg").exists()

@@ -95,7 +95,7 @@ def _context(options: argparse.Namespace) -> ReportContext:
     context = ReportContext(
         options.config_file,
         cfg,
-        Predictor(cfg, model),
+        Predictor(cfg, model=model),
         run=options.run,
         examples=options.examples,
     )

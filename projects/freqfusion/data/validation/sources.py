@@ -138,7 +138,10 @@ def panoptic_source(
     numbers = [annotation["image_id"] for annotation in index.annotations]
     source.issues += repeated(source.index, "annotation of image", numbers)
     source.issues += _without_annotation(index, numbers)
-    things = frozenset(n for n, one in index.categories.items() if one.get("isthing"))
+    known = metadata.get("thing_dataset_id_to_contiguous_id") or index.categories
+    things = frozenset(
+        n for n, one in index.categories.items() if one.get("isthing") and n in known
+    )
     find = image_path or (lambda entry: join(metadata["image_root"], entry["file_name"]))
     for annotation in index.annotations:
         source.issues += _segment_issues(annotation, index)
