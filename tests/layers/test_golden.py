@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_data import cases, reference_keys
+from golden_data import cases, compare_gradients, compare_outputs, reference_keys
 
 from freqfusion.layers import (
     FreqFusion,
@@ -66,26 +66,13 @@ def build_concat(case):
     return module
 
 
-def check_outputs(case, run):
-    """``run(dtype)`` returns the outputs by name; float32 and, where recorded, float64."""
-    actual, expected = run(torch.float32), case.group("out")
-    for name in case.outputs:
-        case.check(name, actual[name], expected[name])
-    exact = case.group("out64")
-    if exact:
-        actual = run(torch.float64)
-        for name, value in exact.items():
-            if value.dtype == torch.float64 and name in actual:
-                torch.testing.assert_close(actual[name], value, atol=1e-9, rtol=0)
-
-
 @pytest.mark.parametrize("case", FREQFUSION_CASES, ids=lambda case: case.id)
 def test_freqfusion_outputs(case):
     def run(dtype):
         inputs = {name: value.to(dtype) for name, value in case.group("in").items()}
         return dict(zip(case.outputs, build_freqfusion(case).to(dtype)(**inputs), strict=True))
 
-    check_outputs(case, run)
+    compare_outputs(case, run)
 
 
 @pytest.mark.parametrize(
@@ -97,18 +84,8 @@ def test_freqfusion_gradients(case):
     module = build_freqfusion(case)
     inputs = {name: value.requires_grad_() for name, value in case.group("in").items()}
     outputs = dict(zip(case.outputs, module(**inputs), strict=True))
-    signs = case.group("lossw")
-    loss = sum(
-        (value * signs[name]).sum() / value.numel() ** 0.5 for name, value in outputs.items()
-    )
-    loss.backward()
-    gradients = {f"in_{name}": value.grad for name, value in inputs.items()}
-    for name, parameter in module.named_parameters():
-        gradients[f"param_{original_name(name)}"] = parameter.grad
-    expected = case.group("grad")
-    assert set(gradients) == set(expected)
-    for name, value in expected.items():
-        case.check(f"grad/{name}", gradients[name], value)
+    parameters = {original_name(name): value for name, value in module.named_parameters()}
+    compare_gradients(case, outputs, inputs, parameters)
 
 
 def original_name(name):
@@ -139,7 +116,7 @@ def test_sampler_outputs(case):
         )
         return {"sampled": sampled}
 
-    check_outputs(case, run)
+    compare_outputs(case, run)
 
 
 @parametrize("C", "LightHamHeadFreqAware")
@@ -149,7 +126,7 @@ def test_concatenation(case):
         chosen = [inputs[str(index)].to(dtype) for index in case.ctor["in_index"]]
         return {"concat": build_concat(case).to(dtype)(chosen)}
 
-    check_outputs(case, run)
+    compare_outputs(case, run)
 
 
 @parametrize_parts("carafe")
