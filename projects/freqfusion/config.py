@@ -205,8 +205,16 @@ def _add_internimage_keys(cfg: CfgNode) -> None:
     node.LAYER_SCALE = 1.0
     # Normalize what a branch gives (S, B) instead of what it gets (T).
     node.POST_NORM = False
-    # Widens the kernels and their offsets.
+    # Widens the kernels and their offsets: 2 in L and XL.
     node.OFFSET_SCALE = 1.0
+    # What H and G have: a depthwise kernel of 5, the map itself mixed into the convolution, a
+    # second normalization of the branches (H), and one behind these blocks of the third stage.
+    node.DEPTHWISE_KERNEL = 3
+    node.CENTER_FEATURE_SCALE = False
+    node.RES_POST_NORM = False
+    node.POST_NORM_BLOCKS = []
+    # Normalization of stem, steps and depthwise convolutions: "LN" or "BN".
+    node.NORM = "LN"
     # Stages to return; stage n has stride 2 ** n.
     node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Recompute the blocks in the backward pass: less memory, more time.

@@ -1,7 +1,6 @@
 """InternImage as a Detectron2 backbone, alone and under the pyramid.
 
-There are no published numbers here: the operator is held to loops in
-``tests/layers/test_deformable_convolution.py``, the rest to the paper's description.
+Its numbers are compared with the reference's in ``test_golden_internimage.py``.
 """
 
 import pytest
@@ -14,7 +13,7 @@ from toy_configs import change, resnet18_cfg
 
 from freqfusion.config import get_freqfusion_cfg
 from freqfusion.modeling import InternImage
-from freqfusion.modeling.internimage import InternImageBlock
+from freqfusion.modeling.internimage import BlockSettings, InternImageBlock
 
 IMAGE = ShapeSpec(channels=3)
 TINY = {"channels": 8, "depths": (1, 1, 2, 1), "groups": (1, 2, 4, 8), "drop_path_rate": 0.0}
@@ -101,15 +100,8 @@ def test_published_names():
 @pytest.mark.parametrize("post_norm", [False, True])
 def test_a_block_is_the_sum_of_its_branches(post_norm, layer_scale):
     """Normalised before or after, and scaled; nothing is dropped out of training."""
-    block = InternImageBlock(
-        channels=8,
-        groups=2,
-        mlp_ratio=2.0,
-        drop_path_rate=0.5,
-        layer_scale=layer_scale,
-        post_norm=post_norm,
-        offset_scale=1.0,
-    ).eval()
+    settings = BlockSettings(mlp_ratio=2.0, layer_scale=layer_scale, post_norm=post_norm)
+    block = InternImageBlock(channels=8, groups=2, drop_path_rate=0.5, settings=settings).eval()
     maps = torch.randn(2, 5, 4, 8)
     # A scale of both norms makes their place matter.
     for norm in (block.norm1, block.norm2):
@@ -170,13 +162,13 @@ def test_stochastic_depth_grows_and_keeps_the_mean():
     last = blocks[-1]
     maps = torch.randn(1, 2, 2, 64).expand(200, -1, -1, -1)
     changed = F.linear(maps, torch.eye(64))
-    branch = last._branch(maps, nn.Identity(), nn.Identity(), None) / changed
+    branch = last._branch(maps, nn.Identity(), nn.Identity(), None, None) / changed
     kept = branch[:, 0, 0, 0] > 0.5
     assert 90 < kept.sum() < 150  # 120 on average, with a standard deviation of 7
     torch.testing.assert_close(branch[kept], torch.full_like(branch[kept], 1 / 0.6))
     assert not branch[~kept].any()
     last.eval()
-    assert torch.equal(last._branch(maps, nn.Identity(), nn.Identity(), None), maps)
+    assert torch.equal(last._branch(maps, nn.Identity(), nn.Identity(), None, None), maps)
 
 
 def test_start():
