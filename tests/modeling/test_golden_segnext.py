@@ -80,9 +80,7 @@ def build_backbone(arguments):
 
 
 def build_hamburger(channels, arguments, norm):
-    return Hamburger(
-        channels=channels, norm=group_norm(norm), **factorization_arguments(arguments or {})
-    )
+    return Hamburger(channels=channels, norm=group_norm(norm), **factorization_arguments(arguments))
 
 
 def build_head(arguments):
@@ -102,7 +100,9 @@ def build_head(arguments):
     return LightHamHead(
         input_shape={name: ShapeSpec(channels=c) for name, c in zip(names, widths, strict=True)},
         join=join,
-        hamburger=build_hamburger(arguments["ham_channels"], arguments["ham_kwargs"], norm),
+        hamburger=build_hamburger(
+            arguments["ham_channels"], arguments.get("ham_kwargs") or {}, norm
+        ),
         num_classes=arguments["num_classes"],
         width=arguments["channels"],
         dropout=arguments["dropout_ratio"],
@@ -124,6 +124,12 @@ def published(case, module, prefix=""):
     ours = renamed(state, prefix)
     names = {id(value): name for name, value in state.items()}
     return {names[id(ours[name])]: value for name, value in module.named_parameters()}
+
+
+def bases_of(case, dtype, splits=1):
+    """Where each image starts; the reference joins images and splits, or knows no images."""
+    drawn = case.group("rand")["bases"].to(dtype)
+    return drawn if len(drawn) == splits else drawn.unflatten(0, (-1, splits))
 
 
 class RecordedDropPath(nn.Module):
@@ -177,7 +183,7 @@ def test_factorization(case):
     arguments = case.ctor["args"]
 
     def run(dtype):
-        bases = case.group("rand")["bases"].to(dtype)
+        bases = bases_of(case, dtype, arguments.get("MD_S", 1))
         outputs = {}
         for name, maps in case.group("in").items():
             maps = maps.to(dtype)
@@ -187,8 +193,8 @@ def test_factorization(case):
                 )
                 outputs[name.replace("x", "y")] = set_mode(module, case)(maps, bases)
                 continue
-            vectors = maps.flatten(2).mT
-            steps = arguments.get("EVAL_STEPS", 7)
+            # One matrix for each image, turned round.
+            vectors, steps = maps.flatten(2).mT[:, None], arguments.get("EVAL_STEPS", 7)
             product = factorize(vectors, bases, steps=steps)
             outputs[name.replace("x", "y")] = product.mT.reshape(maps.shape)
         return outputs
@@ -197,11 +203,11 @@ def test_factorization(case):
 
 
 def run_hamburger(case, inputs, dtype):
-    norm, options = case.ctor["norm_cfg"], case.ctor["ham_kwargs"]
+    norm, options = case.ctor["norm_cfg"], case.ctor.get("ham_kwargs") or {}
     module = build_hamburger(case.ctor["ham_channels"], options, norm)
     module.load_state_dict(renamed(case.group("param"), "hamburger."))
     module = set_mode(module.to(dtype), case)
-    return module, {"y": module(inputs["x"], case.group("rand")["bases"].to(dtype))}
+    return module, {"y": module(inputs["x"], bases_of(case, dtype, options.get("MD_S", 1)))}
 
 
 @parametrize(HAMBURGERS)
@@ -228,7 +234,7 @@ def test_head(case):
         head.load_state_dict(renamed(case.group("param")))
         head = set_mode(head.to(dtype), case)
         inputs = {name: value.to(dtype) for name, value in case.group("in").items()}
-        decoded = head.decode(inputs, case.group("rand")["bases"].to(dtype))
+        decoded = head.decode(inputs, bases_of(case, dtype, head.hamburger.ham.splits))
         return {"logits": head.predictor(decoded)}
 
     compare_outputs(case, run)
@@ -245,7 +251,8 @@ def run_whole(case, image, dtype):
     model.load_state_dict(renamed(case.group("param")))
     backbone, head = set_mode(model.to(dtype), case).values()
     maps = {str(number): m for number, m in enumerate(backbone(image).values())}
-    logits = head.predictor(head.decode(maps, case.group("rand")["bases"].to(dtype)))
+    bases = bases_of(case, dtype, head.hamburger.ham.splits)
+    logits = head.predictor(head.decode(maps, bases))
     full = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
     return model, {"logits": logits, "logits_full": full}
 

@@ -6,10 +6,11 @@ import torch
 from copies import WAYS, disturbed
 from detectron2.structures import Instances
 from mask2former_models import small_cfg
+from segnext_models import segnext_cfg
 from sfm_models import ARCHITECTURES, built, example, plain_cfg, semantic_cfg, sfm_cfg
 from toy_configs import change
 
-KINDS = ("swin", "internimage", "convnext")
+KINDS = ("swin", "internimage", "mscan", "convnext")
 
 
 def backbone_cfg(kind):
@@ -37,10 +38,16 @@ def concatenation_cfg():
     return change(freqfusion_cfg("SemanticSegmentor"), keys)
 
 
+def segnext_with_freqfusion_cfg():
+    return segnext_cfg(MODEL__FREQFUSION__ENABLED=True)
+
+
 # What each model is built from.
 MODELS = {
     **{f"FreqFusion in {name}": (freqfusion_cfg, name) for name in ARCHITECTURES},
     "FreqFusion in a concatenation": (concatenation_cfg,),
+    "SegNeXt": (segnext_cfg,),
+    "FreqFusion in SegNeXt": (segnext_with_freqfusion_cfg,),
     **{f"SFM in {name}": (sfm_cfg, name) for name in ARCHITECTURES},
     "SFM with FCN": (semantic_cfg, "FCNHead", ["res5"]),
     **{f"{kind} in Mask2Former": (backbone_cfg, kind) for kind in KINDS},

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_model, build_sem_seg_head
+from segnext_models import SEGNEXT, segnext_cfg
 from toy_configs import change
 
 from freqfusion import get_freqfusion_cfg
@@ -34,28 +35,6 @@ PUBLISHED = {
     "B": ({**WIDE, "depths": (3, 3, 12, 3)}, 512, 64, 27.6),
     "L": ({**WIDE, "depths": (3, 5, 27, 3)}, 1024, 64, 48.9),
 }
-
-
-SEGNEXT = {
-    "MODEL__DEVICE": "cpu",
-    "MODEL__META_ARCHITECTURE": "SemanticSegmentor",
-    "MODEL__BACKBONE__NAME": "build_mscan_backbone",
-    "MODEL__SEM_SEG_HEAD__NAME": "LightHamHead",
-    "MODEL__SEM_SEG_HEAD__IN_FEATURES": ["res3", "res4", "res5"],
-    "MODEL__FREQFUSION__COMPRESS_RATIO": 2,
-}
-SMALL = {
-    "MODEL__MSCAN__EMBED_DIMS": [8, 16, 32, 32],
-    "MODEL__MSCAN__DEPTHS": [1, 1, 1, 1],
-    "MODEL__SEM_SEG_HEAD__CONVS_DIM": 32,
-    "MODEL__SEM_SEG_HEAD__NUM_CLASSES": 5,
-    "MODEL__LIGHT_HAM__RANK": 4,
-}
-
-
-def config(**keys):
-    """SegNeXt with a narrow backbone and head, FreqFusion off."""
-    return change(get_freqfusion_cfg(), SEGNEXT | SMALL | keys)
 
 
 def maps(height, width, batch=1, seed=0):
@@ -149,7 +128,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     ],
 )
 def test_one_word_switches_the_fusion(keys, kind):
-    head = build_sem_seg_head(config(**keys), SHAPES)
+    head = build_sem_seg_head(segnext_cfg(**keys), SHAPES)
     assert type(head.join) is kind
     assert head.join.out_channels == 16 + 32 + 32
     logits, losses = head.eval()(maps(64, 96))
@@ -159,7 +138,7 @@ def test_one_word_switches_the_fusion(keys, kind):
 
 def test_other_fusions_join_step_by_step():
     keys = {"MODEL__FREQFUSION__ENABLED": True, "MODEL__FREQFUSION__FUSE_TYPE": "carafe"}
-    head = build_sem_seg_head(config(**keys), SHAPES)
+    head = build_sem_seg_head(segnext_cfg(**keys), SHAPES)
     assert all(type(fusion) is CarafeUpsampling for fusion in head.join.fusions)
 
 
@@ -195,7 +174,7 @@ def test_maps_are_resized_to_the_first_one():
 def test_in_detectron2s_segmentor(size, enabled):
     """Trains with a gradient for each parameter; evaluation gives the same numbers each time."""
     torch.manual_seed(0)
-    model = build_model(config(MODEL__FREQFUSION__ENABLED=enabled))
+    model = build_model(segnext_cfg(MODEL__FREQFUSION__ENABLED=enabled))
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     inputs = {"image": image, "sem_seg": torch.randint(0, 5, size)}
     losses = model([inputs | {"height": size[0], "width": size[1]}] * 2)
@@ -208,6 +187,21 @@ def test_in_detectron2s_segmentor(size, enabled):
         first, again = (model([{"image": image, "height": 50, "width": 70}])[0] for _ in range(2))
     assert first["sem_seg"].shape == (5, 50, 70)
     assert torch.equal(first["sem_seg"], again["sem_seg"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_trains_in_mixed_precision(dtype):
+    """With the loss of full precision, nearly; the factorization is never in half precision."""
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        model = build_model(segnext_cfg(MODEL__FREQFUSION__ENABLED=True))
+        inputs = {"image": 255 * torch.rand(3, 64, 96), "sem_seg": torch.randint(0, 5, (64, 96))}
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            losses.append(model([inputs, inputs])["loss_sem_seg"])
+        losses[-1].backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=0)
 
 
 def test_keys_are_the_arguments_and_the_defaults_are_ts():
@@ -252,7 +246,7 @@ def test_start():
         ),
         (
             lambda: build_sem_seg_head(
-                config(MODEL__SEM_SEG_HEAD__IN_FEATURES=["res2", "res3"]), SHAPES
+                segnext_cfg(MODEL__SEM_SEG_HEAD__IN_FEATURES=["res2", "res3"]), SHAPES
             ),
             "IN_FEATURES names res2; the backbone has res3, res4, res5",
         ),

@@ -35,14 +35,14 @@ def factorize(vectors: Tensor, bases: Tensor, *, steps: int) -> Tensor:
     pass through all of them.
 
     Args:
-        vectors: (B, D, N), the matrices.
-        bases: (B, D, R), where the first factor starts: not negative, of any length.
+        vectors: (..., D, N), the matrices.
+        bases: (..., D, R), where the first factor starts: not negative, of any length.
         steps: Updates of both factors.
 
     Returns:
-        (B, D, N).
+        (..., D, N).
     """
-    bases = F.normalize(bases, dim=1)
+    bases = F.normalize(bases, dim=-2)
     codes = (vectors.mT @ bases).softmax(-1)
     for _ in range(steps):
         codes = _update(codes, vectors.mT @ bases, bases)
@@ -102,8 +102,8 @@ class NonNegativeFactorization(nn.Module):
 
         Args:
             maps: (B, C, H, W).
-            bases: Where to start, (splits, C / splits, rank), or with B * splits in front to have
-                those of each image; not given: as the class says.
+            bases: Where to start, (splits, C / splits, rank), or with B in front to have those of
+                each image; not given: as the class says.
 
         Returns:
             (B, C, H, W) in the dtype of ``maps``; computed in float32 or better.
@@ -112,20 +112,16 @@ class NonNegativeFactorization(nn.Module):
         # The products would lose the smallest denominators in half precision.
         dtype = torch.promote_types(maps.dtype, torch.float32)
         with torch.autocast(maps.device.type, enabled=False):
-            vectors = maps.to(dtype).flatten(2).unflatten(1, (self.splits, -1)).flatten(0, 1)
+            vectors = maps.to(dtype).flatten(2).unflatten(1, (self.splits, -1))
             if bases is None:
-                bases = self._draw(len(vectors), dtype)
-            if len(bases) != len(vectors):
-                bases = bases.repeat(len(maps), 1, 1)
+                bases = self._draw(vectors) if self.training else self.bases
             steps = self.train_steps if self.training else self.eval_steps
             product = factorize(vectors, bases.to(dtype), steps=steps)
         return product.view_as(maps).to(maps.dtype)
 
-    def _draw(self, count: int, dtype: torch.dtype) -> Tensor:
-        if not self.training:
-            return self.bases
-        shape = (count, *self.bases.shape[1:])
-        return torch.rand(shape, device=self.bases.device, dtype=dtype)
+    def _draw(self, vectors: Tensor) -> Tensor:
+        shape = (vectors.shape[0], *self.bases.shape)
+        return torch.rand(shape, device=vectors.device, dtype=vectors.dtype)
 
 
 class Hamburger(nn.Module):
