@@ -65,6 +65,9 @@ def test_published_sizes(size):
         model = build_model(change(get_freqfusion_cfg(), SEGNEXT | keys))
     counted = sum(parameter.numel() for parameter in model.parameters())
     assert counted / 1e6 == pytest.approx(millions, rel=0.003)
+    image = torch.zeros(3, 61, 90, device="meta")
+    (found,) = model.eval()([{"image": image, "height": 61, "width": 90}])
+    assert found["sem_seg"].shape == (150, 61, 90)
 
 
 # The factorization

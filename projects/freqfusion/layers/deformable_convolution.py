@@ -166,6 +166,9 @@ class DeformableConvolutionV3(nn.Module):
         remove_center: Leave out the tap in the middle.
     """
 
+    center_feature_scale_proj_weight: nn.Parameter | None
+    center_feature_scale_proj_bias: nn.Parameter | None
+
     def __init__(
         self,
         *,
@@ -217,9 +220,12 @@ class DeformableConvolutionV3(nn.Module):
         for layer in (self.input_proj, self.output_proj):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        if self.center_feature_scale_proj_weight is not None:
-            nn.init.zeros_(self.center_feature_scale_proj_weight)
-            nn.init.zeros_(self.center_feature_scale_proj_bias)
+        for parameter in (
+            self.center_feature_scale_proj_weight,
+            self.center_feature_scale_proj_bias,
+        ):
+            if parameter is not None:
+                nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map (B, H, W, C) to one of the same shape.
@@ -254,6 +260,7 @@ class DeformableConvolutionV3(nn.Module):
     def _mix(self, output: Tensor, value: Tensor, around: Tensor) -> Tensor:
         """Move the output of each group towards the value of its pixel."""
         weight, bias = self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias
+        assert weight is not None
         shares = F.linear(around, weight, bias).sigmoid()[..., None]
         output, value = (maps.unflatten(-1, (self.groups, -1)) for maps in (output, value))
         return (output + shares * (value - output)).flatten(-2)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from freqfusion.layers import Concatenation
 from freqfusion.layers.checks import check_map, check_positive, check_same_batch
+from freqfusion.modeling.mask2former.structures import without_autocast
 from freqfusion.modeling.semantic_head import PixelHead, build_join, head_arguments, used_maps
 
 _SEED = 0
@@ -111,7 +112,7 @@ class NonNegativeFactorization(nn.Module):
         check_map("maps", maps, self.channels)
         # The products would lose the smallest denominators in half precision.
         dtype = torch.promote_types(maps.dtype, torch.float32)
-        with torch.autocast(maps.device.type, enabled=False):
+        with without_autocast(maps.device):
             vectors = maps.to(dtype).flatten(2).unflatten(1, (self.splits, -1))
             if bases is None:
                 bases = self._draw(vectors) if self.training else self.bases
