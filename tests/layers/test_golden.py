@@ -56,13 +56,17 @@ def build_sampler(case):
 
 
 def build_concat(case):
-    widths = ("in_channels", "in_index", "compress_ratio")
+    # The research code makes convolutions for high2low_residual, and never uses them.
+    others = (*IGNORED, "in_channels", "in_index", "compress_ratio")
+    others += ("low2high_residual", "high2low_residual")
     module = FreqFusionConcat(
         in_channels=case.ctor["in_channels"],
         compress_ratio=case.ctor.get("compress_ratio", 8),
-        fusion={k: v for k, v in case.ctor.items() if k not in (*IGNORED, *widths)},
+        fusion={k: v for k, v in case.ctor.items() if k not in others},
+        low2high_residual=case.ctor.get("low2high_residual", False),
     )
-    module.load_state_dict(case.group("param"))
+    state = case.group("param")
+    module.load_state_dict({k: v for k, v in state.items() if not k.startswith("high2low_convs.")})
     return module
 
 

@@ -49,6 +49,8 @@ HEAD_ARGUMENTS = {
     "dropout_ratio",
     "compress_ratio",
     "low2high_residual",
+    "high2low_residual",
+    "use_low_pass",
 }
 
 
@@ -75,7 +77,10 @@ def factorization_arguments(arguments):
 
 
 def build_backbone(arguments):
-    arguments = {k: v for k, v in arguments.items() if k != "norm"}
+    assert arguments.get("num_stages", len(arguments["depths"])) == len(arguments["depths"])
+    # Dropout is off where no published model has it.
+    others = ("norm", "num_stages", "drop_rate")
+    arguments = {k: v for k, v in arguments.items() if k not in others}
     return MSCAN(**{"drop_path_rate": 0.0} | arguments, norm="BN")
 
 
@@ -83,19 +88,21 @@ def build_hamburger(channels, arguments, norm):
     return Hamburger(channels=channels, norm=group_norm(norm), **factorization_arguments(arguments))
 
 
-def build_head(arguments):
-    """The head on maps named by their numbers; FreqFusion where its arguments are there."""
+def build_head(case, arguments):
+    """The head on maps named by their numbers."""
     names, widths = map(str, arguments["in_index"]), arguments["in_channels"]
-    if "compress_ratio" in arguments:
+    if "LightHamHeadFreqAware" in case.object:
         join = FreqFusionConcat(
             in_channels=widths,
-            compress_ratio=arguments["compress_ratio"],
+            compress_ratio=arguments.get("compress_ratio", 8),
             fusion={k: v for k, v in arguments.items() if k not in HEAD_ARGUMENTS},
             low2high_residual=arguments.get("low2high_residual", False),
         )
     else:
         assert set(arguments) <= HEAD_ARGUMENTS
-        join = ResizedConcatenation(in_channels=widths, align_corners=arguments["align_corners"])
+        join = ResizedConcatenation(
+            in_channels=widths, align_corners=arguments.get("align_corners", False)
+        )
     norm = arguments["norm_cfg"]
     return LightHamHead(
         input_shape={name: ShapeSpec(channels=c) for name, c in zip(names, widths, strict=True)},
@@ -105,7 +112,7 @@ def build_head(arguments):
         ),
         num_classes=arguments["num_classes"],
         width=arguments["channels"],
-        dropout=arguments["dropout_ratio"],
+        dropout=arguments.get("dropout_ratio", 0.1),
         norm=group_norm(norm),
     )
 
@@ -194,7 +201,9 @@ def test_factorization(case):
                 outputs[name.replace("x", "y")] = set_mode(module, case)(maps, bases)
                 continue
             # One matrix for each image, turned round.
-            vectors, steps = maps.flatten(2).mT[:, None], arguments.get("EVAL_STEPS", 7)
+            kind = "TRAIN_STEPS" if case.entry["mode"] == "train" else "EVAL_STEPS"
+            steps = arguments.get(kind, 6 if kind == "TRAIN_STEPS" else 7)
+            vectors = maps.flatten(2).mT[:, None]
             product = factorize(vectors, bases, steps=steps)
             outputs[name.replace("x", "y")] = product.mT.reshape(maps.shape)
         return outputs
@@ -230,7 +239,7 @@ def test_gradients_of_hamburger(case):
 @parametrize(HEADS)
 def test_head(case):
     def run(dtype):
-        head = build_head(case.ctor)
+        head = build_head(case, case.ctor)
         head.load_state_dict(renamed(case.group("param")))
         head = set_mode(head.to(dtype), case)
         inputs = {name: value.to(dtype) for name, value in case.group("in").items()}
@@ -245,7 +254,7 @@ def run_whole(case, image, dtype):
     model = nn.ModuleDict(
         {
             "backbone": build_backbone(case.ctor["backbone"]),
-            "decode_head": build_head(case.ctor["decode_head"]),
+            "decode_head": build_head(case, case.ctor["decode_head"]),
         }
     )
     model.load_state_dict(renamed(case.group("param")))
@@ -253,7 +262,8 @@ def run_whole(case, image, dtype):
     maps = {str(number): m for number, m in enumerate(backbone(image).values())}
     bases = bases_of(case, dtype, head.hamburger.ham.splits)
     logits = head.predictor(head.decode(maps, bases))
-    full = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+    corners = case.ctor["decode_head"].get("align_corners", False)
+    full = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=corners)
     return model, {"logits": logits, "logits_full": full}
 
 

@@ -94,6 +94,7 @@ def convert_segnext(
                 rf"{old}(low2high_convs\.\d+\.{_BOTH})",
                 lambda m: f"{our_head}join.{m[1]}",
             ),
+            Rule("convolutions without a use", rf"{old}high2low_convs\.\d+\.{_BOTH}"),
             Rule("buffers that are recomputed", fusion + FUSION_BUFFERS),
             Rule("classifier, which a dense model has not", rf"head\.{_BOTH}"),
         ],
