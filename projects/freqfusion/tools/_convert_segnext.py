@@ -38,20 +38,7 @@ _HEAD_NAMES = {
     "conv_seg.": "predictor.",
 }
 _BOTH = "(?:weight|bias)"
-_NORM = "(?:weight|bias|running_mean|running_var|num_batches_tracked)"
-_BLOCK = r"block\d+\.\d+\."
-_BACKBONE_PARTS = "|".join(
-    (
-        rf"patch_embed1\.proj\.(?:[03]\.{_BOTH}|[14]\.{_NORM})",
-        rf"patch_embed\d+\.(?:proj\.{_BOTH}|norm\.{_NORM})",
-        rf"norm\d+\.{_BOTH}",
-        rf"{_BLOCK}layer_scale_[12]",
-        rf"{_BLOCK}norm[12]\.{_NORM}",
-        rf"{_BLOCK}attn\.proj_[12]\.{_BOTH}",
-        rf"{_BLOCK}attn\.spatial_gating_unit\.conv(?:0|3|[012]_[12])\.{_BOTH}",
-        rf"{_BLOCK}mlp\.(?:fc[12]|dwconv\.dwconv)\.{_BOTH}",
-    )
-)
+_BACKBONE_PARTS = r"(?:patch_embed|block|norm)\d+"
 
 
 def is_segnext(state: State) -> bool:
@@ -78,7 +65,8 @@ def convert_segnext(
     return convert(
         state,
         [
-            Rule("backbone", f"{source}({_BACKBONE_PARTS})", lambda m: prefix + m[1]),
+            # What the model does not have is found when it is compared with the model.
+            Rule("backbone", rf"{source}({_BACKBONE_PARTS}\..+)", lambda m: prefix + m[1]),
             Rule(
                 "head",
                 rf"{old}({choice(_HEAD_NAMES)})({_BOTH})",
