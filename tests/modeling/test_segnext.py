@@ -217,6 +217,17 @@ def test_keys_are_the_arguments_and_the_defaults_are_ts():
     }
 
 
+def test_other_channels():
+    """An odd number in the first stage, whose stem begins with half of it, and images of four."""
+    backbone = MSCAN(
+        embed_dims=(5, 8), depths=(1, 1), mlp_ratios=(1.5, 2), in_channels=4, out_features=["res3"]
+    ).eval()
+    assert backbone.patch_embed1.proj[0].weight.shape == (2, 4, 3, 3)
+    assert backbone.block1[0].mlp.fc1.out_channels == 7
+    assert backbone.size_divisibility == 8
+    assert backbone(torch.rand(1, 4, 9, 17))["res3"].shape == (1, 8, 2, 3)
+
+
 def test_start():
     """Weights with a variance of 2 over what reads an input: 1 / 12.5 for a 5 x 5 depthwise one.
 
