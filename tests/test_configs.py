@@ -80,7 +80,7 @@ def data(tmp_path_factory):
 
 def trained(config):
     """A parameter of the test; the largest backbones take long and gigabytes."""
-    large = config.stem.endswith(("swin_b", "swin_l", "segnext_s", "segnext_b", "segnext_l"))
+    large = config.stem.endswith(("swin_b", "swin_l"))
     return pytest.param(config, id=str(config), marks=pytest.mark.slow if large else ())
 
 
