@@ -59,7 +59,8 @@ class MSCAN(Backbone):
             trained with ``"SyncBN"``. Stages end with a layer normalization.
         out_features: Which stages to return.
         in_channels: Channels of the images.
-        use_checkpoint: Recompute the blocks in the backward pass instead of keeping their maps.
+        use_checkpoint: Recompute the blocks in the backward pass instead of keeping their maps;
+            running statistics of ``"BN"`` then take in each batch twice.
 
     Raises:
         ValueError: if the arguments do not fit together.
