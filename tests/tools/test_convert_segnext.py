@@ -1,12 +1,18 @@
 """Published names of SegNeXt: every one has its place, with the settings that the weights tell."""
 
+import shlex
+
 import pytest
 import torch
 from detectron2.modeling import build_model
 from golden_data import cases_of, reference_keys
+from toy_configs import change
 
 from freqfusion import get_freqfusion_cfg
-from freqfusion.tools._convert_segnext import convert_segnext, is_segnext, segnext_settings
+from freqfusion.modeling import MSCAN
+from freqfusion.tools import convert_checkpoint
+from freqfusion.tools._convert_names import detect
+from freqfusion.tools._convert_segnext import convert_segnext, segnext_settings
 from freqfusion.tools._convert_settings import check_against_model
 
 pytestmark = pytest.mark.golden
@@ -55,7 +61,7 @@ def state_of(shapes):
 def test_full_size_names_are_those_of_the_model(shapes):
     """Nothing is missing or left over, but for buffers of FreqFusion, which are recomputed."""
     state = state_of(shapes)
-    assert is_segnext(state)
+    assert detect(state) == "segnext"
     result, settings = convert_segnext(state), segnext_settings(state)
     whole = "MODEL.SEM_SEG_HEAD.NAME" in settings
     assert whole == any(name.startswith("decode_head.") for name in state)
@@ -70,12 +76,12 @@ def test_full_size_names_are_those_of_the_model(shapes):
 def test_a_backbone_that_classifies(shapes):
     state = {name.removeprefix("backbone."): value for name, value in state_of(shapes).items()}
     state |= {"head.weight": torch.empty(1000, 256), "head.bias": torch.empty(1000)}
-    assert is_segnext(state)
+    assert detect(state) == "segnext"
     result = convert_segnext(state, prefix="backbone.bottom_up.")
     assert len(result.state) == len(state) - 2
     assert all(name.startswith("backbone.bottom_up.") for name in result.state)
     assert result.dropped == {"classifier, which a dense model has not": [*state][-2:]}
-    settings = segnext_settings(state, prefix="")
+    settings = segnext_settings(state)
     assert settings == segnext_settings(state_of(shapes))
 
 
@@ -93,8 +99,41 @@ def test_a_converted_model_loads_strictly(case):
     assert model.sem_seg_head.predictor.in_channels == head["channels"]
 
 
+def converted(state, folder, capsys):
+    """The weights of a file that the command has written, and the configuration that it names."""
+    torch.save({"state_dict": state, "meta": {"epoch": 3}}, folder / "in.pth")
+    arguments = [str(folder / "in.pth"), str(folder / "out.pth")]
+    assert convert_checkpoint.main(arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith("names of segnext")
+    (line,) = (part.removeprefix("set: ") for part in printed if part.startswith("set: "))
+    cfg = get_freqfusion_cfg()
+    cfg.merge_from_list(shlex.split(line))
+    return torch.load(folder / "out.pth", weights_only=True)["model"], cfg
+
+
+SMALLEST = min(full_size(), key=lambda case: len(case.values[0]) + 1e9 * ("whole" not in case.id))
+
+
+def test_a_file_gives_the_model_that_its_keys_name(tmp_path, capsys):
+    generator = torch.Generator().manual_seed(0)
+    state = {n: torch.rand(s, generator=generator) for n, s in SMALLEST.values[0].items()}
+    weights, cfg = converted(state, tmp_path, capsys)
+    model = build_model(change(cfg, {"MODEL__DEVICE": "cpu"}))
+    model.load_state_dict(weights)
+    squeeze = model.sem_seg_head.squeeze.norm.weight
+    assert torch.equal(squeeze, state["decode_head.squeeze.gn.weight"])
+    assert cfg.INPUT.FORMAT == "RGB"
+
+
+def test_a_backbone_alone_from_a_file(tmp_path, capsys):
+    backbone = MSCAN(embed_dims=[8, 16], depths=[1, 2], mlp_ratios=[2, 4], out_features=["res3"])
+    weights, cfg = converted(backbone.state_dict(), tmp_path, capsys)
+    assert cfg.MODEL.MSCAN.DEPTHS == [1, 2]
+    assert set(weights) == {f"backbone.{name}" for name in backbone.state_dict()}
+
+
 def test_unknown_names_are_refused():
     state = state_of(next(iter(lists(GATE).values())))
     with pytest.raises(ValueError, match=r"no rule for 1 names: decode_head\.other"):
         convert_segnext(state | {"decode_head.other.weight": torch.empty(1)})
-    assert not is_segnext({"patch_embed1.proj.0.weight": torch.empty(1)})

@@ -22,7 +22,7 @@ from freqfusion.tools._convert_names import (
     count_layers,
     needed_weight,
 )
-from freqfusion.tools._convert_settings import Settings, fusion_settings
+from freqfusion.tools._convert_settings import INPUT, Settings, fusion_settings
 
 HEAD = "decode_head."
 OUR_HEAD = "sem_seg_head."
@@ -39,11 +39,6 @@ _HEAD_NAMES = {
 }
 _BOTH = "(?:weight|bias)"
 _BACKBONE_PARTS = r"(?:patch_embed|block|norm)\d+"
-
-
-def is_segnext(state: State) -> bool:
-    """Return whether names are those of SegNeXt or of its backbone alone."""
-    return f"{_backbone_prefix(state)}block1.0.attn.spatial_gating_unit.conv0.weight" in state
 
 
 def convert_segnext(
@@ -89,19 +84,16 @@ def convert_segnext(
     )
 
 
-def segnext_settings(state: State, *, prefix: str = BACKBONE) -> Settings:
+def segnext_settings(state: State) -> Settings:
     """Return the keys of a backbone and a head under their published names.
 
     Weights tell neither stochastic depth nor ``MODEL.LIGHT_HAM.RANK``.
-
-    Args:
-        state: The weights.
-        prefix: Of the backbone's old names.
 
     Raises:
         ValueError: if a weight is missing that a key is read from, or no stages have the channels
             of the head.
     """
+    prefix = _backbone_prefix(state)
     stages = len({name for name in state if re.fullmatch(rf"{prefix}norm\d+\.weight", name)})
     first = [
         needed_weight(state, f"{prefix}block{stage + 1}.0.mlp.fc1.weight", "MSCAN")
@@ -116,6 +108,7 @@ def segnext_settings(state: State, *, prefix: str = BACKBONE) -> Settings:
         ],
         "MODEL.MSCAN.MLP_RATIOS": [weight.shape[0] / weight.shape[1] for weight in first],
         "MODEL.MSCAN.OUT_FEATURES": [f"res{FIRST_STAGE + stage}" for stage in range(stages)],
+        **INPUT,
     }
     if f"{HEAD}squeeze.conv.weight" in state:
         found |= _head_settings(state, widths)

@@ -18,12 +18,12 @@ from freqfusion.tools._convert_names import (
 
 Settings = dict[str, object]
 # Statistics of ImageNet, in the order of the channels, times 255.
-_INPUT: Settings = {
+INPUT: Settings = {
     "INPUT.FORMAT": "RGB",
     "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
     "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
 }
-RESNET_INPUT: Settings = {"MODEL.RESNETS.STRIDE_IN_1X1": False} | _INPUT
+RESNET_INPUT: Settings = {"MODEL.RESNETS.STRIDE_IN_1X1": False} | INPUT
 _NUM_TAPS = 9
 _NUM_NEIGHBORS = 8
 
@@ -94,7 +94,7 @@ def swin_settings(state: State, prefix: str) -> Settings:
     return {
         "MODEL.BACKBONE.NAME": "build_swin_backbone",
         **{f"MODEL.SWIN.{name}": value for name, value in found.items()},
-        **_INPUT,
+        **INPUT,
     }
 
 
@@ -128,7 +128,7 @@ def internimage_settings(state: State, prefix: str) -> Settings:
     return {
         "MODEL.BACKBONE.NAME": "build_internimage_backbone",
         **{f"MODEL.INTERNIMAGE.{name}": value for name, value in found.items()},
-        **_INPUT,
+        **INPUT,
     }
 
 
