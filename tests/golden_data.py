@@ -85,8 +85,48 @@ def load(file, sha256=None):
 
 def cases(group, object_name):
     """All cases of a set whose reference object begins with a name."""
-    entries = [e for e in manifest()["files"] if e["set"] == group and e["file"].endswith(".npz")]
-    found = [case for case in map(Case, entries) if case.object.startswith(object_name)]
+    found = [case for case in _all_cases(group) if case.object.startswith(object_name)]
     if not found:
         raise LookupError(f"{FOLDER} has no case of {object_name} in set {group}")
     return found
+
+
+def cases_of(group, *object_names):
+    """All cases of a set whose reference object is one of some names."""
+    found = [case for case in _all_cases(group) if case.object in object_names]
+    if not found:
+        raise LookupError(f"{FOLDER} has no case of {object_names} in set {group}")
+    return found
+
+
+def _all_cases(group):
+    entries = [e for e in manifest()["files"] if e["set"] == group and e["file"].endswith(".npz")]
+    return list(map(Case, entries))
+
+
+def compare_outputs(case, run):
+    """Compare ``run(dtype)``, outputs by name, in float32 and, where recorded, in float64."""
+    actual, expected = run(torch.float32), case.group("out")
+    for name in case.outputs:
+        case.check(name, actual[name], expected[name])
+    exact = case.group("out64")
+    if exact:
+        actual = run(torch.float64)
+        for name, value in exact.items():
+            if value.dtype == torch.float64 and name in actual:
+                torch.testing.assert_close(actual[name], value, atol=1e-9, rtol=0)
+
+
+def compare_gradients(case, outputs, inputs, parameters):
+    """Compare the gradients of the recorded loss, by names of the reference."""
+    signs = case.group("lossw")
+    loss = sum((outputs[name] * sign).sum() / sign.numel() ** 0.5 for name, sign in signs.items())
+    if "loss" in case.group("out"):
+        case.check("loss", loss, case.group("out")["loss"])
+    loss.backward()
+    gradients = {f"in_{name}": value.grad for name, value in inputs.items()}
+    gradients |= {f"param_{name}": value.grad for name, value in parameters.items()}
+    expected = case.group("grad")
+    assert set(gradients) == set(expected)
+    for name, value in expected.items():
+        case.check(f"grad/{name}", gradients[name], value)

@@ -31,6 +31,14 @@ KINDS = {
             "MODEL__INTERNIMAGE__GROUPS": [1, 2, 4, 8],
         },
     ),
+    "mscan": (
+        "build_mscan_backbone",
+        {
+            "MODEL__MSCAN__EMBED_DIMS": [16, 16, 32, 32],
+            "MODEL__MSCAN__DEPTHS": [1, 1, 1, 1],
+            "MODEL__MSCAN__MLP_RATIOS": [2.0, 2.0, 2.0, 2.0],
+        },
+    ),
 }
 
 

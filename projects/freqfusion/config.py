@@ -19,6 +19,7 @@ def add_freqfusion_config(cfg: CfgNode) -> None:
     _add_timm_keys(cfg)
     _add_swin_keys(cfg)
     _add_internimage_keys(cfg)
+    _add_segnext_keys(cfg)
     _add_sfm_keys(cfg)
     _add_mask2former_keys(cfg)
     _add_data_keys(cfg)
@@ -66,8 +67,8 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     # the last output.
     node.FUSED_TOP_LEVEL = False
 
-    # FreqFusionSemSegHead predicts the kernels of each step from maps of this fraction of the
-    # channels that the step joins; it replaces COMPRESSED_CHANNELS there.
+    # FreqFusionSemSegHead and LightHamHead predict the kernels of each step from maps of this
+    # fraction of the channels that the step joins; it replaces COMPRESSED_CHANNELS there.
     node.COMPRESS_RATIO = 8
 
     # The arguments of freqfusion.layers.FreqFusion, under their names. "carafe" also reads
@@ -175,12 +176,47 @@ def _add_internimage_keys(cfg: CfgNode) -> None:
     node.LAYER_SCALE = 1.0
     # Normalize what a branch gives (S, B) instead of what it gets (T).
     node.POST_NORM = False
-    # Widens the kernels and their offsets.
+    # Widens the kernels and their offsets: 2 in L and XL.
     node.OFFSET_SCALE = 1.0
+    # What H and G have: a depthwise kernel of 5, the map itself mixed into the convolution, a
+    # second normalization of the branches (H), and one behind these blocks of the third stage.
+    node.DEPTHWISE_KERNEL = 3
+    node.CENTER_FEATURE_SCALE = False
+    node.RES_POST_NORM = False
+    node.POST_NORM_BLOCKS = []
+    # Normalization of stem, steps and depthwise convolutions: "LN" or "BN".
+    node.NORM = "LN"
     # Stages to return; stage n has stride 2 ** n.
     node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Recompute the blocks in the backward pass: less memory, more time.
     node.USE_CHECKPOINT = False
+
+
+def _add_segnext_keys(cfg: CfgNode) -> None:
+    # For MODEL.BACKBONE.NAME "build_mscan_backbone"; the arguments of freqfusion.modeling.MSCAN,
+    # under their names. These are SegNeXt-T's.
+    cfg.MODEL.MSCAN = node = CfgNode()
+    # Channels and blocks of each stage, and width of their perceptrons, in channels.
+    node.EMBED_DIMS = [32, 64, 160, 256]
+    node.DEPTHS = [3, 3, 5, 2]
+    node.MLP_RATIOS = [8.0, 8.0, 4.0, 4.0]
+    # Stochastic depth of the last block; it grows from 0, block by block.
+    node.DROP_PATH_RATE = 0.1
+    # Normalization of stem, steps and blocks: "BN", "SyncBN" or another of Detectron2's.
+    node.NORM = "BN"
+    # Stages to return; stage n has stride 2 ** n.
+    node.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Recompute the blocks in the backward pass: less memory, more time.
+    node.USE_CHECKPOINT = False
+    # For MODEL.SEM_SEG_HEAD.NAME "LightHamHead"; with FREQFUSION.ENABLED maps join by FreqFusion.
+    cfg.MODEL.LIGHT_HAM = node = CfgNode()
+    # Channels of the factorized maps, and rank of the matrix that approximates them (16 in T and S,
+    # 64 in B and L). 0 channels are as many as there are before the classifier,
+    # SEM_SEG_HEAD.CONVS_DIM, as in all published models.
+    node.CHANNELS = 0
+    node.RANK = 64
+    # Share of the channels that training leaves out before the classifier.
+    node.DROPOUT = 0.1
 
 
 def _add_sfm_keys(cfg: CfgNode) -> None:

@@ -143,9 +143,8 @@ WRONG = {
         "padding_mask": [torch.zeros(2, 24), torch.zeros(2, 5).bool()],
     },
     dcn: {
-        "kernel_size": [2],
-        **{name: [0] for name in ("stride", "dilation", "groups")},
-        "padding": [-1],
+        **{name: [0] for name in ("kernel_size", "stride", "dilation", "groups")},
+        "padding": [-1, (1, -1)],
         "value": [torch.zeros(2, 5, 6), torch.zeros(2, 0, 4, 6)],
         "offsets": [torch.zeros(2, 5, 4, 18)],
         "weights": [torch.zeros(1, 5, 4, 18)],
@@ -227,7 +226,10 @@ MISFITS = {
     "must have 16 positions, .* got 24": lambda: attend(shapes=[(3, 5), (1, 1)]),
     "on one device, got cpu and meta": lambda: attend(weights=WEIGHTS.to("meta")),
     "a size for each of the 3 levels, got 2": lambda: attention_layer(spatial_shapes=SHAPES[:2]),
-    "over 7 pixels, more than a map of": lambda: dcn(kernel_size=7, padding=0),
+    r"over \(7, 1\) pixels, more than a map of": lambda: dcn(kernel_size=(7, 1), padding=0),
+    r"without its center must be odd, got \(3, 2\)": lambda: dcn(
+        kernel_size=(3, 2), remove_center=True
+    ),
     "got 4 groups for 6 channels": lambda: dcn(groups=4),
     r"offsets must be \(2, 3, 2, 36\)": lambda: dcn(stride=2),
     "points or out_size, not both": lambda: inverse(points=(1, 3, 3, 2), out_size=(3, 3)),

@@ -19,11 +19,12 @@ from freqfusion.layers.deformable_convolution import (
 def example(height=5, width=4, *, batch=2, size=3, groups=2, spread=1.5, **geometry):
     """Random arguments that fit together, and the geometry."""
     geometry = {"kernel_size": 3, "stride": 1, "padding": 1, "dilation": 1, **geometry}
-    reach = geometry["dilation"] * (geometry["kernel_size"] - 1) + 1
+    pairs = zip(*(oracle.pair(geometry[name]) for name in geometry), strict=True)
     pixels = [
-        (n + 2 * geometry["padding"] - reach) // geometry["stride"] + 1 for n in (height, width)
+        (n + 2 * padding - dilation * (taps - 1) - 1) // stride + 1
+        for n, (taps, stride, padding, dilation) in zip((height, width), pairs, strict=True)
     ]
-    taps = groups * geometry["kernel_size"] ** 2
+    taps = groups * math.prod(oracle.pair(geometry["kernel_size"]))
     value = torch.randn(batch, height, width, groups * size, dtype=torch.float64)
     offsets = spread * torch.randn(batch, *pixels, 2 * taps, dtype=torch.float64)
     weights = torch.randn(batch, *pixels, taps, dtype=torch.float64)
@@ -113,6 +114,34 @@ def test_without_offsets_it_is_a_depthwise_convolution(kernel_size, stride, padd
     torch.testing.assert_close(out, expected)
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"kernel_size": 2},
+        {"kernel_size": 4, "dilation": 2, "padding": 3, "stride": 2},
+        {"kernel_size": (3, 5), "padding": (0, 2), "dilation": (2, 1)},
+        {"kernel_size": (1, 2), "stride": (2, 1), "padding": (1, 0)},
+    ],
+    ids=str,
+)
+def test_kernels_of_other_shapes_equal_plain_loops(geometry):
+    """Even ones, whose middle is rounded down, and other numbers for rows than for columns."""
+    inputs, geometry = example(6, 7, **geometry)
+    geometry["offset_scale"] = 1.5
+    expected = oracle.loops(*(t.numpy() for t in inputs), **geometry)
+    np.testing.assert_allclose(deformable_convolution_v3(*inputs, **geometry), expected, atol=1e-11)
+
+
+def test_without_the_center_the_other_taps_move_up():
+    (value, offsets, weights), geometry = example(kernel_size=(3, 5), padding=(1, 2))
+    offsets = offsets.unflatten(-1, (2, 15, 2))[..., 1:, :].flatten(-3)
+    weights = weights.unflatten(-1, (2, 15))[..., 1:].flatten(-2)
+    geometry["remove_center"] = True
+    expected = oracle.loops(*(t.numpy() for t in (value, offsets, weights)), **geometry)
+    out = deformable_convolution_v3(value, offsets, weights, **geometry)
+    np.testing.assert_allclose(out, expected, atol=1e-11)
+
+
 # The module
 
 
@@ -176,6 +205,32 @@ def test_at_the_start_it_is_a_mean_between_projections():
     mean = F.avg_pool2d(projected, 3, stride=1, padding=1, count_include_pad=True)
     expected = module.output_proj(mean.permute(0, 2, 3, 1))
     torch.testing.assert_close(module(maps), expected)
+
+
+def test_the_share_of_the_map_itself():
+    """All of it leaves the projections alone; half of it is the start."""
+    module, maps = trained(center_feature_scale=True), torch.randn(2, 4, 5, 8, dtype=torch.float64)
+    torch.nn.init.zeros_(module.center_feature_scale_proj_weight)
+    torch.nn.init.constant_(module.center_feature_scale_proj_bias, 100.0)
+    torch.testing.assert_close(module(maps), module.output_proj(module.input_proj(maps)))
+    alone = trained()
+    torch.nn.init.zeros_(module.center_feature_scale_proj_bias)
+    module.load_state_dict(alone.state_dict(), strict=False)
+    projected = alone.output_proj(alone.input_proj(maps))
+    torch.testing.assert_close(module(maps), (alone(maps) + projected) / 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depthwise_kernel": 4}, "depthwise_kernel must be a positive odd number, .*got 4"),
+        ({"norm": "GN"}, r"norm must be one of \('LN', 'BN'\), got 'GN'"),
+        ({"activation": "Tanh"}, "activation must be one of .* got 'Tanh'"),
+    ],
+)
+def test_arguments_that_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DeformableConvolutionV3(channels=8, groups=2, **options)
 
 
 def test_published_names_and_shapes():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_data import cases, reference_keys
+from golden_data import cases, compare_gradients, compare_outputs, reference_keys
 
 from freqfusion.layers import (
     FreqFusion,
@@ -56,27 +56,18 @@ def build_sampler(case):
 
 
 def build_concat(case):
-    widths = ("in_channels", "in_index", "compress_ratio")
+    # The research code makes convolutions for high2low_residual, and never uses them.
+    others = (*IGNORED, "in_channels", "in_index", "compress_ratio")
+    others += ("low2high_residual", "high2low_residual")
     module = FreqFusionConcat(
         in_channels=case.ctor["in_channels"],
         compress_ratio=case.ctor.get("compress_ratio", 8),
-        fusion={k: v for k, v in case.ctor.items() if k not in (*IGNORED, *widths)},
+        fusion={k: v for k, v in case.ctor.items() if k not in others},
+        low2high_residual=case.ctor.get("low2high_residual", False),
     )
-    module.load_state_dict(case.group("param"))
+    state = case.group("param")
+    module.load_state_dict({k: v for k, v in state.items() if not k.startswith("high2low_convs.")})
     return module
-
-
-def check_outputs(case, run):
-    """``run(dtype)`` returns the outputs by name; float32 and, where recorded, float64."""
-    actual, expected = run(torch.float32), case.group("out")
-    for name in case.outputs:
-        case.check(name, actual[name], expected[name])
-    exact = case.group("out64")
-    if exact:
-        actual = run(torch.float64)
-        for name, value in exact.items():
-            if value.dtype == torch.float64 and name in actual:
-                torch.testing.assert_close(actual[name], value, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("case", FREQFUSION_CASES, ids=lambda case: case.id)
@@ -85,7 +76,7 @@ def test_freqfusion_outputs(case):
         inputs = {name: value.to(dtype) for name, value in case.group("in").items()}
         return dict(zip(case.outputs, build_freqfusion(case).to(dtype)(**inputs), strict=True))
 
-    check_outputs(case, run)
+    compare_outputs(case, run)
 
 
 @pytest.mark.parametrize(
@@ -97,18 +88,8 @@ def test_freqfusion_gradients(case):
     module = build_freqfusion(case)
     inputs = {name: value.requires_grad_() for name, value in case.group("in").items()}
     outputs = dict(zip(case.outputs, module(**inputs), strict=True))
-    signs = case.group("lossw")
-    loss = sum(
-        (value * signs[name]).sum() / value.numel() ** 0.5 for name, value in outputs.items()
-    )
-    loss.backward()
-    gradients = {f"in_{name}": value.grad for name, value in inputs.items()}
-    for name, parameter in module.named_parameters():
-        gradients[f"param_{original_name(name)}"] = parameter.grad
-    expected = case.group("grad")
-    assert set(gradients) == set(expected)
-    for name, value in expected.items():
-        case.check(f"grad/{name}", gradients[name], value)
+    parameters = {original_name(name): value for name, value in module.named_parameters()}
+    compare_gradients(case, outputs, inputs, parameters)
 
 
 def original_name(name):
@@ -139,7 +120,7 @@ def test_sampler_outputs(case):
         )
         return {"sampled": sampled}
 
-    check_outputs(case, run)
+    compare_outputs(case, run)
 
 
 @parametrize("C", "LightHamHeadFreqAware")
@@ -149,7 +130,7 @@ def test_concatenation(case):
         chosen = [inputs[str(index)].to(dtype) for index in case.ctor["in_index"]]
         return {"concat": build_concat(case).to(dtype)(chosen)}
 
-    check_outputs(case, run)
+    compare_outputs(case, run)
 
 
 @parametrize_parts("carafe")

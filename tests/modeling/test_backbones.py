@@ -1,4 +1,4 @@
-"""What all backbones promise: Swin, InternImage, and timm's models."""
+"""What all backbones promise: Swin, InternImage, MSCAN, and timm's models."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from detectron2.modeling import FPN, build_backbone
 from sfm_backbones import KINDS
 from toy_configs import change, resnet18_cfg
 
-from freqfusion.modeling import FreqFusionFPN, InternImage, SwinTransformer
+from freqfusion.modeling import MSCAN, FreqFusionFPN, InternImage, SwinTransformer
 
 IMAGE = ShapeSpec(channels=3)
 OURS = {
@@ -18,6 +18,15 @@ OURS = {
     "internimage": (
         InternImage,
         {"channels": 8, "depths": (1, 1, 2, 1), "groups": (1, 2, 4, 8), "drop_path_rate": 0.0},
+    ),
+    "mscan": (
+        MSCAN,
+        {
+            "embed_dims": (8, 8, 12, 16),
+            "depths": (1, 1, 2, 1),
+            "mlp_ratios": (4, 4, 2, 2),
+            "drop_path_rate": 0.0,
+        },
     ),
 }
 PYRAMIDS = {
@@ -121,9 +130,10 @@ def test_half_precision(kind):
 
 @pytest.mark.parametrize("kind", OURS)
 def test_stochastic_depth_grows_block_by_block_and_is_off_in_evaluation(kind):
+    """In the five blocks that each of the models has."""
     model = small(kind, drop_path_rate=0.4)
-    stages = model.layers if kind == "swin" else model.levels
-    rates = [getattr(block.drop_path, "p", 0) for stage in stages for block in stage.blocks]
+    blocks = [module for module in model.modules() if hasattr(module, "drop_path")]
+    rates = [getattr(block.drop_path, "p", 0) for block in blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     plain = small(kind, drop_path_rate=0.0).eval()(images(33, 41, batch=2))
     for name, value in model.eval()(images(33, 41, batch=2)).items():
@@ -140,11 +150,17 @@ def test_stochastic_depth_grows_block_by_block_and_is_off_in_evaluation(kind):
         ("internimage", {"groups": (1, 3, 4, 8)}, "got 3 groups for 16 channels"),
         ("internimage", {"layer_scale": -1.0}, "layer_scale must not be negative, got -1.0"),
         ("internimage", {"offset_scale": 0.0}, "offset_scale must be positive, got 0.0"),
+        ("mscan", {"embed_dims": (1, 8, 8, 8)}, r"at least 2 channels, .* got \[1, 8, 8, 8\]"),
+        ("mscan", {"mlp_ratios": (4, 4)}, r"a number for each stage.* and \[4, 4\]"),
+        ("mscan", {"norm": ""}, 'norm must name a normalization such as "BN"'),
+        *[
+            (kind, {"mlp_ratio": 0.0}, "must leave the perceptrons a width, got 0.0 of 8 channels")
+            for kind in ("swin", "internimage")
+        ],
         *[
             (kind, changes, message)
             for kind in OURS
             for changes, message in (
-                ({"mlp_ratio": 0.0}, "must leave the perceptrons a width, got 0.0 of 8 channels"),
                 ({"drop_path_rate": 1.0}, "drop_path_rate must be from 0 to below 1, got 1.0"),
                 ({"out_features": ()}, "the stages res2, .*got none"),
             )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mask2former_models import small_cfg
+from segnext_models import segnext_cfg
 from sfm_models import built, semantic_cfg, sfm_cfg, shake_attention
 from toy_configs import change, resnet18_cfg
 
@@ -21,6 +22,10 @@ CONCATENATION = {
 MODELS = {
     "freqfusion": lambda: change(resnet18_cfg(), SEMANTIC),
     "concatenation": lambda: change(resnet18_cfg(), SEMANTIC | CONCATENATION),
+    "segnext": segnext_cfg,
+    "freqfusion in segnext": lambda: segnext_cfg(
+        MODEL__FREQFUSION__ENABLED=True, MODEL__FREQFUSION__LOWPASS_KERNEL=3
+    ),
     "mask2former": lambda: small_cfg(MODEL__FREQFUSION__LOWPASS_KERNEL=3),
     "sfm at the exit": lambda: sfm_cfg("SemanticSegmentor"),
     # One resampling of three, and few steps of its solver: each costs seconds of tracing.

@@ -1,7 +1,6 @@
 """InternImage as a Detectron2 backbone, alone and under the pyramid.
 
-There are no published numbers here: the operator is held to loops in
-``tests/layers/test_deformable_convolution.py``, the rest to the paper's description.
+Its numbers are compared with the reference's in ``test_golden_internimage.py``.
 """
 
 import pytest
@@ -14,7 +13,7 @@ from toy_configs import change, resnet18_cfg
 
 from freqfusion.config import get_freqfusion_cfg
 from freqfusion.modeling import InternImage
-from freqfusion.modeling.internimage import InternImageBlock
+from freqfusion.modeling.internimage import BlockSettings, InternImageBlock
 
 IMAGE = ShapeSpec(channels=3)
 TINY = {"channels": 8, "depths": (1, 1, 2, 1), "groups": (1, 2, 4, 8), "drop_path_rate": 0.0}
@@ -90,18 +89,43 @@ def test_published_names():
     assert not any("gamma" in name for name in tiny(layer_scale=0.0).state_dict())
 
 
+def test_published_names_with_batch_normalization():
+    """It comes before the change of the layout, layer normalization after it."""
+    names = set(tiny(norm="BN").state_dict())
+    norms = ("patch_embed.norm1.0", "patch_embed.norm2.0", "levels.0.downsample.norm.0")
+    wanted = {f"{name}.running_var" for name in (*norms, "levels.0.blocks.0.dcn.dw_conv.1.0")}
+    assert wanted <= names
+    assert {"levels.0.norm.0.weight", "levels.0.blocks.0.norm1.0.weight"} <= names
+
+
+def test_parts_of_the_largest_models():
+    """Where their parameters are, and that all of them learn."""
+    torch.manual_seed(0)
+    huge = {"depthwise_kernel": 5, "center_feature_scale": True, "layer_scale": 0.0}
+    model = tiny(**huge, res_post_norm=True, post_norm_blocks=[1])
+    names = set(model.state_dict())
+    block = "levels.2.blocks.0."
+    assert {f"{block}res_post_norm2.0.bias", "levels.2.post_norms.0.0.weight"} <= names
+    assert f"{block}dcn.center_feature_scale_proj_weight" in names
+    assert not any(name.startswith("levels.1.post_norms") for name in names)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    sum(value.square().mean() for value in model(torch.randn(1, 3, 64, 64)).values()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    giant = tiny(**huge, post_norm=True, res_post_norm=True, post_norm_blocks=[0, 1])
+    names = set(giant.state_dict())
+    assert not any("res_post_norm" in name for name in names)
+    assert {"levels.2.post_norms.1.0.bias", "levels.3.norm.0.weight"} <= names
+    with pytest.raises(ValueError, match=r"post_norm_blocks must be from 0 to 1, got \[2\]"):
+        tiny(post_norm_blocks=[0, 2])
+
+
 @pytest.mark.parametrize(("post_norm", "layer_scale"), [(False, 0.0), (True, 0.3)])
 def test_a_block_is_the_sum_of_its_branches(post_norm, layer_scale):
     """Normalised before or after, and scaled; nothing is dropped out of training."""
-    block = InternImageBlock(
-        channels=8,
-        groups=2,
-        mlp_ratio=2.0,
-        drop_path_rate=0.5,
-        layer_scale=layer_scale,
-        post_norm=post_norm,
-        offset_scale=1.0,
-    ).eval()
+    settings = BlockSettings(mlp_ratio=2.0, layer_scale=layer_scale, post_norm=post_norm)
+    block = InternImageBlock(channels=8, groups=2, drop_path_rate=0.5, settings=settings).eval()
     maps = torch.randn(2, 5, 4, 8)
     # A scale of both norms makes their place matter.
     for norm in (block.norm1, block.norm2):

@@ -6,6 +6,7 @@ import torch
 from copies import WAYS, disturbed
 from detectron2.structures import Instances
 from mask2former_models import small_cfg
+from segnext_models import segnext_cfg
 from sfm_models import built, example, plain_cfg, semantic_cfg, sfm_cfg
 from toy_configs import change
 
@@ -35,10 +36,15 @@ def concatenation_cfg():
     return change(freqfusion_cfg("SemanticSegmentor"), keys)
 
 
+def segnext_with_freqfusion_cfg():
+    return segnext_cfg(MODEL__FREQFUSION__ENABLED=True)
+
+
 # What each model is built from.
 MODELS = {
     "FreqFusion in PanopticFPN": (freqfusion_cfg, "PanopticFPN"),
     "FreqFusion in a concatenation": (concatenation_cfg,),
+    "FreqFusion in SegNeXt": (segnext_with_freqfusion_cfg,),
     "SFM in PanopticFPN": (sfm_cfg, "PanopticFPN"),
     "SFM with FCN": (semantic_cfg, "FCNHead", ["res5"]),
     "SFM on convnext in Mask2Former": (modulated_cfg, "convnext"),

@@ -14,24 +14,35 @@ def loops(
     dilation=1,
     groups=1,
     offset_scale=1.0,
+    remove_center=False,
 ):
     batch, channels = value.shape[0], value.shape[3]
     _, out_height, out_width, _ = weights.shape
     size = channels // groups
-    middle = kernel_size // 2
+    rows, columns = pair(kernel_size)
+    (stride_y, stride_x), (pad_y, pad_x), (step_y, step_x) = map(pair, (stride, padding, dilation))
+    # Pixels from the first tap to the middle, rounded down.
+    middle_y, middle_x = step_y * (rows - 1) // 2, step_x * (columns - 1) // 2
+    taps = [(column, row) for column in range(columns) for row in range(rows)]
+    if remove_center:
+        taps.remove((columns // 2, rows // 2))
     out = np.zeros((batch, out_height, out_width, channels))
     for b, i, j, g in np.ndindex(batch, out_height, out_width, groups):
         # The middle of the kernel, whose first tap lies at -padding for the first output pixel.
-        y0 = i * stride - padding + dilation * middle
-        x0 = j * stride - padding + dilation * middle
-        for column, row in np.ndindex(kernel_size, kernel_size):
-            tap = (g * kernel_size + column) * kernel_size + row
+        y0 = i * stride_y - pad_y + middle_y
+        x0 = j * stride_x - pad_x + middle_x
+        for number, (column, row) in enumerate(taps):
+            tap = g * len(taps) + number
             shift_x, shift_y = offsets[b, i, j, 2 * tap], offsets[b, i, j, 2 * tap + 1]
-            x = x0 + offset_scale * (dilation * (column - middle) + shift_x)
-            y = y0 + offset_scale * (dilation * (row - middle) + shift_y)
+            x = x0 + offset_scale * (step_x * column - middle_x + shift_x)
+            y = y0 + offset_scale * (step_y * row - middle_y + shift_y)
             part = slice(g * size, (g + 1) * size)
             out[b, i, j, part] += weights[b, i, j, tap] * bilinear(value[b, :, :, part], x, y)
     return out
+
+
+def pair(number):
+    return (number, number) if isinstance(number, int) else number
 
 
 def bilinear(image, x, y):

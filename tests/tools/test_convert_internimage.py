@@ -5,10 +5,13 @@ import shlex
 import pytest
 import torch
 from detectron2.modeling import build_backbone
+from golden_data import reference_keys
 
 from freqfusion import get_freqfusion_cfg
 from freqfusion.modeling import InternImage
 from freqfusion.tools import convert_checkpoint
+from freqfusion.tools._convert_names import convert_internimage, detect
+from freqfusion.tools._convert_settings import check_against_model, internimage_settings
 
 SIZES = {"channels": 16, "depths": (1, 2, 1, 1), "groups": (1, 2, 2, 4), "mlp_ratio": 2.0}
 CLASSIFIER = {
@@ -67,6 +70,29 @@ def test_the_backbone_arrives_bit_by_bit_in_the_model_that_is_named(
     model.load_state_dict({name.removeprefix("backbone."): v for name, v in found.items()})
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), name
+
+
+OFFSET = "levels.0.blocks.0.dcn.offset.weight"
+FULL_SIZE = {
+    model: entry["parameters"] | entry["buffers"]
+    for model, entry in reference_keys().items()
+    if {OFFSET, f"backbone.{OFFSET}"} & set(entry["parameters"])
+}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("shapes", FULL_SIZE.values(), ids=FULL_SIZE)
+def test_full_size_names_are_those_of_the_model(shapes):
+    """Of segmentors and classifiers: nothing is left over, and only classifiers are dropped."""
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    assert detect(state) == "internimage"
+    result = convert_internimage(state)
+    check_against_model(
+        result.state, internimage_settings(result.state, "backbone."), backbone="backbone."
+    )
+    dropped = [name for names in result.dropped.values() for name in names]
+    assert len(result.state) + len(dropped) == len(state)
+    assert all(name.startswith(("head.", "conv_head.")) for name in dropped)
 
 
 def test_another_prefix(tmp_path, capsys):

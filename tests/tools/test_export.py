@@ -22,6 +22,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'"
 pytest.importorskip("onnxscript", reason="needs the extra 'onnx'")
 
 from mask2former_models import small_cfg  # noqa: E402
+from segnext_models import segnext_cfg  # noqa: E402
 from sfm_models import built, plain_cfg, semantic_cfg, sfm_cfg, shake_attention  # noqa: E402
 from toy_configs import change, resnet18_cfg  # noqa: E402
 
@@ -171,6 +172,7 @@ FAMILIES = {
     "proposals": lambda: change(plain_cfg("GeneralizedRCNN"), FUSED),
     "mask2former": lambda: small_cfg(**FUSED),
     "concatenation": lambda: change(resnet18_cfg(), SEMANTIC | CONCATENATION),
+    "segnext": lambda: segnext_cfg(**FUSED),
     "sfm at the exit": lambda: sfm_cfg("SemanticSegmentor"),
     "sfm with Mask2Former": lambda: sfm_cfg("Mask2Former"),
     "sfm with FCN": lambda: semantic_cfg("FCNHead", ["res5"]),

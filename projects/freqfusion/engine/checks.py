@@ -333,8 +333,9 @@ def _is_known(part: Any) -> bool:
 
 def _may_fuse(part: Any) -> bool:
     """Return whether a part uses FreqFusion, by its name or a base's; what others wrote might."""
-    names = [kind.__name__.lower() for kind in (part, *getattr(part, "__mro__", ()))]
-    return any("freqfusion" in name for name in names) or not _is_known(part)
+    names = [kind.__name__ for kind in (part, *getattr(part, "__mro__", ()))]
+    fuses = any("freqfusion" in name.lower() or name == "LightHamHead" for name in names)
+    return fuses or not _is_known(part)
 
 
 def _build_problems(cfg: CfgNode) -> Iterator[str]:

@@ -5,6 +5,7 @@ maps (B, C_i, H_i, W_i), fine to coarse.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from freqfusion.layers.checks import check_map, check_positive, check_same_batch
+from freqfusion.layers.convolution import PointwiseConv2d
 from freqfusion.layers.freqfusion import FreqFusion
 from freqfusion.layers.renaming import rename_on_load
 
@@ -67,11 +69,16 @@ class Concatenation(nn.Module):
             check_map(f"features[{level}]", image)
         check_same_batch(**{f"features[{level}]": image for level, image in enumerate(features)})
         low = features[-1]
-        for fusion, high in zip(self.fusions, reversed(features[:-1]), strict=True):
-            _, high, low = fusion(hr_feat=high, lr_feat=low)
+        for step, high in enumerate(reversed(features[:-1])):
+            _, high, low = self.fusions[step](hr_feat=high, lr_feat=low)
+            high = self._refine(step, high, low)
             blocks = [image.unflatten(1, (self.groups, -1)) for image in (high, low)]
             low = torch.cat(blocks, dim=2).flatten(1, 2)
         return low
+
+    def _refine(self, step: int, high: Tensor, low: Tensor) -> Tensor:
+        """Return what is joined in place of the fine map of a step: here the map itself."""
+        return high
 
 
 class FreqFusionConcat(Concatenation):
@@ -84,6 +91,8 @@ class FreqFusionConcat(Concatenation):
         fusion: Arguments of :class:`~freqfusion.layers.FreqFusion` beside the three widths. Unlike
             there, ``feature_resample`` is on, ``hamming_window`` off and ``sampler_features``
             ``"sim"`` unless they are named, as in the published heads.
+        low2high_residual: Add to the fine map of each step a pointwise convolution of the upsampled
+            map that the step before has joined, and do not join group by group.
     """
 
     def __init__(
@@ -92,6 +101,7 @@ class FreqFusionConcat(Concatenation):
         in_channels: Sequence[int],
         compress_ratio: int = 8,
         fusion: Mapping[str, Any] = _DEFAULTS,
+        low2high_residual: bool = False,
     ):
         check_positive(compress_ratio=compress_ratio)
         options = {**_DEFAULTS, **fusion}
@@ -111,6 +121,19 @@ class FreqFusionConcat(Concatenation):
                     f"{compress_ratio} gives {compressed} compressed channels: {error}"
                 ) from error
 
-        groups = options.get("feature_resample_group", 4) if options["feature_resample"] else 1
+        in_groups = options["feature_resample"] and not low2high_residual
+        groups = options.get("feature_resample_group", 4) if in_groups else 1
         super().__init__(in_channels=in_channels, make_fusion=make_fusion, groups=groups)
+        self.low2high_convs = None
+        if low2high_residual:
+            # From the map that was joined last, the first one of the joined channels, to the next.
+            widths = pairwise(reversed(in_channels))
+            self.low2high_convs = nn.ModuleList(PointwiseConv2d(*width) for width in widths)
         rename_on_load(self, {"freqfusions.": "fusions."}, {})
+
+    def _refine(self, step: int, high: Tensor, low: Tensor) -> Tensor:
+        if self.low2high_convs is None:
+            return high
+        convolution = self.low2high_convs[step]
+        refined: Tensor = high + convolution(low[:, : convolution.in_channels])
+        return refined

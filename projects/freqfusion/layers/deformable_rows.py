@@ -2,7 +2,8 @@
 
 The pixels of one head are the rows, and what a query reads are bags of rows with weights: torch's
 ``embedding_bag``. No sample is ever written out, and the numbers that belong to a chunk of queries
-stay in a core's cache.
+stay in a core's cache. Heads with few queries share a chunk: their rows, and their queries, follow
+one another.
 
 What a sample's four corners contribute to the gradients is the dot product of each with the
 gradient of the query's output; the gradients of weights and locations follow from those four
@@ -87,6 +88,7 @@ class Axis(NamedTuple):
     pixel: Tensor  # the first one of the pair
     to_first: Tensor
     to_second: Tensor
+    weights: tuple[Tensor, Tensor]  # how much each pixel of the pair counts
 
     @classmethod
     def of(cls, coordinate: Tensor, size: Tensor, last: Tensor, step: Tensor) -> "Axis":
@@ -95,11 +97,8 @@ class Axis(NamedTuple):
         # What NaN becomes as an integer is not defined.
         pixel = torch.minimum(position, last).clamp_(min=0).nan_to_num_(nan=0.0).int()
         to_first = position.sub_(pixel.to(position.dtype))
-        return cls(pixel, to_first, to_first - step)
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """Return how much each pixel of the pair counts."""
-        return _tent(self.to_first), _tent(self.to_second)
+        to_second = to_first - step
+        return cls(pixel, to_first, to_second, (_tent(to_first), _tent(to_second)))
 
     def slopes(self) -> tuple[Tensor, Tensor]:
         """Return derivatives of the weights; at a pixel's centre, those towards the right."""
@@ -126,7 +125,7 @@ class Corners(NamedTuple):
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return bilinear weights in the order of ``rows``."""
-        (left, right), (top, bottom) = self.x.weights(), self.y.weights()
+        (left, right), (top, bottom) = self.x.weights, self.y.weights
         return left * top, right * top, left * bottom, right * bottom
 
 
@@ -140,29 +139,44 @@ def _tent_slope(distance: Tensor) -> Tensor:
 
 
 class Chunks:
-    """All samples, cut by image, by head, and into a few queries at a time."""
+    """All samples, cut by image, by heads, and into a few queries at a time."""
 
     def __init__(self, locations: Tensor, shapes: Sequence[tuple[int, int]], dtype: torch.dtype):
-        _, queries, _, levels, points, _ = locations.shape
+        _, self._queries, self._heads, levels, points, _ = locations.shape
         self._locations = locations
-        self._length = max(1, min(queries, _CHUNK_SAMPLES // (levels * points)))
-        self._lattice = Lattice.of(shapes, points, dtype).repeated(self._length)
+        self._pixels = sum(height * width for height, width in shapes)
+        room = max(1, _CHUNK_SAMPLES // (levels * points))
+        self._length = max(1, min(self._queries, room))
+        self._together = max(1, min(self._heads, room // max(1, self._queries)))
+        lattice = Lattice.of(shapes, points, dtype)
+        self._lattice = lattice.repeated(self._length * self._together)
 
-    def heads(self) -> Iterator[tuple[int, int]]:
-        """Iterate over every image and head."""
+    def heads(self) -> Iterator[tuple[int, slice]]:
+        """Iterate over every image and the heads that share chunks."""
         for image in range(self._locations.shape[0]):
-            for head in range(self._locations.shape[2]):
-                yield image, head
+            for head in range(0, self._heads, self._together):
+                yield image, slice(head, min(head + self._together, self._heads))
 
-    def of(self, image: int, head: int) -> Iterator[tuple[slice, Corners]]:
-        """Iterate over the chunks of one image and head: which queries, and their corners."""
-        queries = self._locations.shape[1]
-        for start in range(0, queries, self._length):
-            part = slice(start, min(start + self._length, queries))
-            local = nan_if_infinite(self._locations[image, part, head])
+    def of(self, image: int, heads: slice) -> Iterator[tuple[slice, Corners]]:
+        """Iterate over the chunks of some heads: which queries, and their corners.
+
+        Several heads have one chunk, whose queries are those of one head after another.
+        """
+        for start in range(0, self._queries, self._length):
+            part = slice(start, min(start + self._length, self._queries))
+            local = head_by_head(nan_if_infinite(self._locations[image, part, heads]))
             local = local.to(self._lattice.width.dtype)
-            lattice = self._lattice.narrowed(part.stop - start)
+            lattice = self._lattice.narrowed(len(local))
+            if self._together > 1:
+                first = torch.arange(heads.stop - heads.start, dtype=torch.int32) * self._pixels
+                starts = first.repeat_interleave(part.stop - start)[:, None]
+                lattice = lattice._replace(start=lattice.start + starts)
             yield part, Corners.of(local.flatten(1, 2).contiguous(), lattice)
+
+
+def head_by_head(tensor: Tensor) -> Tensor:
+    """Return (length, heads, ...) as (heads * length, ...)."""
+    return tensor.transpose(0, 1).flatten(0, 1)
 
 
 def attend(
@@ -172,10 +186,10 @@ def attend(
     dtype = accumulation_dtype(value.dtype)
     output = value.new_empty((*locations.shape[:3], value.shape[-1]))
     chunks = Chunks(locations, shapes, dtype)
-    for image, head in chunks.heads():
-        table = value[image, :, head].to(dtype).contiguous()
-        for part, corners in chunks.of(image, head):
-            weight = weights[image, part, head].to(dtype).flatten(1).contiguous()
+    for image, heads in chunks.heads():
+        table = head_by_head(value[image, :, heads]).to(dtype).contiguous()
+        for part, corners in chunks.of(image, heads):
+            weight = head_by_head(weights[image, part, heads]).to(dtype).flatten(1).contiguous()
             total: Tensor | None = None
             for rows, corner in zip(corners.rows, corners.weights(), strict=True):
                 bag = F.embedding_bag(
@@ -183,8 +197,13 @@ def attend(
                 )
                 total = bag if total is None else total.add_(bag)
             assert total is not None
-            output[image, part, head] = total
+            put_heads(output[image, part, heads], total)
     return output.flatten(2)
+
+
+def put_heads(target: Tensor, rows: Tensor) -> None:
+    """Write rows of one head after another to (length, heads, ...)."""
+    target.copy_(rows.unflatten(0, (target.shape[1], -1)).transpose(0, 1))
 
 
 def attend_backward(
@@ -203,22 +222,25 @@ def attend_backward(
         value, locations, weights, need_value=need_value, need_samples=need_samples
     )
     grad = grad.unflatten(-1, value.shape[-2:])
-    samples = _Samples(locations.shape[1], weights[:1, :1, :1].numel(), dtype)
     chunks = Chunks(locations, shapes, dtype)
-    for image, head in chunks.heads():
-        gradient = grad[image, :, head].to(dtype).contiguous()
-        table = value[image, :, head].to(dtype).contiguous()
-        for part, corners in chunks.of(image, head):
-            weight = weights[image, part, head].to(dtype).flatten(1).contiguous()
+    for image, heads in chunks.heads():
+        gradient = head_by_head(grad[image, :, heads]).to(dtype).contiguous()
+        table = head_by_head(value[image, :, heads]).to(dtype).contiguous()
+        samples = _Samples(len(gradient), weights[:1, :1, :1].numel(), dtype)
+        done = 0
+        for part, corners in chunks.of(image, heads):
+            weight = head_by_head(weights[image, part, heads]).to(dtype).flatten(1).contiguous()
+            rows = slice(done, done + len(weight))
+            done = rows.stop
             if need_value:
-                samples.put(part, corners, weight)
+                samples.put(rows, corners, weight)
             if need_samples:
-                dots = _dots(gradient[part], table, corners)
+                dots = _dots(gradient[rows], table, corners)
                 for_locations, for_weights = _of_samples(corners, weight, dots, shapes)
-                grad_locations[image, part, head] = for_locations
-                grad_weights[image, part, head] = for_weights
+                put_heads(grad_locations[image, part, heads], for_locations)
+                put_heads(grad_weights[image, part, heads], for_weights)
         if need_value:
-            grad_value[image, :, head] = samples.spread(gradient, shapes)
+            put_heads(grad_value[image, :, heads], samples.spread(gradient, table, shapes))
     return grad_value, grad_locations, grad_weights
 
 
@@ -252,7 +274,7 @@ def _of_samples(
     corners: Corners, weight: Tensor, dots: Sequence[Tensor], shapes: Sequence[tuple[int, int]]
 ) -> tuple[Tensor, Tensor]:
     """Return gradients of locations (q, levels, points, 2) and weights (q, levels, points)."""
-    (left, right), (top, bottom) = corners.x.weights(), corners.y.weights()
+    (left, right), (top, bottom) = corners.x.weights, corners.y.weights
     left_slope, right_slope = corners.x.slopes()
     top_slope, bottom_slope = corners.y.slopes()
     top_left, top_right, bottom_left, bottom_right = dots
@@ -269,7 +291,7 @@ def _of_samples(
 
 
 class _Samples:
-    """All samples of one image and head: their first pixel, and what each corner counts."""
+    """The samples of some heads: their first pixel, and what each corner counts."""
 
     def __init__(self, queries: int, samples: int, dtype: torch.dtype):
         self._pixels = torch.empty((queries, samples), dtype=torch.int32)
@@ -281,24 +303,29 @@ class _Samples:
         for target, corner in zip(self._weights, corners.weights(), strict=True):
             torch.mul(corner, weight, out=target[part])
 
-    def spread(self, gradient: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-        """Return the gradient of the maps (S, D) from that of the output (Q, D)."""
+    def spread(self, gradient: Tensor, table: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
+        """Return the gradient of the table (heads * S, D) from that of the output."""
         sizes = [height * width for height, width in shapes]
         pixels, order = self._pixels.flatten().sort()
-        counts = pixels.bincount(minlength=sum(sizes))
-        starts = (counts.cumsum(0) - counts).int()
-        queries = order.div(self._pixels.shape[1], rounding_mode="floor").int()
+        # Where the samples of each pixel begin, and where the last ones end.
+        starts = F.pad(pixels.bincount(minlength=len(table)).cumsum(0), (1, 0)).int()
+        queries = order.int().div_(self._pixels.shape[1], rounding_mode="floor")
         corners = [
             F.embedding_bag(
-                queries, gradient, starts, per_sample_weights=weight.take(order), mode="sum"
+                queries,
+                gradient,
+                starts,
+                per_sample_weights=weight.take(order),
+                mode="sum",
+                include_last_offset=True,
             )
             for weight in self._weights
         ]
-        levels = zip(*(corner.split(sizes) for corner in corners), strict=True)
-        for level, (height, width) in zip(levels, shapes, strict=True):
-            total, right, below, across = (part.view(height, width, -1) for part in level)
+        heads = [corner.unflatten(0, (-1, sum(sizes))).split(sizes, dim=1) for corner in corners]
+        for level, (height, width) in zip(zip(*heads, strict=True), shapes, strict=True):
+            total, right, below, across = (part.unflatten(1, (height, width)) for part in level)
             # The first pixel of a sample holds what belongs to its three neighbours as well.
-            total[:, 1:] += right[:, :-1]
-            total[1:] += below[:-1]
-            total[1:, 1:] += across[:-1, :-1]
+            total[:, :, 1:] += right[:, :, :-1]
+            total[:, 1:] += below[:, :-1]
+            total[:, 1:, 1:] += across[:, :-1, :-1]
         return corners[0]

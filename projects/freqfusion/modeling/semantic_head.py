@@ -110,7 +110,7 @@ class FCNHead(PixelHead):
         return {
             "in_feature": names[0],
             "input_shape": input_shape[names[0]],
-            **_head_arguments(cfg),
+            **head_arguments(cfg),
         }
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -172,19 +172,11 @@ class FreqFusionSemSegHead(PixelHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
         """Return arguments from ``MODEL.SEM_SEG_HEAD`` and ``MODEL.FREQFUSION``."""
-        head = cfg.MODEL.SEM_SEG_HEAD
-        absent = [name for name in head.IN_FEATURES if name not in input_shape]
-        if absent:
-            raise ValueError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {', '.join(absent)}; the backbone has "
-                f"{', '.join(input_shape)}"
-            )
-        used = {name: input_shape[name] for name in head.IN_FEATURES}
-        ordered = sorted(used.values(), key=lambda shape: shape.stride or 0)
+        used = used_maps(cfg, input_shape)
         return {
             "input_shape": used,
-            "join": _build_join(cfg, [shape.channels for shape in ordered]),
-            **_head_arguments(cfg),
+            "join": build_join(cfg, [shape.channels for shape in used.values()]),
+            **head_arguments(cfg),
         }
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -210,7 +202,20 @@ def labeled_cross_entropy(logits: Tensor, targets: Tensor | None, *, ignore_valu
     return loss.sum() / (targets != ignore_value).sum().clamp(min=1)
 
 
-def _head_arguments(cfg: CfgNode) -> dict[str, Any]:
+def used_maps(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, ShapeSpec]:
+    """Return the maps that ``MODEL.SEM_SEG_HEAD.IN_FEATURES`` names, from fine to coarse."""
+    head = cfg.MODEL.SEM_SEG_HEAD
+    absent = [name for name in head.IN_FEATURES if name not in input_shape]
+    if absent:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {', '.join(absent)}; the backbone has "
+            f"{', '.join(input_shape)}"
+        )
+    names = sorted(head.IN_FEATURES, key=lambda name: input_shape[name].stride or 0)
+    return {name: input_shape[name] for name in names}
+
+
+def head_arguments(cfg: CfgNode) -> dict[str, Any]:
     """Return what ``MODEL.SEM_SEG_HEAD`` says for every head."""
     head = cfg.MODEL.SEM_SEG_HEAD
     return {
@@ -236,7 +241,7 @@ def _convolution(in_channels: int, out_channels: int, norm: str) -> nn.Module:
     return convolution
 
 
-def _build_join(cfg: CfgNode, channels: list[int]) -> Concatenation:
+def build_join(cfg: CfgNode, channels: list[int]) -> Concatenation:
     """Build FreqFusion for every step, or the baseline that the configuration names."""
     node = cfg.MODEL.FREQFUSION
     if node.ENABLED and node.FUSE_TYPE == "freqfusion":

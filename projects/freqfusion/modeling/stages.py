@@ -15,7 +15,7 @@ from torchvision.ops import StochasticDepth
 _FIRST_STAGE = 2
 
 
-def check_stages(**numbers: Sequence[int]) -> None:
+def check_stages(**numbers: Sequence[float]) -> None:
     """Raise ValueError unless each of the sequences has a positive number for every stage."""
     names, values = list(numbers), [list(value) for value in numbers.values()]
     if not values[0] or len({len(value) for value in values}) > 1:

@@ -4,10 +4,9 @@
 * ResNets: timm's and mmdetection's have torchvision's names.
 * Swin: the original release and timm share our names but for the steps between stages: there a
   step ends its stage, in timm it begins the next one.
-* InternImage: names of the authors' released code as remembered; no published file was opened. What
-  the model does not have is refused, so a difference cannot pass unseen. The largest published
-  models (H, G) have parts that ours has not, and are refused by name.
-* Mask2Former: see ``_convert_mask2former``.
+* InternImage: ours are the published names. The largest models (H, G) are refused: their weights do
+  not tell which blocks have a further normalization.
+* Mask2Former: see ``_convert_mask2former``; SegNeXt: see ``_convert_segnext``.
 """
 
 import math
@@ -106,6 +105,8 @@ def detect(state: State) -> str:
         return "mask2former"
     if f"{_internimage_prefix(state)}levels.0.blocks.0.dcn.offset.weight" in state:
         return "internimage"
+    if any(name.endswith("attn.spatial_gating_unit.conv0.weight") for name in state):
+        return "segnext"
     if any(name.startswith((BACKBONE, NECK)) for name in state):
         return "mmdet"
     if "layer1.0.conv1.weight" in state:
@@ -114,7 +115,8 @@ def detect(state: State) -> str:
         return "swin"
     raise ValueError(
         f"the names are neither those of an mmdetection detector nor of a Mask2Former, nor of a "
-        f"torchvision or timm ResNet, nor of a Swin or an InternImage: {shorten(list(state))}"
+        "torchvision or timm ResNet, nor of a Swin, an InternImage or a SegNeXt: "
+        f"{shorten(list(state))}"
     )
 
 
@@ -333,8 +335,8 @@ def convert_internimage(state: State, *, prefix: str = BACKBONE) -> Conversion:
     ]
     if others:
         raise ValueError(
-            f"{others[0]} belongs to InternImage-H or -G, whose blocks have parts that ours have "
-            "not: take T, S, B, L or XL"
+            f"{others[0]} belongs to InternImage-H or -G, whose weights do not tell all of their "
+            "settings: take T, S, B, L or XL"
         )
     source = re.escape(_internimage_prefix(state))
     return convert(

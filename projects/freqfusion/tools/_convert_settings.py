@@ -18,12 +18,12 @@ from freqfusion.tools._convert_names import (
 
 Settings = dict[str, object]
 # Statistics of ImageNet, in the order of the channels, times 255.
-_INPUT: Settings = {
+INPUT: Settings = {
     "INPUT.FORMAT": "RGB",
     "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
     "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
 }
-RESNET_INPUT: Settings = {"MODEL.RESNETS.STRIDE_IN_1X1": False} | _INPUT
+RESNET_INPUT: Settings = {"MODEL.RESNETS.STRIDE_IN_1X1": False} | INPUT
 _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((2, 2, 2, 2), False): 18,
     ((3, 4, 6, 3), False): 34,
@@ -135,7 +135,7 @@ def swin_settings(state: State, prefix: str) -> Settings:
     return {
         "MODEL.BACKBONE.NAME": "build_swin_backbone",
         **{f"MODEL.SWIN.{name}": value for name, value in found.items()},
-        **_INPUT,
+        **INPUT,
     }
 
 
@@ -169,7 +169,7 @@ def internimage_settings(state: State, prefix: str) -> Settings:
     return {
         "MODEL.BACKBONE.NAME": "build_internimage_backbone",
         **{f"MODEL.INTERNIMAGE.{name}": value for name, value in found.items()},
-        **_INPUT,
+        **INPUT,
     }
 
 

@@ -2,7 +2,8 @@
 
 Known are Mask2Former's published checkpoints and those of its FreqFusion fork, detectors that the
 research code trained in mmdetection (backbone and neck), ResNets of torchvision and timm, Swins of
-their original release and timm, and InternImages, alone or in a segmentor.
+their original release and timm, InternImages, alone or in a segmentor, and SegNeXts, with and
+without FreqFusion, or their MSCAN alone.
 ``--to mask2former`` leads back to Mask2Former's names. Every name must have a rule, or be in the
 model; the tool prints what was mapped and dropped, and the configuration keys that the weights
 tell. ``--keep-names`` brings weights from one format into another. ``IN --list`` shows names and
@@ -34,10 +35,11 @@ from freqfusion.files import (
 from freqfusion.messages import shorten
 from freqfusion.tools import _convert_mask2former as mask2former
 from freqfusion.tools import _convert_names as names
+from freqfusion.tools import _convert_segnext as segnext
 from freqfusion.tools import _convert_settings as settings
 from freqfusion.tools._convert_names import BACKBONE, BOTTOM_UP, Conversion, State
 
-_CLASSIFIERS = ("torchvision", "swin", "internimage")
+_CLASSIFIERS = ("torchvision", "swin", "internimage", "segnext")
 TARGETS = ("freqfusion", "mask2former")
 WRITER = "freqfusion.convert_checkpoint"
 # Whose files have their weights under "model", as Detectron2's have: a Mask2Former, a Swin and an
@@ -50,6 +52,8 @@ _NOTES = {
     "swin": "the norms of the stages, which no classifier has, begin as new ones do",
     "internimage": "weights do not tell MODEL.INTERNIMAGE.OFFSET_SCALE, which is above 1 for the "
     "sizes L and XL",
+    "segnext": "weights do not tell MODEL.LIGHT_HAM.RANK, which is 16 for the sizes T and S and 64 "
+    "for B and L",
     "freqfusion": "fusion modules, if any, are written without Hamming windows, the only ones that "
     "Mask2Former's fork knows: right for MODEL.FREQFUSION.HAMMING_WINDOW False",
 }
@@ -195,6 +199,10 @@ def _convert(
     if source == "swin":
         result = names.convert_swin(state, prefix=prefix)
         return result, settings.swin_settings(result.state, prefix), prefix
+    if source == "segnext":
+        result = segnext.convert_segnext(state, prefix=prefix)
+        whole = any(name.startswith(segnext.OUR_HEAD) for name in result.state)
+        return result, segnext.segnext_settings(state), None if whole else prefix
     if source == "internimage":
         result = names.convert_internimage(state, prefix=prefix)
         return result, settings.internimage_settings(result.state, prefix), prefix
