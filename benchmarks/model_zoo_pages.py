@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.documents import NOT_MEASURED, table
+from benchmarks.documents import table
 
 # What is known besides measurements; its comments say what its parts are.
 KNOWN = yaml.safe_load(Path(__file__).with_name("model_zoo.yaml").read_text(encoding="utf-8"))
@@ -37,7 +37,6 @@ _SCORES = {
     "instance-segmentation": ("segm/AP", "mask AP"),
     "semantic-segmentation": ("sem_seg/mIoU", "mIoU"),
 }
-_HEADER = ("configuration", "method", "parameters (M)", "FLOPs (G)")
 CostRows = Mapping[str, Mapping[str, Any]]
 
 
@@ -126,26 +125,26 @@ def render_zoo(
             sizes = dict.fromkeys("x".join(map(str, row["size"])) for row in rows if row)
             measured = f", {' and '.join(sizes)} pixels" if sizes else ""
             parts.append(f"### {task.replace('-', ' ').capitalize()}{measured}")
-            ours = any(recipe.name in KNOWN["trained"] for recipe in listed)
-            lines = [
-                [
-                    f"[{Path(recipe.name).stem}](configs/{recipe.name})",
-                    METHODS[recipe.prefix],
-                    f"{row['parameters'] / 1e6:.2f}" if row else NOT_MEASURED,
-                    f"{row['flops'] / 1e9:.1f}" if row else NOT_MEASURED,
-                    our_result(recipe, trained) if ours else _quoted(recipe),
-                ]
-                for recipe, row in zip(listed, rows, strict=True)
-            ]
-            last = "our result, mean ± deviation" if ours else "published"
-            parts.append(table((*_HEADER, last), lines))
-    sources = [f"{n}. {_with_source(one)}" for n, one in enumerate(KNOWN["published"], 1)]
+            columns = {
+                "configuration": [f"[{Path(one.name).stem}](configs/{one.name})" for one in listed],
+                "method": [METHODS[one.prefix] for one in listed],
+                "parameters (M)": [f"{r['parameters'] / 1e6:.2f}" if r else "" for r in rows],
+                "FLOPs (G)": [f"{row['flops'] / 1e9:.1f}" if row else "" for row in rows],
+                "our result, mean ± deviation": [our_result(one, trained) for one in listed],
+                "published": [_quoted(one) for one in listed],
+            }
+            shown = {title: cells for title, cells in columns.items() if any(cells)}
+            lines = [list(cells) for cells in zip(*shown.values(), strict=True)]
+            parts.append(table(tuple(shown), lines))
+    sources = [_source(n, one) for n, one in enumerate(KNOWN["published"], 1)]
     return "\n\n".join([*parts, "## Published numbers and their sources", "\n".join(sources)])
 
 
 def our_result(recipe: Recipe, trained: Iterable[Mapping[str, Any]]) -> str:
     """Return mean, deviation and number of seeds of the experiment that trains the recipe."""
     wanted = KNOWN["trained"].get(recipe.name)
+    if recipe.task not in _SCORES:
+        return ""
     name, title = _SCORES[recipe.task]
     scores = [
         row["scores"][name]
@@ -153,7 +152,7 @@ def our_result(recipe: Recipe, trained: Iterable[Mapping[str, Any]]) -> str:
         if [row["experiment"], row["method"]] == wanted and row["scores"].get(name) is not None
     ]
     if not scores:
-        return NOT_MEASURED
+        return ""
     mean = f"{title} {statistics.fmean(scores):.1f}"
     if len(scores) == 1:
         return f"{mean} (1 seed)"
@@ -162,14 +161,25 @@ def our_result(recipe: Recipe, trained: Iterable[Mapping[str, Any]]) -> str:
 
 def _quoted(recipe: Recipe) -> str:
     for number, one in enumerate(KNOWN["published"], 1):
-        if one.get("recipe") == recipe.name:
-            return f"{one['text']} [{number}]"
-    return "none quoted"
+        if recipe.name in one.get("recipes", {}):
+            return f"{one['recipes'][recipe.name]} [{number}]"
+    return ""
 
 
-def _with_source(published: Mapping[str, str]) -> str:
-    note = f" ({published['open']})" if "open" in published else ""
-    return f"{published['text']}: {published['source']}{note}."
+def _source(number: int, published: Mapping[str, Any]) -> str:
+    """Return a source with what it leaves open, and its numbers that no recipe has."""
+    note = f"; {published['open']}" if "open" in published else ""
+    others = [f"   * {text}" for text in published.get("others", ())]
+    return "\n".join([f"{number}. {published['source']}{note}.", *others])
+
+
+def published_of(name: str) -> str:
+    """Return what is published of a recipe, with its source; nothing where nothing is."""
+    for one in KNOWN["published"]:
+        if name in one.get("recipes", {}):
+            note = f"; {one['open']}" if "open" in one else ""
+            return f"Published: {one['recipes'][name]} ({one['source']}{note})."
+    return ""
 
 
 def render_recipes(costs: CostRows, cfgs: Mapping[str, Any]) -> str:
@@ -186,8 +196,7 @@ def _training(name: str, cfg: Any, row: Mapping[str, Any]) -> str:
     """Return the section of one training."""
     gpus = KNOWN["trainings"][name]
     command = f"torchrun --nproc-per-node {gpus} train_net.py --config-file configs/{name}"
-    quoted = [_with_source(one) for one in KNOWN["published"] if one.get("recipe") == name]
-    facts = [*training_facts(cfg, row, gpus), f"Published: {(quoted or ['none quoted.'])[0]}"]
+    facts = [*training_facts(cfg, row, gpus), *filter(None, [published_of(name)])]
     lines = [
         f"### {Path(name).stem}",
         "```",

@@ -48,6 +48,7 @@ SWITCHES = {
 # Trained by default: each data set with each task, each method with each architecture, and each
 # backbone. All others are slow.
 QUICK = {
+    "ade20k/semantic-segmentation/freqfusion_segnext_t",
     "ade20k/semantic-segmentation/freqfusion_semantic_fpn_r50",
     "ade20k/semantic-segmentation/mask2former_internimage_t",
     "ade20k/semantic-segmentation/sfm_mask2former_convnext_t",
