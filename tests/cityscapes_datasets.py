@@ -10,8 +10,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances
 from PIL import Image
 
-from freqfusion.data.preparation import PreparationOptions, prepare_cityscapes
+from freqfusion.data.preparation import prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
+from freqfusion.data.workers import PreparationOptions
 from freqfusion.metrics import CITYSCAPES_LABELS
 
 INSTANCE = "cityscapes_fine_instance_seg_val"

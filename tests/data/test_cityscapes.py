@@ -9,8 +9,9 @@ from pycocotools import mask as coco_mask
 from rehearsed import registered_at
 
 from freqfusion.data.dataset_dicts import load_cityscapes
-from freqfusion.data.preparation import PreparationOptions, prepare_cityscapes
+from freqfusion.data.preparation import prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
+from freqfusion.data.workers import PreparationOptions
 
 # Label ids of the classes that have instances, in the order of the contiguous classes.
 THING_IDS = (24, 25, 26, 27, 28, 31, 32, 33)

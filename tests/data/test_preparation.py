@@ -7,7 +7,6 @@ from PIL import Image
 
 from freqfusion.data.categories import separated_labels
 from freqfusion.data.preparation import (
-    PreparationOptions,
     prepare_ade20k,
     prepare_camvid,
     prepare_cityscapes,
@@ -17,6 +16,7 @@ from freqfusion.data.preparation import (
 )
 from freqfusion.data.synthetic import CATEGORIES, write_cityscapes, write_coco
 from freqfusion.data.synthetic.cityscapes import panoptic_segments
+from freqfusion.data.workers import PreparationOptions
 from freqfusion.metrics import id_to_rgb, rgb_to_id
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 

@@ -7,8 +7,9 @@ import pytest
 from rehearsed import registered_at
 from validation_sets import assert_found, check, cut, edit_json, edit_png, errors, notes, only
 
-from freqfusion.data.preparation import PreparationOptions, prepare_cityscapes
+from freqfusion.data.preparation import prepare_cityscapes
 from freqfusion.data.synthetic import write_cityscapes
+from freqfusion.data.workers import PreparationOptions
 
 SIZE = (32, 48)
 CITY = "gtFine/train/northtown"

@@ -8,10 +8,10 @@ completely or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from freqfusion.data.categories import CITYSCAPES_CATEGORIES, Category, separate
 from freqfusion.data.reading import PANOPTIC_MODES, check_file, check_mode
 from freqfusion.data.synthetic.cityscapes import panoptic_entry, panoptic_index
 from freqfusion.data.validation.ground_truth import labels_of_segments
-from freqfusion.data.workers import check_workers, run_in_order
+from freqfusion.data.workers import Derived, PreparationJob, PreparationOptions
 from freqfusion.files import write_whole
 from freqfusion.metrics.cityscapes_labels import CITYSCAPES_LABELS
 from freqfusion.metrics.id_codec import id_to_rgb, rgb_to_id
@@ -36,72 +36,6 @@ CAMVID_LABELS = {split: f"{split}annot" for split in ("train", "val", "test")}
 _DECLARED_KEYS = ("panoptic_json", "panoptic", "stuff")
 _LABEL_IDS = "_gtFine_labelIds.png"
 _INSTANCE_IDS = "_gtFine_instanceIds.png"
-
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Derived:
-    """What one step wrote to ``folder``, and how many files were there already."""
-
-    folder: Path
-    written: int
-    present: int
-
-    def sentence(self) -> str:
-        """Return one line for the user."""
-        return f"{self.folder}: {self.written} written, {self.present} there already"
-
-
-@dataclass(frozen=True, slots=True)
-class PreparationJob:
-    """A file to derive, what it is derived from, and the table for it."""
-
-    source: Path
-    target: Path
-    table: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class PreparationOptions:
-    """Processes (None: one a processor), whether to write again what is there, and a bar."""
-
-    workers: int | None = None
-    overwrite: bool = False
-    progress: bool = True
-
-    def run(
-        self,
-        function: Callable[[PreparationJob], Result],
-        jobs: Sequence[PreparationJob],
-        title: str,
-    ) -> list[Result]:
-        """Call ``function`` for each job, in several processes, and return the results."""
-        return run_in_order(
-            function,
-            jobs,
-            workers=check_workers(self.workers),
-            title=title,
-            progress=self.progress and bool(jobs),
-            unit="image",
-        )
-
-    def derive(
-        self,
-        function: Callable[[PreparationJob], None],
-        jobs: Iterable[PreparationJob],
-        folder: Path,
-    ) -> Derived:
-        """Write the target of each job where it is wanted."""
-        jobs = list(jobs)
-        wanted = [job for job in jobs if self.wants(job.target)]
-        self.run(function, wanted, folder.name)
-        return Derived(folder, len(wanted), len(jobs) - len(wanted))
-
-    def wants(self, target: Path) -> bool:
-        """Return whether a file is to be written."""
-        return self.overwrite or not target.is_file()
-
 
 _DEFAULT = PreparationOptions()
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from freqfusion.data.preparation import (
-    PreparationOptions,
     prepare_ade20k,
     prepare_camvid,
     prepare_cityscapes,
     prepare_coco,
 )
 from freqfusion.data.synthetic import CATEGORIES, write_cityscapes, write_coco
+from freqfusion.data.workers import PreparationOptions
 
 _COCO_NAMES = {
     "disc": "sports ball",

@@ -1,13 +1,15 @@
-"""Run a function over many items in several processes, in order."""
+"""Run a function over many items, or derive many files, in several processes and in order."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -63,3 +65,66 @@ def run_in_order(
             ' script under `if __name__ == "__main__":`, and if it is there, memory may have run'
             " out: use fewer workers"
         ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What one step wrote to ``folder``, and how many files were there already."""
+
+    folder: Path
+    written: int
+    present: int
+
+    def sentence(self) -> str:
+        """Return one line for the user."""
+        return f"{self.folder}: {self.written} written, {self.present} there already"
+
+
+@dataclass(frozen=True, slots=True)
+class PreparationJob:
+    """A file to derive, what it is derived from, and the table for it."""
+
+    source: Path
+    target: Path
+    table: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparationOptions:
+    """Processes (None: one a processor), whether to write again what is there, and a bar."""
+
+    workers: int | None = None
+    overwrite: bool = False
+    progress: bool = True
+
+    def run(
+        self,
+        function: Callable[[PreparationJob], Result],
+        jobs: Sequence[PreparationJob],
+        title: str,
+    ) -> list[Result]:
+        """Call ``function`` for each job, in several processes, and return the results."""
+        return run_in_order(
+            function,
+            jobs,
+            workers=check_workers(self.workers),
+            title=title,
+            progress=self.progress and bool(jobs),
+            unit="image",
+        )
+
+    def derive(
+        self,
+        function: Callable[[PreparationJob], None],
+        jobs: Iterable[PreparationJob],
+        folder: Path,
+    ) -> Derived:
+        """Write the target of each job where it is wanted."""
+        jobs = list(jobs)
+        wanted = [job for job in jobs if self.wants(job.target)]
+        self.run(function, wanted, folder.name)
+        return Derived(folder, len(wanted), len(jobs) - len(wanted))
+
+    def wants(self, target: Path) -> bool:
+        """Return whether a file is to be written."""
+        return self.overwrite or not target.is_file()

@@ -97,7 +97,7 @@ class MSCAN(Backbone):
             embedding = (
                 PatchEmbedding(in_channels=embed_dims[stage - 1], channels=width, norm=norm)
                 if stage
-                else Stem(in_channels=in_channels, channels=width, norm=norm)
+                else MSCANStem(in_channels=in_channels, channels=width, norm=norm)
             )
             blocks = nn.ModuleList(
                 MSCANBlock(channels=width, mlp_ratio=ratio, drop_path_rate=rate, norm=norm)
@@ -143,7 +143,7 @@ def build_mscan_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     return MSCAN(cfg, input_shape)
 
 
-class Stem(nn.Module):
+class MSCANStem(nn.Module):
     """Two convolutions of stride 2: images to the map of the first stage, a quarter in size."""
 
     def __init__(self, *, in_channels: int, channels: int, norm: str):

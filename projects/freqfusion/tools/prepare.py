@@ -16,14 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freqfusion.data.preparation import (
-    Derived,
-    PreparationOptions,
     prepare_ade20k,
     prepare_camvid,
     prepare_cityscapes,
     prepare_coco,
     prepare_declared,
 )
+from freqfusion.data.workers import Derived, PreparationOptions
 
 INTERRUPTED = 130
 PREPARATIONS: dict[str, tuple[str, Callable[[Path, PreparationOptions], list[Derived]]]] = {
