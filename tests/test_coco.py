@@ -227,32 +227,14 @@ def test_mean_iou_is_that_of_a_confusion_matrix(registered):
     assert math.isclose(evaluator.evaluate()["sem_seg"]["mIoU"], expected, abs_tol=1e-9)
 
 
-@pytest.fixture
-def twenty(tmp_path):
-    """The first twenty photographs of the training split, to train and to test on."""
-    root = tmp_path / "coco"
-    (root / "annotations").mkdir(parents=True)
-    content = json.loads(Path(COCO, "annotations/panoptic_train2017.json").read_text())
-    kept = sorted(content["images"], key=lambda one: one["id"])[:20]
-    numbers = {one["id"] for one in kept}
-    chosen = [one for one in content["annotations"] if one["image_id"] in numbers]
-    content |= {"images": kept, "annotations": chosen}
-    for split in ("train2017", "val2017"):
-        (root / f"annotations/panoptic_{split}.json").write_text(json.dumps(content))
-        for kind, names in (("", kept), ("panoptic_", chosen)):
-            folder = root / f"{kind}{split}"
-            folder.mkdir()
-            for one in names:
-                source = Path(COCO, f"{kind}train2017", one["file_name"])
-                (folder / one["file_name"]).symlink_to(source.resolve())
-    return tmp_path
-
-
-def test_twenty_photographs_are_learned(run, twenty, tmp_path):
+def test_twenty_photographs_are_learned(run, tmp_path):
     """A pipeline that cannot learn a few images by heart is broken somewhere."""
-    run("prepare", "coco", root=twenty)
+    from benchmarks.photographs import write_subset
+
+    write_subset(Path(COCO), tmp_path / "coco", ())
+    run("prepare", "coco", root=tmp_path)
     config = "coco/panoptic-segmentation/freqfusion_panoptic_fpn_lite0"
-    run("train", "--config-file", config, "OUTPUT_DIR", tmp_path / "run", root=twenty)
+    run("train", "--config-file", config, "OUTPUT_DIR", tmp_path / "run", root=tmp_path)
     results = json.loads((tmp_path / "run/results.json").read_text())
     scores = next(iter(results["datasets"].values()))
     assert scores["panoptic_seg"]["PQ"] >= 60
