@@ -103,6 +103,17 @@ def test_drawing(predictor, images):
         predictor.draw(images[0], task="depth")
 
 
+def test_results_are_what_supervision_takes(predictor, images):
+    supervision = pytest.importorskip("supervision")
+    output = predictor(images[0])
+    detections = supervision.Detections.from_detectron2(output)
+    instances = output["instances"]
+    assert len(detections) == len(instances) > 0
+    np.testing.assert_array_equal(detections.xyxy, instances.pred_boxes.tensor.numpy())
+    np.testing.assert_array_equal(detections.class_id, instances.pred_classes.numpy())
+    np.testing.assert_array_equal(detections.mask, instances.pred_masks.numpy())
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
