@@ -222,6 +222,20 @@ def test_other_backbones(kind, noise):
     assert plain[0] == pytest.approx(plain[1], rel=1e-5), "the first map is not modulated yet"
 
 
+def test_padding_of_tensorflow_has_a_phase():
+    """A window of 3 or 5 pixels, padded on the right first, lies around pixel 2 j + 1."""
+    pytest.importorskip("timm")
+    from freqfusion.tools._aliasing import find_downsampling
+
+    config = "camvid/semantic-segmentation/semantic_fpn_lite0"
+    model = load_model(config, "", ["MODEL.DEVICE", "cpu"])[1]
+    steps = find_downsampling(model).steps
+    assert [step.title for step in steps] == ["res2 → res3", "res3 → res4", "res4 → res5"]
+    assert [(step.point.geometry.stride, step.point.geometry.phase) for step in steps] == [
+        (2, 1)
+    ] * 3
+
+
 def test_backbone_without_steps_is_one_sentence(noise, weights, tmp_path, capsys):
     """A backbone that returns stride 4 only has nothing to measure."""
     settings = [
