@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 #ifdef _OPENMP
 #include <omp.h>
@@ -58,6 +59,8 @@ template <class A>
 struct Wide {
     static constexpr int lanes = kVectorBytes / sizeof(A);
     typedef A Vector __attribute__((vector_size(kVectorBytes), aligned(sizeof(A)), may_alias));
+    typedef typename std::conditional<sizeof(A) == 4, int32_t, int64_t>::type Integer;
+    typedef Integer Index __attribute__((vector_size(kVectorBytes)));
 
     static Vector load(const A* from) { return *reinterpret_cast<const Vector*>(from); }
     static void store(A* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
@@ -69,6 +72,26 @@ struct Wide {
         return part[0];
     }
 };
+
+// Vectors as the rows of a square matrix, turned into its columns: at each step blocks of half the
+// side change places.
+template <class A, int Side = Wide<A>::lanes / 2>
+void transpose(typename Wide<A>::Vector* rows) {
+    constexpr int lanes = Wide<A>::lanes;
+    typedef typename Wide<A>::Index Index;
+    Index low, high;
+    for (int i = 0; i < lanes; ++i) {
+        low[i] = i & Side ? lanes + i - Side : i;
+        high[i] = i & Side ? lanes + i : i + Side;
+    }
+    for (int i = 0; i < lanes; ++i)
+        if (!(i & Side)) {
+            const auto a = rows[i], b = rows[i + Side];
+            rows[i] = __builtin_shuffle(a, b, low);
+            rows[i + Side] = __builtin_shuffle(a, b, high);
+        }
+    if constexpr (Side > 1) transpose<A, Side / 2>(rows);
+}
 
 struct Bfloat16 {
     uint16_t bits;
@@ -136,14 +159,59 @@ struct Tile {
                     for (int64_t x = x0; x < x1; ++x)
                         for (int64_t c = 0; c < count; ++c) at(y, x)[c] = A(from[x * step + c]);
                 } else {
+                    const int64_t whole = step == 1 ? read_squares(from, map, count, y, x0, x1) : 0;
                     for (int64_t c = 0; c < count; ++c) {
                         const auto* source = from + c * map.stride[1];
-                        A* to = at(y, x0) + c;
-                        for (int64_t x = x0; x < x1; ++x, to += depth) *to = A(source[x * step]);
+                        const int64_t first = c < whole ? x1 - (x1 - x0) % Wide<A>::lanes : x0;
+                        A* to = at(y, first) + c;
+                        for (int64_t x = first; x < x1; ++x, to += depth) *to = A(source[x * step]);
                     }
                 }
             }
         });
+    }
+
+    // Copy squares of channels and columns by transposing them; return the channels that it covers.
+    template <class From>
+    int64_t read_squares(const From* line, const Map& map, int64_t count, int64_t y, int64_t x0,
+                         int64_t x1) {
+        typedef Wide<A> W;
+        const int64_t whole = count - count % W::lanes;
+        for (int64_t c = 0; c < whole; c += W::lanes)
+            for (int64_t x = x0; x + W::lanes <= x1; x += W::lanes) {
+                typename W::Vector square[W::lanes];
+                for (int i = 0; i < W::lanes; ++i) {
+                    const From* from = line + (c + i) * map.stride[1] + x;
+                    if constexpr (std::is_same<From, A>::value)
+                        square[i] = W::load(from);
+                    else
+                        for (int j = 0; j < W::lanes; ++j) square[i][j] = A(from[j]);
+                }
+                transpose<A>(square);
+                for (int i = 0; i < W::lanes; ++i) W::store(at(y, x + i) + c, square[i]);
+            }
+        return whole;
+    }
+
+    template <class To>
+    int64_t write_squares(To* line, const Map& map, int64_t count, int64_t y, int64_t x0,
+                          int64_t x1) {
+        typedef Wide<A> W;
+        const int64_t whole = count - count % W::lanes;
+        for (int64_t c = 0; c < whole; c += W::lanes)
+            for (int64_t x = x0; x + W::lanes <= x1; x += W::lanes) {
+                typename W::Vector square[W::lanes];
+                for (int i = 0; i < W::lanes; ++i) square[i] = W::load(at(y, x + i) + c);
+                transpose<A>(square);
+                for (int i = 0; i < W::lanes; ++i) {
+                    To* to = line + (c + i) * map.stride[1] + x;
+                    if constexpr (std::is_same<To, A>::value)
+                        W::store(to, square[i]);
+                    else
+                        for (int j = 0; j < W::lanes; ++j) to[j] = To(square[i][j]);
+                }
+            }
+        return whole;
     }
 
     // Copy a part to an image.
@@ -158,11 +226,13 @@ struct Tile {
                     for (int64_t x = part_columns.begin; x < part_columns.end; ++x)
                         for (int64_t c = 0; c < count; ++c) line[x * step + c] = To(at(y, x)[c]);
                 } else {
+                    const int64_t x0 = part_columns.begin, x1 = part_columns.end;
+                    const int64_t whole = step == 1 ? write_squares(line, map, count, y, x0, x1) : 0;
                     for (int64_t c = 0; c < count; ++c) {
                         auto* to = line + c * map.stride[1];
-                        const A* from = at(y, part_columns.begin) + c;
-                        for (int64_t x = part_columns.begin; x < part_columns.end; ++x, from += depth)
-                            to[x * step] = To(*from);
+                        const int64_t first = c < whole ? x1 - (x1 - x0) % Wide<A>::lanes : x0;
+                        const A* from = at(y, first) + c;
+                        for (int64_t x = first; x < x1; ++x, from += depth) to[x * step] = To(*from);
                     }
                 }
             }
