@@ -32,6 +32,18 @@ def test_all_combinations():
         fused_cases.check_against_loops(compiled, case)
 
 
+def test_cropped_multiples_against_loops():
+    """Where the rule of a whole multiple and that of other ratios give other source pixels."""
+    cases = [
+        ((size, (4 * size[0] - 1, 4 * size[1] - cropped), Geometry(3, scale=4)))
+        for size in ((3, 4), (5, 7))
+        for cropped in (1, 2, 3)
+    ]
+    for case in (*cases, ((2, 3), (5, 8), Geometry(5, scale=3))):
+        fused_cases.check_against_loops(compiled, case)
+        fused_cases.check_against_loops(plain, case)
+
+
 @pytest.mark.parametrize("case", LARGE, ids=fused_cases.name_of)
 def test_tiles_join_without_seams(case):
     fused_cases.check_against_torch(compiled, case, channels=1, batch=1)
