@@ -104,6 +104,7 @@ def draw(options: argparse.Namespace, content: Any) -> Path:
     """Draw image, ground truth and predictions above a part of each, and return the file."""
     import matplotlib.pyplot as plt
     from detectron2.data import DatasetCatalog, MetadataCatalog
+    from matplotlib.patches import Rectangle
 
     from freqfusion import Predictor
     from freqfusion.drawing import draw_image
@@ -132,7 +133,7 @@ def draw(options: argparse.Namespace, content: Any) -> Path:
         above.set_title(title, fontsize=11)
         above.imshow(panel)
         below.imshow(panel[rows, columns])
-        frame = plt.Rectangle(
+        frame = Rectangle(
             (scale * left, scale * top), scale * (right - left), scale * (bottom - top),
             fill=False, edgecolor="white", linewidth=1.5,
         )  # fmt: skip
