@@ -7,9 +7,10 @@ A name is the path below ``configs/``, with or without ``.yaml``:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from freqfusion.messages import nearest
 
 _SUFFIX = ".yaml"
 
@@ -37,7 +38,7 @@ def get_config_file(name: str) -> str:
         return str(_root() / f"{short}{_SUFFIX}")
     # People remember the last part.
     by_last = {one.rpartition("/")[2]: one for one in known}
-    near = get_close_matches(short.rpartition("/")[2], by_last, n=1)
+    near = nearest(short.rpartition("/")[2], by_last, count=1)
     hint = f": did you mean {by_last[near[0]]}?" if near else ""
     raise ValueError(
         f"there is no configuration {name}{hint} (freqfusion.model_zoo.list_configs() names all)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -22,6 +21,7 @@ from freqfusion.files import (
     read_for_detectron2,
     write_whole,
 )
+from freqfusion.messages import shorten
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         }
         total = sum(1 for _ in self.model.parameters())
         number = total - len(self._left or ())
-        said = [f"{what}: {_few(names)}" for what, names in problems.items() if names]
+        said = [f"{what}: {shorten(names, 3)}" for what, names in problems.items() if names]
         log = logger.warning if said else logger.info
         log("; ".join([f"loaded {number} of {total} parameters of the model", *said]))
 
@@ -134,12 +134,6 @@ class SafeCheckpointer(DetectionCheckpointer):
         if query:
             raise ValueError(f"{filename}: {', '.join(query)} is not known after a question mark")
         return content
-
-
-def _few(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def local_weights(path: str) -> str:
