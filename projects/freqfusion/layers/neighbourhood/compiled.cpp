@@ -307,7 +307,6 @@ class Worker {
         const bool gathers = call_.operation & kGather, scatters = call_.operation & kScatter,
                    correlates = call_.operation & kCorrelate;
         // The source pixels whose outputs are looked at: for a scatter all that reach the tile.
-        own_ = {rows, columns};
         Range centre_rows = rows, centre_columns = columns;
         if (scatters) {
             centre_rows = widened(rows, call_.source_height);
@@ -337,8 +336,11 @@ class Worker {
                 features_.shape(neighbours(rows), neighbours(columns), depth);
                 features_.read(call_.features, image, channels, call_.height, call_.width);
             }
-            if (gathers) gather(depth), values_.write(call_.values, image, channels, lines, places);
-            if (correlates) correlate(depth);
+            if (gathers) {
+                gather(rows, columns, depth);
+                values_.write(call_.values, image, channels, lines, places);
+            }
+            if (correlates) correlate(rows, columns, depth);
             if (scatters) {
                 const Range target_rows = target(rows, call_.source_height, call_.height);
                 const Range target_columns = target(columns, call_.source_width, call_.width);
@@ -385,9 +387,10 @@ class Worker {
                 std::min(source.end + (source.end < source_size ? reach_ : more), source_size)};
     }
 
-    // Call function(row, column, output pixels) for every source pixel, a few outputs at a time.
+    // Call function(row, column, kernels, values, count) for every source pixel, with the addresses
+    // of a few of its output pixels at a time.
     template <int Most, class F>
-    void each_cell(Range rows, Range columns, F function) {
+    void each_cell(Range rows, Range columns, Tile<A>& kernel_tile, F function) {
         for (int64_t y = rows.begin; y < rows.end; ++y)
             for (int64_t x = columns.begin; x < columns.end; ++x) {
                 pixels_.clear();
@@ -395,13 +398,14 @@ class Worker {
                     for (int32_t ox = call_.column_start[x]; ox < call_.column_start[x + 1]; ++ox)
                         pixels_.push_back({oy, ox});
                 in_parts<Most>(pixels_.size(), [&](auto count, int64_t at) {
-                    function(y, x, pixels_.data() + at, count);
+                    A *kernels[count.value], *values[count.value];
+                    for (int o = 0; o < count.value; ++o) {
+                        kernels[o] = kernel_tile.at(pixels_[at + o].row, pixels_[at + o].column);
+                        values[o] = values_.at(pixels_[at + o].row, pixels_[at + o].column);
+                    }
+                    function(y, x, kernels, values, count);
                 });
             }
-    }
-    template <int Count>
-    static void addresses(Tile<A>& tile, const Pixel* pixels, A** to) {
-        for (int o = 0; o < Count; ++o) to[o] = tile.at(pixels[o].row, pixels[o].column);
     }
     void set_offsets(const Tile<A>& tile) {
         offsets_.clear();
@@ -410,13 +414,11 @@ class Worker {
                 offsets_.push_back((i * tile.columns.size() + j) * call_.dilation * tile.depth);
     }
 
-    void gather(int64_t depth) {
+    void gather(Range rows, Range columns, int64_t depth) {
         set_offsets(features_);
-        each_cell<4>(own_.rows, own_.columns, [&](int64_t y, int64_t x, const Pixel* pixels, auto n) {
+        each_cell<4>(rows, columns, kernels_, [&](int64_t y, int64_t x, A** kernels, A** values,
+                                                  auto n) {
             constexpr int count = decltype(n)::value;
-            A *kernels[count], *values[count];
-            addresses<count>(kernels_, pixels, kernels);
-            addresses<count>(values_, pixels, values);
             const A* from = features_.at(y + call_.margin - reach_, x + call_.margin - reach_);
             in_parts<kVectors>(depth / Wide<A>::lanes, [&](auto vectors, int64_t at) {
                 A* to[count];
@@ -430,7 +432,8 @@ class Worker {
     void scatter(Range rows, Range columns, int64_t depth) {
         set_offsets(of_features_);
         const Range lines = of_features_.rows;
-        each_cell<4>(rows, columns, [&](int64_t y, int64_t x, const Pixel* pixels, auto n) {
+        each_cell<4>(rows, columns, kernels_, [&](int64_t y, int64_t x, A** kernels, A** values,
+                                                  auto n) {
             constexpr int count = decltype(n)::value;
             // The rows of taps that fall into the tile.
             const int64_t top = y + call_.margin - reach_, step = call_.dilation,
@@ -439,11 +442,7 @@ class Worker {
             while (i0 < k && top + i0 * step < lines.begin) ++i0;
             while (i1 > i0 && top + (i1 - 1) * step >= lines.end) --i1;
             if (i0 >= i1) return;
-            A *kernels[count], *values[count];
-            addresses<count>(kernels_, pixels, kernels);
-            addresses<count>(values_, pixels, values);
-            A* to = of_features_.at(lines.begin, x + call_.margin - reach_) +
-                    (top - lines.begin) * of_features_.columns.size() * depth;
+            A* to = of_features_.at(top, x + call_.margin - reach_);
             in_parts<kVectors>(depth / Wide<A>::lanes, [&](auto vectors, int64_t at) {
                 A* from[count];
                 for (int o = 0; o < count; ++o) from[o] = values[o] + at * Wide<A>::lanes;
@@ -453,13 +452,11 @@ class Worker {
         });
     }
 
-    void correlate(int64_t depth) {
+    void correlate(Range rows, Range columns, int64_t depth) {
         set_offsets(features_);
-        each_cell<2>(own_.rows, own_.columns, [&](int64_t y, int64_t x, const Pixel* pixels, auto n) {
+        each_cell<2>(rows, columns, of_kernels_, [&](int64_t y, int64_t x, A** kernels, A** values,
+                                                     auto n) {
             constexpr int count = decltype(n)::value;
-            A *kernels[count], *values[count];
-            addresses<count>(of_kernels_, pixels, kernels);
-            addresses<count>(values_, pixels, values);
             const A* from = features_.at(y + call_.margin - reach_, x + call_.margin - reach_);
             in_parts<4>(taps_, [&](auto taps, int64_t at) {
                 A* to[count];
@@ -470,12 +467,8 @@ class Worker {
         });
     }
 
-    struct Own {
-        Range rows, columns;
-    };
     const Call& call_;
     int64_t taps_, reach_;
-    Own own_{};
     Tile<A> features_, kernels_, values_, of_features_, of_kernels_;
     std::vector<int64_t> offsets_;
     std::vector<Pixel> pixels_;
