@@ -35,6 +35,7 @@ FLOORS = (
     "modeling",
     "evaluation",
     "engine",
+    "predictor",
     "tools",
 )
 # Parts of the package that promise to need little: (third-party packages, parts of freqfusion).
