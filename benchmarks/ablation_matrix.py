@@ -7,20 +7,19 @@
     shared        {KEY: value} of every run
     learning_rate {factors, seed}: what ``--choose-lr`` tries
     smallest      {experiment, methods, seeds}: what ``--smallest`` runs
-    experiments   name: {title, config, data, seeds, methods, metrics, pairs, set, dial,
+    experiments   name: {title, config, data, methods, metrics, pairs, set, dial,
                   learning_rates (the experiment whose choice is taken)}
+    questions     [{ask, experiment, pair, metric}]: what the page answers first
 
 ``config`` is a path below ``configs/``. ``data`` are arguments of ``freqfusion.tools.synthesize``,
 or the name of a data set, which is then looked for under ``DETECTRON2_DATASETS``; ``dial`` is one
-of them with a list of values, each of which all methods and seeds run with. ``metrics`` are titles
-with paths in the scores, such as ``panoptic_seg/PQ``; the first one judges learning rates.
-``pairs`` are [method, reference].
+of them with a list of values, each of which all methods and seeds run with. ``methods`` are names
+with the number of seeds, which count from 0. ``metrics`` are titles with paths in the scores, such
+as ``panoptic_seg/PQ``; the first one judges learning rates. ``pairs`` are [method, reference].
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -34,10 +33,11 @@ from freqfusion.messages import did_you_mean
 
 LEARNING_RATE = "SOLVER.BASE_LR"
 LEARNING_RATES = "learning-rates.json"
-_PARTS = ("methods", "shared", "learning_rate", "smallest", "experiments")
+_PARTS = ("methods", "shared", "learning_rate", "smallest", "experiments", "questions")
 _METHOD = ("title", "set", "learning_rate_of")
-_NEEDED = ("title", "config", "data", "seeds", "methods", "metrics", "pairs")
+_NEEDED = ("title", "config", "data", "methods", "metrics", "pairs")
 _EXPERIMENT = (*_NEEDED, "set", "dial", "learning_rates")
+_QUESTION = ("ask", "experiment", "pair", "metric")
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,16 @@ class Method:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Methods that are trained alike; see the module for what its parts mean."""
+    """Methods that are trained alike; see the module for what its parts mean.
+
+    ``seeds`` is the number of seeds of each method.
+    """
 
     name: str
     title: str
     config: str
     data: Mapping[str, Any]
-    seeds: tuple[int, ...]
+    seeds: Mapping[str, int]
     methods: Mapping[str, Method]
     metrics: Mapping[str, str]
     pairs: tuple[tuple[str, str], ...]
@@ -72,10 +75,21 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class Question:
+    """What one difference of an experiment answers with yes or no."""
+
+    ask: str
+    experiment: str
+    pair: tuple[str, str]
+    metric: str
+
+
+@dataclass(frozen=True)
 class Matrix:
-    """All experiments, and what the options of the command line stand for."""
+    """All experiments, the questions, and what the options of the command line stand for."""
 
     experiments: Mapping[str, Experiment]
+    questions: tuple[Question, ...]
     factors: tuple[float, ...]
     tuning_seed: int
     smallest: tuple[str, tuple[str, ...], tuple[int, ...]]
@@ -113,24 +127,12 @@ class Run:
             for text in (key, value if isinstance(value, str) else repr(value))
         ]
 
-    def fingerprint(self) -> str:
-        """Return a hash of the configuration's files, what is laid over them, and the data.
-
-        A key that the project gets later, with its default, changes nothing.
-        """
-        from freqfusion.engine.config_file import read_config_file
-
-        tree = read_config_file(str(self.config)).tree
-        tree.pop("OUTPUT_DIR", None)
-        content = [tree, dict(self.overrides), dict(self.data)]
-        text = json.dumps(content, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
     def is_done(self) -> bool:
-        """Say whether there is a row of the same configuration."""
+        """Say whether there is a row of the same overrides and data."""
         if not self.row.is_file():
             return False
-        return bool(read_json(self.row).get("fingerprint") == self.fingerprint())
+        row = read_json(self.row)
+        return [row["overrides"], row["data"]] == [dict(self.overrides), dict(self.data)]
 
     def load_config(self) -> Any:
         """Return the configuration; ValueError if it has no such file, key or value."""
@@ -185,9 +187,13 @@ def read_matrix(path: Path) -> Matrix:
     _check_known(few, experiments[name].methods, f"{path}: smallest: unknown method")
     return Matrix(
         experiments,
+        tuple(
+            _question(part, experiments, f"{path}, question {number}")
+            for number, part in enumerate(tree.get("questions", []), 1)
+        ),
         tuple(float(factor) for factor in tuning.get("factors", (1.0,))),
         int(tuning.get("seed", 0)),
-        (name, few, tuple(smallest.get("seeds", experiments[name].seeds))),
+        (name, few, tuple(smallest.get("seeds", (0,)))),
     )
 
 
@@ -210,8 +216,10 @@ def plan(
         path = results / experiment.learning_rates / LEARNING_RATES
         rates = read_json(path)["methods"] if path.is_file() else {}
         for value in experiment.values or (None,):
-            for seed in seeds or experiment.seeds:
+            for seed in seeds or range(max(experiment.seeds.values())):
                 for method in chosen:
+                    if not seeds and seed >= experiment.seeds[method.name]:
+                        continue
                     run = _run(experiment, method, seed, value, results)
                     if method.learning_rate_of in rates:
                         factor = rates[method.learning_rate_of]["factor"]
@@ -342,8 +350,11 @@ def _experiment(
     missing = [key for key in _NEEDED if key not in part]
     if missing:
         raise ValueError(f"{where} has no {', '.join(missing)}")
-    chosen = _sequence(part["methods"], f"{where}: methods")
+    chosen = _mapping(part["methods"], f"{where}: methods")
     _check_known(chosen, methods, f"{where}: unknown method")
+    for method, seeds in chosen.items():
+        if type(seeds) is not int or seeds < 1:
+            raise ValueError(f"{where}: {method} must have a number of seeds, got {seeds!r}")
     pairs = [tuple(_sequence(pair, f"{where}: pairs")) for pair in part["pairs"]]
     for pair in pairs:
         _check_known(pair, chosen, f"{where}: pairs: unknown method")
@@ -355,15 +366,12 @@ def _experiment(
     if len(dial) > 1:
         raise ValueError(f"{where}: dial must name one argument, got {', '.join(dial)}")
     turned = next(iter(dial), None)
-    seeds = _sequence(part["seeds"], f"{where}: seeds")
-    if not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise ValueError(f"{where}: seeds must be whole numbers, got {seeds!r}")
     return Experiment(
         name,
         str(part["title"]),
         str(part["config"]),
         data,
-        tuple(seeds),
+        chosen,
         {name: methods[name] for name in chosen},
         _mapping(part["metrics"], f"{where}: metrics"),
         tuple((str(pair[0]), str(pair[1])) for pair in pairs),
@@ -372,6 +380,21 @@ def _experiment(
         tuple(_sequence(dial[turned], f"{where}: dial")) if turned else (),
         str(part.get("learning_rates", name)),
     )
+
+
+def _question(part: Any, experiments: Mapping[str, Experiment], where: str) -> Question:
+    part = _mapping(part, where)
+    _check_known(part, _QUESTION, f"{where}: unknown key")
+    missing = [key for key in _QUESTION if key not in part]
+    if missing:
+        raise ValueError(f"{where} has no {', '.join(missing)}")
+    name = str(part["experiment"])
+    _check_known([name], experiments, f"{where}: unknown experiment")
+    experiment, pair = experiments[name], tuple(part["pair"])
+    if pair not in experiment.pairs:
+        raise ValueError(f"{where}: {list(pair)} is no pair of {name}")
+    _check_known([part["metric"]], experiment.metrics, f"{where}: unknown metric")
+    return Question(str(part["ask"]), name, pair, str(part["metric"]))
 
 
 def _check_known(names: Iterable[Any], allowed: Collection[str], what: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablation_matrix import LEARNING_RATES, Experiment, Matrix
+from benchmarks.ablation_matrix import LEARNING_RATES, Experiment, Matrix, Question
 from benchmarks.documents import NOT_MEASURED, read_json, table, write_marked
 from freqfusion.analysis.figures import BLACK, BLUE, ORANGE, SOFT, new_figure, quiet
 
@@ -83,7 +83,7 @@ class ExperimentScores:
             for row in rows
             if row["experiment"] == experiment.name
             and row["method"] in experiment.methods
-            and row["seed"] in experiment.seeds
+            and row["seed"] < experiment.seeds[row["method"]]
             and self._value(row) in (experiment.values or (None,))
         ]
 
@@ -142,13 +142,16 @@ def write_document(matrix: Matrix, results: Path, document: Path) -> list[Path]:
 
 
 def render_page(matrix: Matrix, rows: Iterable[Mapping[str, Any]], document: Path) -> str:
-    """Return what stands between the marks."""
+    """Return what stands between the marks: the answers, then a section for each experiment."""
     rows = list(rows)
-    sections = []
-    for experiment in matrix.experiments.values():
-        scores = ExperimentScores(experiment, rows)
-        figure = figure_path(document, experiment.name).name if _panels(scores) else None
-        sections.append(render_section(scores, figure))
+    scores = {name: ExperimentScores(one, rows) for name, one in matrix.experiments.items()}
+    header = ["question", "compared", "score", "difference", "answer"]
+    answers = [_answer(question, scores[question.experiment]) for question in matrix.questions]
+    sections = ["## Answers", table(header, answers), "## Results"] if answers else []
+    for name, one in scores.items():
+        if one.rows:
+            figure = figure_path(document, name).name if _panels(one) else None
+            sections.append(render_section(one, figure))
     return "\n\n".join(sections)
 
 
@@ -171,56 +174,77 @@ def render_section(scores: ExperimentScores, figure: str | None) -> str:
     return "\n\n".join(parts)
 
 
+def _answer(question: Question, scores: ExperimentScores) -> list[str]:
+    """Return the line of a question: yes or no where the interval leaves zero out."""
+    experiment = scores.experiment
+    path = experiment.metrics[question.metric]
+    gain = scores.gain(question.pair, path)
+    title = "".join(c for c in experiment.title.lower() if c.isalnum() or c in " -")
+    link = f"[{question.ask}](#{title.replace(' ', '-')})"
+    answer = "not settled"
+    if gain and gain.is_clear:
+        answer = "**yes**" if gain.mean > 0 else "**no**, it is worse"
+    if gain:
+        answer += f" ({gain.n} {'seed' if gain.n == 1 else 'seeds'})"
+    compared = _minus(experiment, question.pair, short=True)
+    return [link, compared, question.metric, difference_text(gain), answer]
+
+
 def _about(scores: ExperimentScores) -> str:
-    """Return what was trained, how much of it is done, and where."""
+    """Return what was trained, with which learning rates, where, and the command."""
     experiment, rows = scores.experiment, scores.rows
-    wanted = len(experiment.seeds) * len(experiment.methods) * max(1, len(experiment.values))
-    scenes = "scenes: " + ", ".join(f"{key} {value}" for key, value in experiment.data.items())
+    scenes = "scenes with " + ", ".join(f"{key} {value}" for key, value in experiment.data.items())
     data = f"data set {experiment.data['name']}" if "name" in experiment.data else scenes
-    text = f"`{experiment.name}`: `configs/{experiment.config}`; {data}."
-    if experiment.dial:
-        listed = ", ".join(f"{value:g}" for value in experiment.values)
-        text += f" Dial: {experiment.dial} {listed}."
-    text += f" {len(rows)} of {wanted} runs are measured."
-    if rows:
-        revisions = sorted({(row["revision"] or "unknown")[:8] for row in rows})
-        torch = sorted({str(row["versions"]["torch"]) for row in rows})
-        devices = sorted({row["device"] for row in rows})
-        text += f" Device {', '.join(devices)}, torch {', '.join(torch)},"
-        text += f" revision {', '.join(revisions)}."
-    return text
+    revisions = sorted({(row["revision"] or "unknown")[:8] for row in rows})
+    torch = sorted({str(row["versions"]["torch"]) for row in rows})
+    devices = sorted({row["device"] for row in rows})
+    text = (
+        f"`python -m benchmarks.ablation --only {experiment.name}`: `configs/{experiment.config}`; "
+    )
+    text += f"{data}; {_learning_rates(scores)}. Measured on {', '.join(devices)} with torch "
+    return text + f"{', '.join(torch)} at revision {', '.join(revisions)}."
+
+
+def _learning_rates(scores: ExperimentScores) -> str:
+    """Return which multiple of the configuration's learning rate the methods took."""
+    by_factor: dict[float, set[str]] = {}
+    for row in scores.rows:
+        rate, title = row["learning_rate"], scores.experiment.methods[row["method"]].title
+        by_factor.setdefault(rate["factor"], set()).add(title)
+    if len(by_factor) == 1:
+        return f"learning rate x{next(iter(by_factor)):g} for all"
+    parts = [
+        f"x{factor:g} for {', '.join(sorted(by_factor[factor]))}" for factor in sorted(by_factor)
+    ]
+    return f"learning rate {'; '.join(parts)}"
 
 
 def _means(scores: ExperimentScores) -> str:
-    """Return a line for each method: means over the seeds, and what it costs."""
+    """Return a line for each method that was measured: means over the seeds, and its size."""
     experiment = scores.experiment
-    header = [
-        "method", "seeds", *experiment.metrics, "learning rate", "parameters", "step (s)",
-    ]  # fmt: skip
     lines = []
     for name, method in experiment.methods.items():
         means = [scores.mean(name, path) for path in experiment.metrics.values()]
-        seeds = str(max((one.n for one in means if one), default=0) or "")
-        rates = sorted({rate["factor"] for rate in scores.facts(name, "learning_rate")})
-        parameters, step = scores.facts(name, "parameters"), scores.facts(name, "step_seconds")
-        costs = [
-            ", ".join(f"x{factor:g}" for factor in rates) or NOT_MEASURED,
-            f"{statistics.fmean(parameters) / 1e6:.2f} M" if parameters else NOT_MEASURED,
-            f"{statistics.fmean(step):.2f}" if step else NOT_MEASURED,
-        ]
-        lines.append([method.title, seeds, *map(_interval, means), *costs])
-    return table(header, lines)
+        parameters = scores.facts(name, "parameters")
+        if parameters:
+            seeds = str(max(one.n for one in means if one))
+            size = f"{statistics.fmean(parameters) / 1e6:.2f} M"
+            lines.append([method.title, seeds, *map(interval_text, means), size])
+    return table(["method", "seeds", *experiment.metrics, "parameters"], lines)
 
 
 def _gains(scores: ExperimentScores) -> str:
-    """Return a line for each pair: its paired differences."""
+    """Return a line for each pair that was measured: its paired differences."""
     experiment = scores.experiment
+    measured = {row["method"] for row in scores.rows}
     lines = []
     for pair in experiment.pairs:
+        if not measured.issuperset(pair):
+            continue
         cells = []
         for path in experiment.metrics.values():
             apart = are_apart(*(scores.mean(name, path) for name in pair))
-            cells.append(_difference(scores.gain(pair, path)) + (" †" if apart else ""))
+            cells.append(difference_text(scores.gain(pair, path)) + (" †" if apart else ""))
         lines.append([_minus(experiment, pair), *cells])
     return table(["difference, paired by seed", *experiment.metrics], lines)
 
@@ -231,21 +255,23 @@ def _curve_lines(scores: ExperimentScores) -> Iterator[list[str]]:
     for pair in experiment.pairs:
         for value in experiment.values:
             gains = [scores.gain(pair, path, value) for path in experiment.metrics.values()]
-            yield [f"{value:g}", _minus(experiment, pair), *map(_difference, gains)]
+            yield [f"{value:g}", _minus(experiment, pair), *map(difference_text, gains)]
 
 
-def _minus(experiment: Experiment, pair: Sequence[str]) -> str:
-    return " − ".join(experiment.methods[name].title for name in pair)
+def _minus(experiment: Experiment, pair: Sequence[str], *, short: bool = False) -> str:
+    """Return ``FreqFusion − bilinear``; without what stands in parentheses if ``short``."""
+    titles = [experiment.methods[name].title for name in pair]
+    return " − ".join(title.partition(" (")[0] if short else title for title in titles)
 
 
-def _interval(one: Estimate | None) -> str:
+def interval_text(one: Estimate | None) -> str:
     """Return ``31.2 ± 0.8``; without a spread ``31.2``."""
     if one is None:
         return NOT_MEASURED
     return f"{one.mean:.1f}" if one.half is None else f"{one.mean:.1f} ± {one.half:.1f}"
 
 
-def _difference(one: Estimate | None) -> str:
+def difference_text(one: Estimate | None) -> str:
     """Return ``+1.2 (+0.4 to +2.0)``, bold where the interval leaves zero out."""
     if one is None:
         return NOT_MEASURED
@@ -285,8 +311,7 @@ def _draw_pairs(scores: ExperimentScores, panels: Mapping[str, Any]) -> Any:
     """Draw a panel for each score; in it a line with its interval for each pair."""
     experiment = scores.experiment
     names = [
-        " −\n".join(experiment.methods[name].title.partition(" (")[0] for name in pair)
-        for pair in experiment.pairs
+        _minus(experiment, pair, short=True).replace(" − ", " −\n") for pair in experiment.pairs
     ]
     figure = new_figure(2.0 + 2.3 * len(panels), 0.9 + 0.46 * len(names))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -1,8 +1,8 @@
 """Train and evaluate runs in processes of their own, and make their rows.
 
 A row has ``schema``, ``experiment``, ``method``, ``seed``, ``dial``, ``config_file``,
-``overrides``, ``data``, ``learning_rate``, ``fingerprint``, ``scores`` ("<task>/<score>": number or
-null), ``seconds`` (the whole process), ``step_seconds`` (median of training steps), ``parameters``,
+``overrides``, ``data``, ``learning_rate``, ``scores`` ("<task>/<score>": number or null),
+``seconds`` (the whole process), ``step_seconds`` (median of training steps), ``parameters``,
 ``device``, ``versions`` and ``revision``.
 """
 
@@ -224,7 +224,6 @@ def make_row(run: Run, scores: Mapping[str, Any], facts: Mapping[str, Any]) -> d
         "overrides": dict(run.overrides),
         "data": dict(run.data),
         "learning_rate": {"factor": run.factor, "chosen_on_tune": run.tuned},
-        "fingerprint": run.fingerprint(),
         "scores": dict(scores),
         **facts,
         "versions": {

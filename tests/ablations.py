@@ -18,13 +18,15 @@ methods:
     set: {{MODEL.FREQFUSION.ENABLED: True}}
   carafe:
     set: {{MODEL.FREQFUSION.ENABLED: True, MODEL.FREQFUSION.FUSE_TYPE: carafe}}
+questions:
+- {{ask: "Does it help?", experiment: fpn, pair: [freqfusion, bilinear], metric: mIoU}}
+- {{ask: "More than CARAFE?", experiment: fpn, pair: [freqfusion, carafe], metric: mIoU}}
 experiments:
   fpn:
     title: Semantic FPN
     config: {CONFIG}
     data: {{detail: full, size: 64x64, num_train: 4, num_val: 2}}
-    seeds: [0, 1, 2]
-    methods: [bilinear, freqfusion, carafe]
+    methods: {{bilinear: 3, freqfusion: 3, carafe: 3}}
     metrics: {{mIoU: sem_seg/mIoU, thin IoU: sem_seg/mIoU-thin}}
     pairs:
     - [freqfusion, bilinear]
@@ -34,8 +36,7 @@ experiments:
     config: {CONFIG}
     data: {{detail: full}}
     dial: {{line_thickness: [1, 3, 5]}}
-    seeds: [0, 1]
-    methods: [bilinear, freqfusion]
+    methods: {{bilinear: 2, freqfusion: 2}}
     metrics: {{mIoU: sem_seg/mIoU}}
     pairs:
     - [freqfusion, bilinear]

@@ -33,7 +33,7 @@ def waiting(runs):
 def fake(run, **changes):
     """A row as training would make it."""
     made = row(run.experiment, run.method, run.seed, dict(run.dial), mIoU=10.0 + run.seed)
-    return made | {"fingerprint": run.fingerprint()} | changes
+    return made | {"overrides": dict(run.overrides), "data": dict(run.data)} | changes
 
 
 def test_the_matrix_of_the_project_is_whole(tmp_path):
@@ -42,12 +42,19 @@ def test_the_matrix_of_the_project_is_whole(tmp_path):
     runs = plan(found, tmp_path)
     check_configurations(runs)
     assert len({run.row for run in runs}) == len(runs)
-    assert all(len(one.seeds) >= 3 for one in found.experiments.values())
+    assert all(min(one.seeds.values()) >= 3 for one in found.experiments.values())
     assert found.smallest == ("panoptic_fpn", ("bilinear", "freqfusion"), (0,))
     methods = {name for one in found.experiments.values() for name in one.methods}
-    wanted = "nearest bilinear carafe dysample freqfusion without_low_pass without_high_pass"
-    wanted += " without_offsets sfm sfm_without_demodulation sfm_without_cascade"
-    assert {*wanted.split(), "sfm_without_supervision", "sfm_freqfusion"} <= methods
+    wanted = "bilinear freqfusion without_low_pass without_high_pass without_offsets"
+    wanted += " sfm sfm_without_cascade"
+    assert {*wanted.split(), "fcn_cascade", "sfm_fcn_without_supervision"} <= methods
+
+
+def test_the_seeds_of_a_method_are_counted(tmp_path):
+    text = MATRIX.replace("carafe: 3}", "carafe: 1}")
+    runs = plan(read_matrix(write_matrix(tmp_path, text)), tmp_path, ["fpn"])
+    assert [run.seed for run in runs if run.method == "carafe"] == [0]
+    assert [run.seed for run in runs if run.method == "freqfusion"] == [0, 1, 2]
 
 
 def test_runs_differ_by_method_seed_and_dial_alone(matrix, tmp_path):
@@ -72,18 +79,18 @@ def test_runs_differ_by_method_seed_and_dial_alone(matrix, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("    seeds: [0, 1, 2]", "    sedes: [0]", "unknown key sedes; did you mean seeds"),
-        (
-            "methods: [bilinear, freqfusion, carafe]",
-            "methods: [carfae]",
-            "method carfae; did you mean carafe",
-        ),
+        ("    title: Gain", "    tilte: Gain", "unknown key tilte; did you mean title"),
+        ("carafe: 3}", "carfae: 3}", "method carfae; did you mean carafe"),
         (
             "- [freqfusion, carafe]",
             "- [freqfusion, nearest]",
             "pairs: unknown method nearest; there are",
         ),
-        ("seeds: [0, 1, 2]", "seeds: [a]", r"seeds must be whole numbers, got \['a'\]"),
+        ("carafe: 3}", "carafe: a}", "carafe must have a number of seeds, got 'a'"),
+        ("carafe: 3}", "carafe: 0}", "carafe must have a number of seeds, got 0"),
+        ("pair: [freqfusion, carafe]", "pair: [carafe, bilinear]", "question 2: .* is no pair of"),
+        ('ask: "Does it help?"', "aks: Does it", "question 1: unknown key aks; did you mean ask"),
+        ("metric: mIoU", "metric: PQ", "question 1: unknown metric PQ; there are mIoU"),
         ("    title: Gain\n", "", "experiment curve has no title"),
         ("learning_rates: fpn", "learning_rates: fnp", "learning_rates of fnp; did you mean fpn"),
         ("shared:", "sharde:", "unknown part sharde; did you mean shared"),

@@ -8,10 +8,10 @@ from ablations import ROOT, row, write_matrix, write_rows
 
 from benchmarks import ablation
 from benchmarks import ablation_page as page
-from benchmarks.ablation_matrix import read_matrix
+from benchmarks.ablation_matrix import plan, read_matrix
 from benchmarks.ablation_page import ExperimentScores as Scores
 from benchmarks.ablation_page import are_apart, estimate, paired, t_quantile
-from benchmarks.documents import END, begin_mark, read_marked
+from benchmarks.documents import END, NOT_MEASURED, begin_mark, read_marked
 
 pytest.importorskip("scipy")
 
@@ -43,20 +43,44 @@ def section(matrix, name, rows):
 def test_tables_show_means_and_paired_differences(matrix):
     lines = section(matrix, "fpn", ROWS).splitlines()
     assert lines[0] == "### Semantic FPN"
-    assert "7 of 9 runs are measured." in lines[2]
-    assert lines[2].endswith("Device cpu, torch 2.15.0, revision 01234567.")
-    shown = "| FreqFusion | 3 | 23.0 ± 27.3 | not measured | x1 | 12.34 M | 0.25 |"
-    assert shown in lines
-    assert "| carafe | 1 | 50.0 | not measured | x1 | 12.34 M | 0.25 |" in lines
+    assert lines[2].startswith("`python -m benchmarks.ablation --only fpn`: ")
+    assert "; learning rate x1 for all." in lines[2]
+    assert lines[2].endswith("Measured on cpu with torch 2.15.0 at revision 01234567.")
+    assert "| FreqFusion | 3 | 23.0 ± 27.3 | not measured | 12.34 M |" in lines
+    assert "| carafe | 1 | 50.0 | not measured | 12.34 M |" in lines
     assert "| FreqFusion − bilinear | **+3.0 (+0.5 to +5.5)** | not measured |" in lines
     assert "| FreqFusion − carafe | -27.0 | not measured |" in lines
 
 
-def test_what_is_not_measured_is_visibly_empty(matrix):
-    text = section(matrix, "fpn", [])
-    assert "0 of 9 runs are measured." in text
-    assert "| carafe |  | not measured | not measured | not measured |" in text
-    assert "| FreqFusion − bilinear | not measured | not measured |" in text
+def test_learning_rates_are_told_where_they_differ(matrix):
+    rows = [row(method="bilinear", mIoU=1.0), row(mIoU=1.0)]
+    rows[0]["learning_rate"] = {"factor": 0.5, "chosen_on_tune": True}
+    assert "; learning rate x0.5 for bilinear; x1 for FreqFusion." in section(matrix, "fpn", rows)
+
+
+def test_a_method_without_rows_is_left_out(matrix):
+    rows = [one for one in ROWS if one["method"] != "carafe"]
+    text = section(matrix, "fpn", rows)
+    assert "carafe" not in text
+    assert "| FreqFusion − bilinear |" in text
+
+
+@pytest.mark.parametrize(
+    ("gains", "answer"),
+    [
+        ((2.0, 3.0, 4.0), "**+3.0 (+0.5 to +5.5)** | **yes** (3 seeds)"),
+        ((-2.0, -3.0, -4.0), "**-3.0 (-5.5 to -0.5)** | **no**, it is worse (3 seeds)"),
+        ((-1.0, 0.0, 1.0), "+0.0 (-2.5 to +2.5) | not settled (3 seeds)"),
+        ((5.0,), "+5.0 | not settled (1 seed)"),
+        ((), "not measured | not settled"),
+    ],
+)
+def test_questions_are_answered_by_the_interval(matrix, gains, answer, tmp_path):
+    rows = [row(method="bilinear", seed=seed, mIoU=10.0) for seed in range(3)]
+    rows += [row(seed=seed, mIoU=10.0 + gain) for seed, gain in enumerate(gains)]
+    lines = page.render_page(matrix, rows, tmp_path / "evidence.md").splitlines()
+    asked = "| [Does it help?](#semantic-fpn) | FreqFusion − bilinear | mIoU |"
+    assert f"{asked} {answer} |" in lines
 
 
 def test_intervals_that_do_not_touch_are_marked(matrix):
@@ -68,14 +92,12 @@ def test_intervals_that_do_not_touch_are_marked(matrix):
 def test_rows_of_other_seeds_and_methods_do_not_count(matrix):
     other = [row(seed=9, mIoU=1.0), row(method="nearest", mIoU=1.0), row("curve", mIoU=1.0)]
     assert section(matrix, "fpn", [*ROWS, *other]) == section(matrix, "fpn", ROWS)
-    assert "0 of 12 runs" in section(matrix, "curve", other)
 
 
 def test_a_curve_has_a_line_for_each_value(matrix):
     lines = section(matrix, "curve", CURVE).splitlines()
     assert "| 1 | FreqFusion − bilinear | **+4.0 (+4.0 to +4.0)** |" in lines
     assert "| 3 | FreqFusion − bilinear | not measured |" in lines
-    assert "Dial: line_thickness 1, 3, 5. 8 of 12 runs" in lines[2]
 
 
 def test_figures_show_the_differences(matrix):
@@ -109,7 +131,7 @@ def test_the_document_and_its_figures_are_written(matrix, tmp_path, capsys):
     figures = [tmp_path / f"evidence-{name}.png" for name in ("fpn", "curve")]
     assert capsys.readouterr().out.split() == [str(path), *map(str, figures)]
     text = path.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n### Semantic FPN")
+    assert text.startswith(f"before\n{BEGIN}\n## Answers")
     assert text.endswith(f"{END}\nafter\n")
     assert "(evidence-fpn.png)" in text
     assert ablation.main([*given, "--write-docs"]) == 0
@@ -145,6 +167,18 @@ def test_the_document_shows_the_results():
     assert read_marked(path, page.COMMAND) == shown
     there = {file.name for file in path.parent.glob("evidence-*.png")}
     assert set(re.findall(r"\]\((evidence-[^)]*)\)", shown)) == there
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", t.lower()).replace(" ", "-")
+        for t in re.findall("### (.*)", shown)
+    }
+    assert set(re.findall(r"\]\(#([^)]*)\)", shown)) <= anchors
+
+
+def test_every_declared_run_is_measured():
+    """No cell of the page is empty, and the command of a section finds its work done."""
+    runs = plan(read_matrix(ROOT / "benchmarks/ablation.yaml"), ROOT / "results" / "ablation")
+    assert [run.name for run in runs if not run.is_done()] == []
+    assert NOT_MEASURED not in (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
 
 
 def test_titles_of_methods_differ_within_an_experiment():
