@@ -28,6 +28,7 @@ FLOORS = (
     "metrics",
     "messages",
     "files",
+    "config_names",
     "analysis",
     "drawing",
     "config",
@@ -35,6 +36,7 @@ FLOORS = (
     "modeling",
     "evaluation",
     "engine",
+    "model_zoo",
     "predictor",
     "tools",
 )
@@ -46,6 +48,7 @@ PROMISES = {
     "drawing": ({"numpy", "PIL"}, {"drawing", "metrics"}),
     "data/synthetic": ({"numpy", "PIL", "tqdm"}, {"data", "metrics"}),
     "files.py": ({"torch", "numpy", "safetensors", "yaml"}, set()),
+    "config_names.py": (set(), {"messages"}),
 }
 # The one place that may import Triton besides, which comes with torch on Linux: kernels for GPUs,
 # loaded when a tensor on a GPU asks for them.

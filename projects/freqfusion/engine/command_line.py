@@ -14,6 +14,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from torch import nn
 
+from freqfusion.config_names import find_config
 from freqfusion.data.bad_samples import BadSampleError
 from freqfusion.engine.checkpoint import (
     INTERRUPTED,
@@ -31,7 +32,6 @@ from freqfusion.engine.results import skipped_in, write_results
 from freqfusion.engine.setup import check, read, setup
 from freqfusion.engine.trainer import Trainer
 from freqfusion.files import add_unsafe_config
-from freqfusion.model_zoo import find_config
 from freqfusion.modeling.tta import TestTimeAugmentation
 
 USER_ERROR = 2

@@ -15,11 +15,11 @@ from detectron2.utils.logger import setup_logger
 
 import freqfusion.modeling  # noqa: F401 - registers what a configuration can name
 from freqfusion.config import get_freqfusion_cfg, inner_backbone
+from freqfusion.config_names import find_config
 from freqfusion.data.registration import register_datasets
 from freqfusion.engine.checks import preflight
 from freqfusion.engine.config_file import merge_file, merge_overrides, read_config_file
 from freqfusion.engine.output_folder import check_output_folder, locked_folder, remove_run
-from freqfusion.model_zoo import find_config
 
 logger = logging.getLogger(__name__)
 
