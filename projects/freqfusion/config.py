@@ -62,9 +62,9 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     # How a coarse level joins a finer one: "freqfusion", or a baseline to compare with,
     # "nearest", "bilinear", "carafe" or "dysample".
     node.FUSE_TYPE = "freqfusion"
-    # A level above the last backbone stage that takes part in the top-down path (a strided 3 x 3
-    # convolution of that stage), as in published FreqFusion detectors, instead of one pooled from
-    # the last output.
+    # The level above the last backbone stage is a strided 3 x 3 convolution of that stage and takes
+    # part in the top-down path, as in published FreqFusion detectors, instead of being pooled from
+    # the last output. RetinaNet's two levels become two of them, the second one on the first.
     node.FUSED_TOP_LEVEL = False
 
     # FreqFusionSemSegHead and LightHamHead predict the kernels of each step from maps of this

@@ -11,20 +11,25 @@ from toy_configs import change
 MODELS = {
     "faster-rcnn": ("GeneralizedRCNN", False),
     "mask-rcnn": ("GeneralizedRCNN", True),
+    "retinanet": ("RetinaNet", False),
     "panoptic-fpn": ("PanopticFPN", True),
     "semantic-fpn": ("SemanticSegmentor", False),
 }
 
 
-def build(name, builder="build_resnet_freqfusion_fpn_backbone", *, enabled):
+def build(name, *, enabled, detectron2=False):
+    """Our model, or that with Detectron2's own builder of the backbone."""
     architecture, masks = MODELS[name]
     keys = {
-        "MODEL__BACKBONE__NAME": builder,
         "MODEL__FREQFUSION__ENABLED": enabled,
         "MODEL__MASK_ON": masks,
         "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0,
+        "MODEL__RETINANET__SCORE_THRESH_TEST": 0.0,
     }
-    return built(change(plain_cfg(architecture), keys))
+    cfg = change(plain_cfg(architecture), keys)
+    if detectron2:
+        cfg.MODEL.BACKBONE.NAME = cfg.MODEL.BACKBONE.NAME.replace("freqfusion_", "")
+    return built(cfg)
 
 
 def losses(model, inputs):
@@ -41,7 +46,7 @@ def predictions(model, inputs):
 @pytest.mark.parametrize("name", MODELS)
 def test_switched_off_it_is_detectron2s_model(name):
     ours = build(name, enabled=False)
-    theirs = build(name, "build_resnet_fpn_backbone", enabled=False)
+    theirs = build(name, enabled=False, detectron2=True)
     state, reference = ours.state_dict(), theirs.state_dict()
     assert list(state) == list(reference)
     assert all(torch.equal(state[key], reference[key]) for key in state)

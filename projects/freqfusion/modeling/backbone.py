@@ -20,7 +20,10 @@ _DILATIONS = {32: (1, 1), 16: (1, 2), 8: (2, 4)}
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Build ResNet and a pyramid p2..p6, for R-CNN and for semantic and panoptic FPN."""
+    """Build ResNet and a pyramid p2..p6, for R-CNN and for semantic and panoptic FPN.
+
+    Without res2 in ``MODEL.FPN.IN_FEATURES`` it begins at p3.
+    """
     return build_p2_to_p6(cfg, build_resnet_backbone(cfg, input_shape))
 
 
@@ -43,34 +46,34 @@ def build_timm_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> 
 
 def build_p2_to_p6(cfg: CfgNode, bottom_up: Backbone) -> Backbone:
     """Build p2..p6 on a given backbone; p6 is pooled where no fused level stands there."""
-    top_block = None if _fuses_top_level(cfg) else LastLevelMaxPool()
-    return build_pyramid(cfg, bottom_up, top_block)
+    return build_pyramid(cfg, bottom_up, LastLevelMaxPool())
 
 
-def build_pyramid(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None) -> Backbone:
+def build_pyramid(
+    cfg: CfgNode, bottom_up: Backbone, top_block: LastLevelMaxPool | LastLevelP6P7
+) -> Backbone:
     """Build the pyramid that the configuration describes, on a given backbone.
 
     With ``MODEL.FREQFUSION.ENABLED`` off it is Detectron2's own ``FPN``.
+    ``MODEL.FREQFUSION.FUSED_TOP_LEVEL`` puts as many fused levels in the place of the top block as
+    this makes.
     """
-    options = {
+    options: dict[str, Any] = {
         "bottom_up": bottom_up,
         "in_features": cfg.MODEL.FPN.IN_FEATURES,
         "out_channels": cfg.MODEL.FPN.OUT_CHANNELS,
         "norm": cfg.MODEL.FPN.NORM,
-        "top_block": top_block,
         "fuse_type": cfg.MODEL.FPN.FUSE_TYPE,
     }
-    if not cfg.MODEL.FREQFUSION.ENABLED:
+    node = cfg.MODEL.FREQFUSION
+    if not node.ENABLED:
         logger.info("MODEL.FREQFUSION.ENABLED is off: using Detectron2's FPN")
-        return FPN(**options)
-    logger.info("FPN levels are joined by %s", cfg.MODEL.FREQFUSION.FUSE_TYPE)
-    return FreqFusionFPN(
-        **options, make_fusion=fusion_factory(cfg), fused_top_level=_fuses_top_level(cfg)
-    )
-
-
-def _fuses_top_level(cfg: CfgNode) -> bool:
-    return bool(cfg.MODEL.FREQFUSION.ENABLED and cfg.MODEL.FREQFUSION.FUSED_TOP_LEVEL)
+        return FPN(**options, top_block=top_block)
+    logger.info("FPN levels are joined by %s", node.FUSE_TYPE)
+    options["make_fusion"] = fusion_factory(cfg)
+    if node.FUSED_TOP_LEVEL:
+        return FreqFusionFPN(**options, fused_top_levels=top_block.num_levels)
+    return FreqFusionFPN(**options, top_block=top_block)
 
 
 @BACKBONE_REGISTRY.register()

@@ -24,7 +24,7 @@ from freqfusion.layers.windows import relative_position_index
 from freqfusion.messages import shorten
 
 State = Mapping[str, Tensor]
-FIRST_STAGE = 2
+FIRST_STAGE, LAST_STAGE = 2, 5
 BACKBONE = "backbone."
 # Where Detectron2's FPN keeps its ResNet.
 BOTTOM_UP = "backbone.bottom_up."
@@ -203,11 +203,12 @@ def neck_rules(state: State, *, source: str = "", prefix: str = "") -> list[Rule
         ValueError: if its levels do not belong together.
     """
     hops = count_levels(state, source=source) - 1
+    first = neck_stages(state, source=source)[0]
     old = re.escape(source)
     unused = rf"{old}alignment\.{hops}\..*"
 
     def level(match: re.Match[str], kind: str, rest: str) -> str:
-        return f"{prefix}fpn_{kind}{int(match[1]) + FIRST_STAGE}.{rest}"
+        return f"{prefix}fpn_{kind}{int(match[1]) + first}.{rest}"
 
     def convolution(label: str, theirs: str, ours: str) -> Rule:
         pattern = rf"{old}{theirs}\.(\d+)\.conv\.(weight|bias)"
@@ -249,6 +250,23 @@ def count_levels(state: State, *, source: str) -> int:
             f"{count} levels; there must be one for each"
         )
     return count
+
+
+def neck_stages(state: State, *, source: str) -> range:
+    """Return the stages of the backbone that a neck reads, the last one of which is res5.
+
+    Raises:
+        ValueError: as ``count_levels``, and if it reads none.
+    """
+    names = (
+        f"{source}lateral_convs.{level}.conv.weight"
+        for level in range(count_levels(state, source=source))
+    )
+    # Levels above the backbone have wider convolutions.
+    read = sum(needed_weight(state, name, "neck").shape[-1] == 1 for name in names)
+    if not read:
+        raise ValueError("the neck has no 1 x 1 convolution, which each map of a backbone needs")
+    return range(LAST_STAGE + 1 - read, LAST_STAGE + 1)
 
 
 def _layer_indices(state: State, prefix: str) -> set[int]:

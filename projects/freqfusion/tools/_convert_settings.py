@@ -9,9 +9,11 @@ from freqfusion.messages import shorten
 from freqfusion.tools._convert_names import (
     CLASS_WEIGHTS,
     FIRST_STAGE,
+    LAST_STAGE,
     State,
     count_layers,
     count_levels,
+    neck_stages,
     needed_weight,
     swin_window,
 )
@@ -31,18 +33,18 @@ _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((3, 4, 23, 3), True): 101,
     ((3, 8, 36, 3), True): 152,
 }
-_STAGES = range(FIRST_STAGE, 6)
+_STAGES = range(FIRST_STAGE, LAST_STAGE + 1)
 _NUM_TAPS = 9
 _NUM_NEIGHBORS = 8
 
 
 def neck_settings(state: State, *, source: str = "") -> Settings:
     """Return the keys of the pyramid that a neck, under its old names, asks for."""
-    levels = count_levels(state, source=source)
-    top = state[f"{source}lateral_convs.{levels - 1}.conv.weight"]
+    stages = neck_stages(state, source=source)
     settings: Settings = {
-        "MODEL.FPN.OUT_CHANNELS": top.shape[0],
-        "MODEL.FREQFUSION.FUSED_TOP_LEVEL": top.shape[-1] == 3,
+        "MODEL.FPN.IN_FEATURES": [f"res{stage}" for stage in stages],
+        "MODEL.FPN.OUT_CHANNELS": state[f"{source}lateral_convs.0.conv.weight"].shape[0],
+        "MODEL.FREQFUSION.FUSED_TOP_LEVEL": count_levels(state, source=source) > len(stages),
     }
     first = f"{source}alignment.0."
     fusion = {k[len(first) :]: value for k, value in state.items() if k.startswith(first)}
