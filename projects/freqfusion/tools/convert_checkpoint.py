@@ -50,8 +50,9 @@ _NOTES = {
     "mask2former": "weights do not tell what MODEL.MASK2FORMER.TEST switches on, nor PRE_NORM and "
     "ENCODER_POINTS, which are taken for those of the published models",
     "swin": "the norms of the stages, which no classifier has, begin as new ones do",
-    "internimage": "weights do not tell MODEL.INTERNIMAGE.OFFSET_SCALE, which is above 1 for the "
-    "sizes L and XL",
+    "internimage": "weights do not tell MODEL.INTERNIMAGE.OFFSET_SCALE, which is set to that of "
+    "the published model of this size, and to 1 where there is none; with another one they load, "
+    "and give other numbers",
     "segnext": "weights do not tell MODEL.LIGHT_HAM.RANK, which is 16 for the sizes T and S and 64 "
     "for B and L",
     "freqfusion": "fusion modules, if any, are written without Hamming windows, the only ones that "
