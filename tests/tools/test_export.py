@@ -37,6 +37,11 @@ SEMANTIC = {
     "MODEL__FREQFUSION__LOWPASS_KERNEL": 3,
 }
 FUSED = {"MODEL__FREQFUSION__ENABLED": True, "MODEL__FREQFUSION__LOWPASS_KERNEL": 3}
+TWO_MAPS_OF_RETINANET = {
+    "MODEL__FPN__IN_FEATURES": ["res4", "res5"],
+    "MODEL__RETINANET__IN_FEATURES": ["p4", "p5", "p6", "p7"],
+    "MODEL__ANCHOR_GENERATOR__SIZES": [[32], [64], [128], [256]],
+}
 CONCATENATION = {
     "MODEL__BACKBONE__NAME": "build_resnet_backbone",
     "MODEL__SEM_SEG_HEAD__NAME": "FreqFusionSemSegHead",
@@ -170,6 +175,7 @@ FAMILIES = {
     "semantic": lambda: change(resnet18_cfg(), SEMANTIC),
     "panoptic": lambda: change(plain_cfg("PanopticFPN"), FUSED),
     "proposals": lambda: change(plain_cfg("GeneralizedRCNN"), FUSED),
+    "retinanet": lambda: change(plain_cfg("RetinaNet"), FUSED | TWO_MAPS_OF_RETINANET),
     "mask2former": lambda: small_cfg(**FUSED),
     "concatenation": lambda: change(resnet18_cfg(), SEMANTIC | CONCATENATION),
     "segnext": lambda: segnext_cfg(**FUSED),

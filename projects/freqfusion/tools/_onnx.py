@@ -77,24 +77,35 @@ class SemanticPart(ExportedPart):
         return (logits,)
 
 
-class ProposalPart(ExportedPart):
-    """The pyramid of an R-CNN, and what its proposal network says on each level."""
+class AnchorPart(ExportedPart):
+    """The pyramid of an R-CNN or a RetinaNet, and what its head says of the anchors on each level.
+
+    The head of an R-CNN is that of its proposal network.
+    """
 
     def __init__(self, model: Any):
+        network = getattr(model, "proposal_generator", None)
+        task, kind = ("detection", "") if network is None else ("proposals", "rpn_")
+        read = model.head_in_features if network is None else network.in_features
         self.levels: list[str] = list(model.backbone.output_shape())
-        self.proposed: list[str] = list(model.proposal_generator.in_features)
+        self.read: list[str] = list(read)
         names = [
             *self.levels,
-            *(f"rpn_logits_{name}" for name in self.proposed),
-            *(f"rpn_deltas_{name}" for name in self.proposed),
+            *(f"{kind}logits_{name}" for name in self.read),
+            *(f"{kind}deltas_{name}" for name in self.read),
         ]
         divisor = model.backbone.size_divisibility
-        super().__init__(model, "proposals", divisor, [Output(name) for name in names])
+        super().__init__(model, task, divisor, [Output(name) for name in names])
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return maps, logits (B, A, h, w) and deltas (B, 4 * A, h, w) for A anchors per place."""
+        """Return maps, logits (B, A * K, h, w) and deltas (B, 4 * A, h, w) for A anchors per place.
+
+        K is the number of classes of a RetinaNet, 1 of proposals.
+        """
         maps = self.model.backbone(images)
-        logits, deltas = self.model.proposal_generator.rpn_head([maps[n] for n in self.proposed])
+        is_alone = self.task == "detection"
+        head = self.model.head if is_alone else self.model.proposal_generator.rpn_head
+        logits, deltas = head([maps[name] for name in self.read])
         return (*(maps[name] for name in self.levels), *logits, *deltas)
 
 
@@ -126,7 +137,7 @@ def part_of(model: Any) -> ExportedPart:
     Raises:
         ValueError: for models without such a part.
     """
-    from detectron2.modeling import GeneralizedRCNN, PanopticFPN, SemanticSegmentor
+    from detectron2.modeling import GeneralizedRCNN, PanopticFPN, RetinaNet, SemanticSegmentor
 
     from freqfusion.modeling import Mask2Former
 
@@ -138,11 +149,14 @@ def part_of(model: Any) -> ExportedPart:
         return QueryPart(model)
     if isinstance(model, SemanticSegmentor | PanopticFPN):
         return SemanticPart(model)
-    if isinstance(model, GeneralizedRCNN) and hasattr(model.proposal_generator, "rpn_head"):
-        return ProposalPart(model)
+    has_network = isinstance(model, GeneralizedRCNN) and hasattr(
+        model.proposal_generator, "rpn_head"
+    )
+    if has_network or isinstance(model, RetinaNet):
+        return AnchorPart(model)
     raise ValueError(
-        "SemanticSegmentor, PanopticFPN, GeneralizedRCNN with RPN, and Mask2Former are exported; "
-        f"MODEL.META_ARCHITECTURE gave {type(model).__name__}"
+        "SemanticSegmentor, PanopticFPN, GeneralizedRCNN with RPN, RetinaNet and Mask2Former are "
+        f"exported; MODEL.META_ARCHITECTURE gave {type(model).__name__}"
     )
 
 

@@ -2,10 +2,11 @@
 
 The file takes images (B, 3, H, W) as they are, float32 from 0 to 255 in the model's channel order,
 of any size; normalization and padding are inside. Semantic segmentors and the semantic branch of
-Panoptic FPN give logits ``sem_seg`` at the image's size; R-CNNs the maps of their pyramid and the
-logits and deltas of their proposal network; Mask2Former classes and masks of its queries (masks at
-a quarter of the padded image) and, with MODEL.MASK2FORMER.TEST.SEMANTIC_ON, scores ``sem_seg``. It
-is compared with the model at three sizes before the command ends.
+Panoptic FPN give logits ``sem_seg`` at the image's size; R-CNNs and RetinaNets the maps of their
+pyramid and the logits and deltas of their anchors (of proposals, for R-CNNs); Mask2Former classes
+and masks of its queries (masks at a quarter of the padded image) and, with
+MODEL.MASK2FORMER.TEST.SEMANTIC_ON, scores ``sem_seg``. It is compared with the model at three sizes
+before the command ends.
 """
 
 from __future__ import annotations
