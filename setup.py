@@ -120,7 +120,7 @@ setup(
         "freqfusion.configs",
     ],
     package_data={
-        "freqfusion": ["py.typed", "layers/neighbourhood/*.cpp"],
+        "freqfusion": ["py.typed", "layers/neighbourhood/*.cpp", "layers/neighbourhood/*.h"],
         "freqfusion.configs": ["**/*.yaml"],
     },
     entry_points={"console_scripts": console_scripts()},
