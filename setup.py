@@ -50,8 +50,16 @@ EXTRAS_REQUIRE = {
     "tensorboard": ["tensorboard>=2.16.2"],
     "app": ["gradio>=6.31"],  # earlier pages load scripts from a CDN; not in dev: no Pillow 13
     "onnx": ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"],
+    "docs": [  # make docs; nbclient and ipykernel run the notebooks of examples/
+        "mkdocs>=1.6",
+        "mkdocs-material>=9.6",
+        "mkdocstrings>=1.0",
+        "mkdocstrings-python>=2.0",
+        "nbclient>=0.10",
+        "ipykernel>=6.29",
+    ],
     "dev": [
-        "freqfusion[onnx,pretrained,safetensors]",
+        "freqfusion[docs,onnx,pretrained,safetensors]",
         "build>=1.2",
         "hypothesis>=6.120",
         "mypy>=2.4,<3",

@@ -4,6 +4,8 @@ import importlib
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-    str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+    str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 )
 
 
@@ -58,9 +60,9 @@ def test_snippet_runs(code, tmp_path, monkeypatch):
     exec(compile(code, "snippet", "exec"), {"__name__": "snippet"})
 
 
-def test_usage_shows_the_three_places():
-    assert len(blocks("USAGE.md", "python")) >= 3
-    text = (ROOT / "USAGE.md").read_text(encoding="utf-8")
+def test_layers_page_shows_the_three_places():
+    assert len(blocks("docs/layers.md", "python")) >= 3
+    text = (ROOT / "docs/layers.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (Feature pyramid|Segmentation head|U-Net)", text, re.MULTILINE)
 
 
@@ -81,6 +83,50 @@ def test_named_tools_and_targets_exist(name):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     assert set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)) <= targets
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The documentation site as `make docs` makes it."""
+    for package in ("material", "mkdocstrings"):
+        pytest.importorskip(package, reason="the site needs the extra docs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return folder
+
+
+@pytest.mark.slow
+class TestSite:
+    def test_pages_load_nothing_from_another_machine(self, site):
+        pages = sorted(site.rglob("*.html"))
+        assert len(pages) > 20
+        for page in pages:
+            text = page.read_text(encoding="utf-8")
+            loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*\ssrc=\"?([^\" >]+)", text)
+            loaded += re.findall(r"<link[^>]*\shref=\"?([^\" >]+)", text)
+            assert loaded, page
+            assert not [one for one in loaded if one.startswith(("http", "//"))], page
+
+    def test_every_public_name_of_the_layers_has_a_place(self, site):
+        from freqfusion import analysis, layers, metrics
+        from freqfusion.layers import sfm
+
+        pages = {"layers": [layers], "sfm": [sfm], "analysis": [analysis], "metrics": [metrics]}
+        text = {page: (site / f"api/{page}.html").read_text(encoding="utf-8") for page in pages}
+        text["layers"] += text["sfm"]
+        for page, (module,) in pages.items():
+            shown = set(re.findall(r'id="freqfusion\.[\w.]*?(\w+)"', text[page]))
+            assert set(module.__all__) <= shown
+
+    def test_all_of_markdown_is_rendered(self, site):
+        """Lists and tables below a paragraph, references in docstrings."""
+        for page in site.rglob("*.html"):
+            text = re.sub("<pre.*?</pre>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+            for paragraph in re.findall("<p>(.*?)</p>", text, re.DOTALL):
+                raw = re.search(r"^ *(\* |\|)|:(class|func|meth|mod):|::$", paragraph, re.MULTILINE)
+                assert not raw, page
 
 
 def commands(name):

@@ -4,7 +4,7 @@ freqfusion-train --config-file <dataset>/<task>-segmentation/<name> [KEY VALUE .
 freqfusion-train --config-file my_own.yaml --eval-only MODEL.WEIGHTS <checkpoint>
 freqfusion-train --num-gpus 8 --config-file ...        (or --num-processes 4, on a CPU)
 torchrun --nproc-per-node 8 -m freqfusion.tools.train --config-file ...
-(with SLURM: srun torchrun ..., see USAGE.md)
+(with SLURM: srun torchrun ..., see docs/training.md)
 
 ``train_net.py`` of a checkout is the same command. What is wrong with the configuration or the data
 is told in a sentence (exit code 2).
