@@ -78,6 +78,8 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         self.skipped_images = skipped_images_of(loader)
+        count, seen = self.skipped_images.images, cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH
+        logger.info("%d images to train on: %.1f epochs in all", count, seen / count)
         model = data_parallel(cfg, model)
         self._trainer: Any = self._build_steps(cfg, model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)

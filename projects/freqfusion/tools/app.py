@@ -23,7 +23,7 @@ import torch
 from freqfusion.data.synthetic import make_scene
 from freqfusion.drawing import Picture, draw_image
 from freqfusion.predictor import check_weights, read_config
-from freqfusion.tools._arguments import model_parser, number_from, unit_score
+from freqfusion.tools._arguments import model_parser, number_from, parse, unit_score
 from freqfusion.tools._viewer import (
     CLICKABLE,
     PANELS,
@@ -191,7 +191,7 @@ def _answered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; returns the exit code: 0, or 2 for what the user can fix."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         with tempfile.TemporaryDirectory(prefix="freqfusion-") as folder:
             os.environ.update(OFFLINE, GRADIO_TEMP_DIR=folder)

@@ -37,6 +37,7 @@ from freqfusion.tools import _convert_mask2former as mask2former
 from freqfusion.tools import _convert_names as names
 from freqfusion.tools import _convert_segnext as segnext
 from freqfusion.tools import _convert_settings as settings
+from freqfusion.tools._arguments import parse
 from freqfusion.tools._convert_names import BACKBONE, BOTTOM_UP, Conversion, State
 
 _CLASSIFIERS = ("torchvision", "swin", "internimage", "segnext")
@@ -63,7 +64,7 @@ _NOTES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Convert one file; returns the exit code: 0, or 2 for what the user can fix."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if options.output is None and not options.list:
         parser.error("the following arguments are required: OUTPUT")
     try:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from freqfusion.predictor import build_model, metadata_of, read_config
-from freqfusion.tools._arguments import model_parser, parse_size
+from freqfusion.tools._arguments import model_parser, parse, parse_size
 from freqfusion.tools._onnx import OPSETS, ExportedPart
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -35,7 +35,7 @@ _RUNS = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export; return the exit code: 0, 1 where the file differs, 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         return run(options)
     except (ValueError, OSError, KeyError, RuntimeError) as error:

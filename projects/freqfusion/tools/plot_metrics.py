@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freqfusion.analysis.figures import SOFT, new_figure, quiet
-from freqfusion.tools._arguments import number_from
+from freqfusion.tools._arguments import number_from, parse
 
 logger = logging.getLogger(__name__)
 FILE_NAME = "metrics.json"
@@ -55,7 +55,7 @@ class TrainingRun:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the runs; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     path: Path = options.output
     try:
         if path.suffix.lower() not in FORMATS:

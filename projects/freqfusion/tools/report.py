@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from freqfusion.data.workers import progress
 from freqfusion.drawing import RGB
 from freqfusion.files import write_whole
 from freqfusion.predictor import Predictor, check_weights, load_model
 from freqfusion.tools._aliasing import modulation_figure
-from freqfusion.tools._arguments import model_parser, number_from, one_of
+from freqfusion.tools._arguments import model_parser, number_from, one_of, parse
 from freqfusion.tools._images import ImageSource, from_dataset, read_image
 from freqfusion.tools._layers import default_layers
 from freqfusion.tools._page import (
@@ -53,7 +54,7 @@ _RUNS = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         _check(options)
         context = _context(options)
@@ -77,10 +78,8 @@ def make(
     context: ReportContext, names: Sequence[str]
 ) -> tuple[dict[str, ReportSection], dict[str, str]]:
     """Return the named sections, and the reasons of those that there cannot be."""
-    from tqdm import tqdm
-
     sections, left_out = {}, {}
-    for name in tqdm(names, desc="report", unit="section", disable=None):
+    for name in progress(names, "report", "section"):
         try:
             sections[name] = SECTIONS[name](context)
         except (ValueError, OSError, RuntimeError) as error:

@@ -16,12 +16,15 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from freqfusion.messages import hide_deprecations
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check, then run in every process; return the exit code."""
     if importlib.util.find_spec("detectron2") is None:
         print("train: Detectron2 is not installed; freqfusion-doctor says how", file=sys.stderr)
         return 2
+    hide_deprecations(arguments)
     from freqfusion.engine import command_line
 
     return command_line.main(command_line.argument_parser(__doc__).parse_args(arguments))

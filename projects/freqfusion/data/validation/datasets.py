@@ -158,7 +158,7 @@ def _check_one(
         jobs,
         workers=processes,
         title=name,
-        progress=progress and bool(jobs),
+        shown=progress and bool(jobs),
         unit="image",
     )
     for image, own in zip(images, owners.values(), strict=True):
