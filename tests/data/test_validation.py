@@ -36,6 +36,7 @@ from validation_sets import (
     write_small_coco,
 )
 
+from freqfusion.data import reading
 from freqfusion.data.synthetic import write_coco
 from freqfusion.data.synthetic.masks import run_lengths
 from freqfusion.data.validation.annotations import (
@@ -328,7 +329,6 @@ def test_kinds_of_ground_truth_agree(root, damage, kind, file):
 
 def test_each_file_of_pixels_is_read_once(root, monkeypatch):
     read = []
-    from freqfusion.data import reading
 
     def counted(path, to_rgb=(), original=reading.read_file):
         read.append(path)
