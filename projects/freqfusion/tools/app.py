@@ -127,8 +127,8 @@ def build_page(
             options = {"allow_custom_value": True, "label": "Layer", "info": info}
             layer = gr.Dropdown(viewer.layers, value=viewer.first_layer, **options)
             options = {"minimum": LOWEST_SCORE, "maximum": 1, "step": 0.05}
-            shown = gr.Slider(value=threshold, label="Objects from this score on", **options)
-            opacity = gr.Slider(0, 1, value=1, step=0.05, label="Opacity of the prediction")
+            shown = gr.Slider(value=threshold, label="Lowest score of objects", **options)
+            opacity = gr.Slider(0, 1, value=1, step=0.05, label="Opacity")
         panels: dict[str, tuple[Any, Any]] = {}
         wide = [name for name in ("lattice", "attention") if name in viewer.panels]
 
@@ -262,7 +262,7 @@ def make_page(options: argparse.Namespace) -> Any:
         config, weights = options.compare
         other = read_config(config, weights, options.opts, unsafe=unsafe)
         check_weights(other.MODEL.WEIGHTS)
-        title += f", and {Path(config).stem}"
+        title += f", compared with {Path(config).stem}"
     examples: list[Picture] = []
     if options.examples is not None:
         sources = from_files([str(options.examples)], NUM_EXAMPLES)
