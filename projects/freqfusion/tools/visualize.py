@@ -263,7 +263,8 @@ def draw_strips(image: Picture, prediction: Content | None, gt: Content | None) 
         panels = {title: by_task[task] for title, by_task in drawn.items() if task in by_task}
         legend = ERRORS[task] if "errors" in panels else None
         row = [draw_image(image), *panels.values()]
-        pictures[task] = side_by_side(row, ["image", *panels], legend=legend)
+        # Two in a row, so that labels can be read where the page is as wide as a screen.
+        pictures[task] = side_by_side(row, ["image", *panels], columns=2, legend=legend)
     scores = {task: one for task, one in image_scores(guess, real).items() if task in pictures}
     classes = classes_of(guess, pictures) | classes_of(real, pictures)
     return Strips(pictures, scores, classes)
