@@ -58,6 +58,7 @@ format:  ## put the code into the common format
 docs:  ## make the documentation site (in site); site/index.html opens in a browser
 	@$(prepare)
 	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --strict --quiet
+	@echo "Written: site/index.html"
 
 bench:  ## measure the operators
 	@$(prepare)

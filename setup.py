@@ -68,6 +68,7 @@ EXTRAS_REQUIRE = {
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "scipy>=1.11",
+        "twine>=6.1",
         "ruff>=0.17.5,<0.18",  # another minor version may format otherwise
     ],
 }
@@ -85,9 +86,15 @@ def read_version() -> str:
 
 
 def read_long_description() -> str:
-    """Return the README, or nothing where it was not shipped."""
+    """Return the README without what a page of PyPI cannot show, or nothing without a README.
+
+    Pictures and linked documents lie in the checkout: pictures go with their captions, links
+    leave their text.
+    """
     readme = ROOT / "README.md"
-    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    text = re.sub(r"^!\[[^\]]*\]\((?!https?:)[^)]*\)\n(\*.*?\*\n)?", "", text, flags=re.M | re.S)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
 
 
 def console_scripts() -> list[str]:

@@ -7,8 +7,11 @@ checkout has.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +32,39 @@ _LITERAL_BLOCK = "::</p>"
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add what lies outside docs/."""
+    """Add what lies outside docs/, and notebooks as pages."""
     for path in (path for pattern in MOUNTED for path in sorted(ROOT.glob(pattern))):
         name = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, name, abs_src_path=str(path)))
+    for notebook in sorted(ROOT.glob("examples/*.ipynb")):
+        for name, content in _pages_of(notebook):
+            files.append(File.generated(config, f"examples/{name}", content=content))
     return files
+
+
+def _pages_of(notebook: Path) -> Iterator[tuple[str, str | bytes]]:
+    """Yield a notebook as a page of Markdown, then its images, each with its name."""
+    page, images = [], {}
+    for number, cell in enumerate(json.loads(notebook.read_text(encoding="utf-8"))["cells"]):
+        source = "".join(cell["source"])
+        page.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"{notebook.stem}-{number}.png"
+                images[name] = base64.b64decode(data["image/png"])
+                page.append(f"![What the cell draws]({name})")
+            elif text := "".join(output.get("text", data.get("text/plain", ""))):
+                page.append(f"```text\n{text.rstrip()}\n```")
+    page.append(f"[This page as a notebook]({notebook.name})")
+    yield f"{notebook.stem}.md", "\n\n".join(page)
+    yield from images.items()
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Turn links between files of the checkout into links between files of the site."""
+    if page.file.abs_src_path is None:  # a notebook
+        return _spaced(markdown)
     source = Path(page.file.abs_src_path)
     here = os.path.dirname(page.file.src_uri) or "."
 
@@ -47,6 +74,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         if not path or not target.is_relative_to(ROOT):
             return match[0]
         name = target.relative_to(ROOT).as_posix().removeprefix("docs/")
+        name = re.sub(r"\.ipynb$", ".md", name)
         return f"]({os.path.relpath(name, here)}{mark}{anchor})"
 
     return _spaced(re.sub(r"\]\((?!\w+:)([^)\s]+)\)", in_site, markdown))

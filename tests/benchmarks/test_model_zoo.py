@@ -118,8 +118,8 @@ class TestZooPage:
         assert lines == [
             "### Semantic segmentation, 4x8 pixels",
             f"| [a](../configs/{SEMANTIC}/a.yaml) | baseline |  |  |",
-            f"| [freqfusion_a](../configs/{SEMANTIC}/freqfusion_a.yaml) "
-            "| FreqFusion | 1.23 | 2.3 |",
+            f"| [freqfusion_a](../configs/{SEMANTIC}/freqfusion_a.yaml) | FreqFusion"
+            " | 1.23 | 2.3 |",
             f"| [sfm_a](../configs/{SEMANTIC}/sfm_a.yaml) | SFM |  |  |",
         ]
 
