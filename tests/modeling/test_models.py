@@ -7,6 +7,8 @@ from detectron2.utils.events import EventStorage
 from sfm_models import built, example, plain_cfg
 from toy_configs import change
 
+from freqfusion.modeling import with_memory_format
+
 # The architecture, and whether it has masks.
 MODELS = {
     "faster-rcnn": ("GeneralizedRCNN", False),
@@ -83,3 +85,20 @@ def test_switched_on_it_trains_and_predicts_at_any_size(name, size):
     outputs = predictions(model, inputs)
     if "sem_seg" in outputs:
         assert outputs["sem_seg"].shape[-2:] == size
+
+
+def test_channels_last_changes_no_number():
+    """Losses, gradients and maps to 1e-4; every map of the pyramid has the format."""
+    found = []
+    for last in (False, True):
+        model = build("semantic-fpn", enabled=True)
+        cfg = change(plain_cfg("SemanticSegmentor"), {"MODEL__CHANNELS_LAST": last})
+        model = with_memory_format(model, cfg)
+        total = sum(losses(model, example("SemanticSegmentor")).values())
+        total.backward()
+        with torch.no_grad():
+            maps = model.eval().backbone(torch.linspace(-1, 1, 3 * 64 * 96).view(1, 3, 64, 96))
+        layout = torch.channels_last if last else torch.contiguous_format
+        assert all(one.is_contiguous(memory_format=layout) for one in maps.values())
+        found.append([total.detach(), *maps.values(), *(p.grad for p in model.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)

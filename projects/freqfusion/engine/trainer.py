@@ -50,6 +50,7 @@ from freqfusion.engine.training_step import (
 )
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
 from freqfusion.evaluation import build_evaluator
+from freqfusion.modeling import with_memory_format
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,11 @@ class Trainer(DefaultTrainer):
             parts=node.ACCUMULATE_STEPS,
             guard=guard,
         )
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Return the model, in the memory format that the configuration asks for."""
+        return with_memory_format(super().build_model(cfg), cfg)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> CountedBatches:

@@ -3,11 +3,12 @@
 import logging
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from torch import nn
+from torch import Tensor, nn
 
 from freqfusion.modeling.fpn import FreqFusionFPN, fusion_factory
 from freqfusion.modeling.timm_backbone import build_timm_backbone
@@ -116,3 +117,25 @@ def _dilate(stage: nn.Module, dilation: int) -> int:
     for block in stage.children():
         block.stride = 1  # type: ignore[assignment]
     return stride
+
+
+def with_memory_format(model: nn.Module, cfg: CfgNode) -> nn.Module:
+    """Return the model with weights and maps in the memory format of ``MODEL.CHANNELS_LAST``."""
+    if cfg.MODEL.CHANNELS_LAST:
+        model.to(memory_format=torch.channels_last)
+        for module in model.modules():
+            if isinstance(module, Backbone):
+                module.register_forward_pre_hook(_channels_last)
+    return model
+
+
+def _channels_last(module: nn.Module, images: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Bring the images to channels_last; the layers keep it."""
+    if torch.compiler.is_exporting():
+        return None
+    return tuple(
+        one.contiguous(memory_format=torch.channels_last)
+        if isinstance(one, Tensor) and one.dim() == 4
+        else one
+        for one in images
+    )

@@ -23,11 +23,16 @@ namespace {
 
 enum Operation : int32_t { kGather = 1, kScatter = 2, kCorrelate = 4 };
 
+// Whether channels are innermost. Whole pixels are copied then, else whole lines: a tile has the same
+// size with few channels on long lines or many on short ones, and that is how long the copies take.
+bool is_last(const Call& call) { return call.values.stride[1] == 1; }
+
 template <class A>
 class Worker {
   public:
     explicit Worker(const Call& call) : call_(call), taps_(call.kernel_size * call.kernel_size) {
         reach_ = call.dilation * (call.kernel_size / 2);
+        chunk_ = (is_last(call) ? 512 : 128) / sizeof(A);
     }
 
     void run(int64_t image, int64_t group, Range rows, Range columns) {
@@ -54,8 +59,8 @@ class Worker {
             of_kernels_.clear();
         }
         const int64_t first = group * call_.channels, end = first + call_.channels;
-        for (int64_t c = first; c < end; c += kChunk<A>) {
-            const Range channels{c, std::min(c + kChunk<A>, end)};
+        for (int64_t c = first; c < end; c += chunk_) {
+            const Range channels{c, std::min(c + chunk_, end)};
             const int64_t depth = rounded<A>(channels.size());
             values_.shape(lines, places, depth);
             if (!gathers) values_.read(call_.values, image, channels, out_height, out_width);
@@ -191,7 +196,7 @@ class Worker {
     }
 
     const Call& call_;
-    int64_t taps_, reach_;
+    int64_t taps_, reach_, chunk_;
     Tile<A> features_, kernels_, values_, of_features_, of_kernels_;
     std::vector<int64_t> offsets_;
     std::vector<Pixel> pixels_;
@@ -204,10 +209,11 @@ Range part_of(int64_t size, int64_t index, int64_t count) {
 
 template <class A>
 void run(const Call& call) {
-    // About 8 x 128 output pixels, and some tasks for each thread.
+    // About 8 x 128 output pixels, or 8 x 32, and some tasks for each thread.
     const int64_t out_height = call.row_start[call.source_height];
     const int64_t out_width = call.column_start[call.source_width];
-    const int64_t across = std::max<int64_t>(1, (out_width + 64) / 128);
+    const int64_t wide = is_last(call) ? 32 : 128;
+    const int64_t across = std::max<int64_t>(1, (out_width + wide / 2) / wide);
     const int64_t images = call.batch * call.groups;
     const int64_t wished = (4 * call.threads + images * across - 1) / (images * across);
     const int64_t down = std::min(std::max<int64_t>((out_height + 7) / 8, wished), call.source_height);

@@ -110,9 +110,7 @@ void with_type(const Map& map, F function) {
     }
 }
 
-// How many channels are summed at a time, and a number of channels as whole vectors.
-template <class A>
-constexpr int64_t kChunk = 256 / sizeof(A);
+// A number of channels as whole vectors.
 template <class A>
 int64_t rounded(int64_t channels) {
     return (channels + Wide<A>::lanes - 1) / Wide<A>::lanes * Wide<A>::lanes;

@@ -31,6 +31,10 @@ struct SamplingCall {
 
 namespace {
 
+// Channels that are sampled at a time.
+template <class A>
+constexpr int64_t kChunk = 256 / sizeof(A);
+
 enum SamplingOperation : int32_t { kRead, kSpread, kDifferentiate };
 
 // A pair of neighbouring pixels on one axis, what each counts, and the derivatives of that.
