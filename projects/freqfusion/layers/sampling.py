@@ -191,7 +191,7 @@ def derive(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], grad: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of inputs of a function; they can be derived again in grad mode."""
-    again = torch.is_grad_enabled()
+    again = torch.is_grad_enabled() or needs_standard_operators()
     with torch.enable_grad():
         # As tensors of their own: one input may have been computed from another.
         own = [
