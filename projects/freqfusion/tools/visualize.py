@@ -142,7 +142,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _notes(options: argparse.Namespace, cards: Sequence[Card]) -> list[str]:
     notes = [f"{len(cards)} image{'s' * (len(cards) > 1)}"]
-    if not options.truth_only:
+    if not options.truth_only and any("instance" in card.files for card in cards):
         notes.append(f"instances with a score of {options.score_threshold:g} or more")
     for task, score in MAIN_SCORE.items():
         values = [card.scores[task] for card in cards if task in card.scores]
