@@ -12,7 +12,7 @@ pytest = $(run) -m pytest -n auto -rfEs
 fast = -m "not slow and not gpu and not e2e and not golden" --hypothesis-profile=fast
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-oldest test-all lint format bench clean
+.PHONY: help install demo test test-fast test-oldest test-all lint format docs bench clean
 
 help:  ## show this list
 	@echo "Usage: make <target> [PYTHON=python3.12] [VENV=.venv] [DETECTRON2=<URL, wheel or folder>]"
@@ -55,10 +55,15 @@ format:  ## put the code into the common format
 	@$(run) -m ruff check --fix .
 	@$(run) -m ruff format .
 
+docs:  ## make the documentation site (in site); site/index.html opens in a browser
+	@$(prepare)
+	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --strict --quiet
+	@echo "Written: site/index.html"
+
 bench:  ## measure the operators
 	@$(prepare)
 	@$(run) -m benchmarks.operators reassemble
 
 clean:  ## remove what the commands wrote; the environment stays (rm -r .venv removes it)
-	@rm -rf build dist output projects/*.egg-info *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist output site projects/*.egg-info *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find projects scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -50,8 +50,16 @@ EXTRAS_REQUIRE = {
     "tensorboard": ["tensorboard>=2.16.2"],
     "app": ["gradio>=6.31"],  # earlier pages load scripts from a CDN; not in dev: no Pillow 13
     "onnx": ["onnx>=1.17", "onnxscript>=0.6", "onnxruntime>=1.20"],
+    "docs": [  # make docs; nbclient and ipykernel run the notebooks of examples/
+        "mkdocs>=1.6",
+        "mkdocs-material>=9.6",
+        "mkdocstrings>=1.0",
+        "mkdocstrings-python>=2.0",
+        "nbclient>=0.10",
+        "ipykernel>=6.29",
+    ],
     "dev": [
-        "freqfusion[onnx,pretrained,safetensors]",
+        "freqfusion[docs,onnx,pretrained,safetensors]",
         "build>=1.2",
         "hypothesis>=6.120",
         "mypy>=2.4,<3",
@@ -60,6 +68,7 @@ EXTRAS_REQUIRE = {
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "scipy>=1.11",
+        "twine>=6.1",
         "ruff>=0.17.5,<0.18",  # another minor version may format otherwise
     ],
 }
@@ -77,9 +86,15 @@ def read_version() -> str:
 
 
 def read_long_description() -> str:
-    """Return the README, or nothing where it was not shipped."""
+    """Return the README without what a page of PyPI cannot show, or nothing without a README.
+
+    Pictures and linked documents lie in the checkout: pictures go with their captions, links
+    leave their text.
+    """
     readme = ROOT / "README.md"
-    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    text = re.sub(r"^!\[[^\]]*\]\((?!https?:)[^)]*\)\n(\*.*?\*\n)?", "", text, flags=re.M | re.S)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", text)
 
 
 def console_scripts() -> list[str]:
@@ -120,7 +135,7 @@ setup(
         "freqfusion.configs",
     ],
     package_data={
-        "freqfusion": ["py.typed", "layers/neighbourhood/*.cpp"],
+        "freqfusion": ["py.typed", "layers/neighbourhood/*.cpp", "layers/neighbourhood/*.h"],
         "freqfusion.configs": ["**/*.yaml"],
     },
     entry_points={"console_scripts": console_scripts()},

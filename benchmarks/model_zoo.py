@@ -1,8 +1,8 @@
 """Tables of all recipes, and commands in full size: ``python -m benchmarks.model_zoo``.
 
-Writes the tables of MODEL_ZOO.md and docs/recipes.md from the configurations, what was measured of
-them (results/model-zoo.json), trained on synthetic scenes (results/ablation) and published
-(benchmarks/model_zoo.yaml). ``--measure`` adds measurements before.
+Writes the tables of docs/model-zoo.md and docs/recipes.md from the configurations, what was
+measured of them (results/model-zoo.json), trained on synthetic scenes (results/ablation) and
+published (benchmarks/model_zoo.yaml). ``--measure`` adds measurements before.
 
 The file of what was measured::
 
@@ -76,7 +76,7 @@ def render(root: Path) -> dict[str, str]:
     costs = read_costs(root / FILE)
     zoo = render_zoo(find_recipes(root), costs, read_rows(root / "results" / "ablation"))
     cfgs = {config: load_config(str(root / "configs" / config)) for config in KNOWN["trainings"]}
-    return {"MODEL_ZOO.md": zoo, "docs/recipes.md": render_recipes(costs, cfgs)}
+    return {"docs/model-zoo.md": zoo, "docs/recipes.md": render_recipes(costs, cfgs)}
 
 
 def measure(options: argparse.Namespace) -> Iterator[str]:
@@ -175,7 +175,7 @@ def _without_memory(cfg: Any) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.model_zoo",
-        description="Write MODEL_ZOO.md and docs/recipes.md; measure recipes.",
+        description="Write docs/model-zoo.md and docs/recipes.md; measure recipes.",
     )
     add = parser.add_argument
     add("--root", type=Path, default=CHECKOUT, metavar="DIR", help="of the checkout; this one")

@@ -1,4 +1,4 @@
-"""MODEL_ZOO.md and docs/recipes.md: recipes with their costs, results and commands."""
+"""docs/model-zoo.md and docs/recipes.md: recipes with their costs, results and commands."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ def render_zoo(
             measured = f", {' and '.join(sizes)} pixels" if sizes else ""
             parts.append(f"### {task.replace('-', ' ').capitalize()}{measured}")
             columns = {
-                "configuration": [f"[{Path(one.name).stem}](configs/{one.name})" for one in listed],
+                "configuration": [
+                    f"[{Path(one.name).stem}](../configs/{one.name})" for one in listed
+                ],
                 "method": [METHODS[one.prefix] for one in listed],
                 "parameters (M)": [f"{r['parameters'] / 1e6:.2f}" if r else "" for r in rows],
                 "FLOPs (G)": [f"{row['flops'] / 1e9:.1f}" if row else "" for row in rows],

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.documents import CHECKOUT
 from freqfusion.layers import FreqFusion, deformable_attention, normalize_kernels, reassemble
@@ -107,7 +107,7 @@ def reassembly(size: Size, *, ours: bool, backward: bool) -> Call:
     def forward() -> tuple[Tensor, ...]:
         return (form(features, kernels, kernel_size=5, scale=2),)
 
-    return _differentiable(forward, (features, kernels), backward)
+    return differentiable(forward, (features, kernels), backward)
 
 
 def reassembly_floor(size: Size, case: str) -> Floor:
@@ -137,7 +137,7 @@ def fusion(size: Size, *, ours: bool, backward: bool) -> Call:
     coarse = torch.randn(1, size.channels, size.height, size.width, requires_grad=backward)
     form = module if ours else partial(load_plain("unfold", "freqfusion"), module)
     wanted = (fine, coarse, *module.parameters())
-    return _differentiable(lambda: form(fine, coarse)[1:], wanted, backward)
+    return differentiable(lambda: form(fine, coarse)[1:], wanted, backward)
 
 
 def fusion_floor(size: Size, case: str) -> Floor:
@@ -191,7 +191,7 @@ def deformable(size: Size, *, ours: bool, backward: bool) -> Call:
     def forward() -> tuple[Tensor, ...]:
         return (form(value, shapes, locations, weights),)
 
-    return _differentiable(forward, (value, locations, weights), backward)
+    return differentiable(forward, (value, locations, weights), backward)
 
 
 def deformable_floor(size: Size, case: str) -> Floor:
@@ -232,7 +232,7 @@ def demodulation(size: Size, *, ours: bool, backward: bool) -> Call:
             return (upsample(features, stack, lattice),)
         return (reference(features, displacement),)
 
-    return _differentiable(forward, (slopes,), backward)
+    return differentiable(forward, (slopes,), backward)
 
 
 def demodulation_floor(size: Size, case: str) -> Floor:
@@ -320,26 +320,19 @@ def mapping_floor(size: Size, case: str) -> Floor:
     return Floor((3 + 3 + 1 + 8) * height * width, 0)
 
 
-def model(size: Size, *, ours: bool, config: str, switch: str, training: bool) -> Call:
+def model(
+    size: Size, *, ours: bool, config: str, switch: str, training: bool, device: str = "cpu"
+) -> Call:
     """Return inference or a training step of a narrow ResNet-18 model on one image of noise.
 
     ``switch`` is the prefix of the configuration with the method. A step is the losses, their
     gradients and an update by AdamW.
     """
-    from detectron2.modeling import build_model
     from detectron2.utils.events import EventStorage
 
-    from freqfusion.data.registration import register_datasets
-    from freqfusion.engine.setup import load_config
-    from freqfusion.tools.analyze import random_image, with_targets
-
-    register_datasets()
-    path = CHECKOUT / "configs" / "synthetic" / config
-    path = path.with_name(f"{switch if ours else ''}{path.name}")
-    cfg = load_config(str(path), ["MODEL.DEVICE", "cpu"])
-    torch.manual_seed(0)
-    network = build_model(cfg).train(training)
-    inputs = [with_targets(random_image(cfg, size.image), cfg)]
+    folder, _, name = config.rpartition("/")
+    network, inputs = build_network(f"{folder}/{switch if ours else ''}{name}", size, device)
+    network.train(training)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.0)
 
     def step() -> tuple[Tensor, ...]:
@@ -358,7 +351,51 @@ def model(size: Size, *, ours: bool, config: str, switch: str, training: bool) -
     return step if training else infer
 
 
-def _differentiable(forward: Call, wanted: tuple[Tensor, ...], backward: bool) -> Call:
+def segnext(size: Size, *, ours: bool) -> Call:
+    """Return inference of a SegNeXt whose fusions are in our form or in the plain one.
+
+    For the plain one the maps must be exact doubles.
+    """
+    config = "ade20k/semantic-segmentation/freqfusion_segnext_t"
+    network, inputs = build_network(config, size)
+    join = network.sem_seg_head.join
+    if not ours:
+        join.fusions = nn.ModuleList(Unfolded(fusion) for fusion in join.fusions)
+
+    @torch.no_grad()
+    def infer() -> tuple[Tensor, ...]:
+        return (network(inputs)[0]["sem_seg"],)
+
+    return infer
+
+
+class Unfolded(nn.Module):
+    """A FreqFusion that computes in the plain form."""
+
+    def __init__(self, fusion: FreqFusion):
+        super().__init__()
+        self.fusion, self.form = fusion, load_plain("unfold", "freqfusion")
+
+    def forward(self, hr_feat: Tensor, lr_feat: Tensor) -> Any:
+        """Return the kernels and both maps, as the module itself does."""
+        return self.form(self.fusion, hr_feat, lr_feat)
+
+
+def build_network(config: str, size: Size, device: str = "cpu") -> tuple[Any, list[dict[str, Any]]]:
+    """Return the model of a configuration in evaluation mode, and an image of noise for it."""
+    from detectron2.modeling import build_model
+
+    from freqfusion.data.registration import register_datasets
+    from freqfusion.model_zoo import get_config
+    from freqfusion.tools.analyze import random_image, with_targets
+
+    register_datasets()
+    cfg = get_config(config, ["MODEL.DEVICE", device])
+    torch.manual_seed(0)
+    return build_model(cfg).eval(), [with_targets(random_image(cfg, size.image), cfg)]
+
+
+def differentiable(forward: Call, wanted: tuple[Tensor, ...], backward: bool) -> Call:
     """Return the call, with the gradients of ``wanted`` after its results if ``backward``."""
     if not backward:
         return torch.no_grad()(forward)
@@ -415,9 +452,9 @@ _MODELS = {
     "panoptic FPN with FreqFusion": ("panoptic-segmentation/panoptic_fpn_r18", "freqfusion_"),
     "Mask2Former with FreqFusion": ("panoptic-segmentation/mask2former_r18", "freqfusion_"),
 }
-_MODEL_CASES: dict[str, Case] = {
+MODEL_CASES: dict[str, Case] = {
     f"{name}, {'training step' if training else 'inference'}": partial(
-        model, config=f"{config}.yaml", switch=switch, training=training
+        model, config=f"synthetic/{config}", switch=switch, training=training
     )
     for name, (config, switch) in _MODELS.items()
     for training in (False, True)
@@ -436,5 +473,10 @@ SUITES: dict[str, Suite] = {
         of_images=True,
     ),
     "data": Suite({"one image": mapping}, "Detectron2's mapper", mapping_floor, of_images=True),
-    "models": Suite(_MODEL_CASES, "the same model without", is_same=False, of_images=True),
+    "models": Suite(MODEL_CASES, "the same model without", is_same=False, of_images=True),
+    "segnext": Suite(
+        {"SegNeXt-T with FreqFusion, inference": segnext},
+        "the same model in the unfold form",
+        of_images=True,
+    ),
 }

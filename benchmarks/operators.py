@@ -9,7 +9,7 @@ copy, measured in the same process. With ``--sizes`` our forms run at several im
 The file of measurements::
 
     schema    1
-    machine   architecture, system and torch
+    machine   architecture, system and torch; a row that was appended on another one has its own
     runs      counted runs of the last call
     rows      comparisons: suite, case, size, threads, reference, ours_ms and reference_ms (one
               number per run), speedup and speedup_quartiles, *_extra_bytes, floor_bytes,
@@ -131,7 +131,10 @@ def measure_size(suite: str, case: str, size: Size, runs: int, threads: int) -> 
 
 def render(record: Mapping[str, Any]) -> str:
     """Return both tables of a record; a table without rows is left out."""
-    parts = [f"Measured on {record['machine']}; medians of {record['runs']} runs in turn."]
+    counts = [len(row["ours_ms"]) for row in [*record["rows"], *record["sizes"]]]
+    low, high = min(counts, default=record["runs"]), max(counts, default=record["runs"])
+    runs = str(low) if low == high else f"{low} to {high}"
+    parts = [f"Measured on {record['machine']}; medians of {runs} runs in turn."]
     if record["rows"]:
         parts.append(table(_COMPARED, map(_compared, record["rows"])))
     if record["sizes"]:
@@ -162,6 +165,10 @@ def _run(options: argparse.Namespace) -> None:
             print(" | ".join(_compared(row)), flush=True)
     if options.append and options.output.exists():
         old = read_json(options.output)
+        record["machine"] = old["machine"]
+        if machine != old["machine"]:
+            for row in [*record["rows"], *record["sizes"]]:
+                row["machine"] = machine
         for part, keys in _KEYS.items():
             rows = {tuple(row[key] for key in keys): row for row in [*old[part], *record[part]]}
             record[part] = list(rows.values())
@@ -195,7 +202,7 @@ def _compared(row: Mapping[str, Any]) -> list[str]:
         floor = f"{row['floor_bytes'] / 1e6:.1f}, {row['floor_operations'] / 1e6:.0f}"
         rates = f"{row['achieved_gb_per_s']:.2f} of {row['copy_gb_per_s']:.1f}"
     return [
-        f"{row['suite']}, {row['case']}: {row['size']}",
+        f"{row['suite']}, {row['case']}: {row['size']}{_elsewhere(row)}",
         str(row["threads"]),
         row["reference"],
         f"{ours:.1f}",
@@ -207,18 +214,26 @@ def _compared(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _elsewhere(row: Mapping[str, Any]) -> str:
+    """Return the machine of a row that was not measured on that of the others."""
+    return f" (on {row['machine']})" if "machine" in row else ""
+
+
 def _per_pixel(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return nanoseconds per pixel of the image: a line for each case, a column for each size."""
     sizes = sorted({row["image"] for row in rows})
     keys = ("suite", "case", "threads", "memory_kept")
-    found = {(*(row[key] for key in keys), row["image"]): row["ns_per_pixel"] for row in rows}
+    found = {
+        (*(row[key] for key in keys), _elsewhere(row), row["image"]): row["ns_per_pixel"]
+        for row in rows
+    }
     lines = []
     for case in dict.fromkeys(key[:-1] for key in found):
         cells = [found.get((*case, size)) for size in sizes]
         small, large = found.get((*case, 512)), found.get((*case, 2048))
         lines.append(
             [
-                f"{case[0]}, {case[1]}{', memory kept' if case[3] else ''}",
+                f"{case[0]}, {case[1]}{', memory kept' if case[3] else ''}{case[4]}",
                 str(case[2]),
                 *(f"{cell:.1f}" if cell else "" for cell in cells),
                 f"{large / small:.2f}" if small and large else "",

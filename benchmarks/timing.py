@@ -44,10 +44,23 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return lower, upper
 
 
-def copy_rate(runs: int) -> float:
-    """Return the bytes per second, read and written, of copying 64 MiB."""
-    source, target = torch.ones(1 << 24), torch.empty(1 << 24)
-    times, _ = run_in_turn(lambda: target.copy_(source), lambda: None, runs)
+def waiting(call: Callable[[], object], device: str) -> Callable[[], None]:
+    """Return a call that ends when the device has done its work."""
+
+    def whole() -> None:
+        call()
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return whole
+
+
+def copy_rate(runs: int, device: str = "cpu") -> float:
+    """Return the bytes per second, read and written, of copying 64 MiB, on a GPU 1 GiB."""
+    numbers = 1 << (24 if device == "cpu" else 28)
+    source, target = torch.ones(numbers, device=device), torch.empty(numbers, device=device)
+    copy = waiting(lambda: target.copy_(source), device)
+    times, _ = run_in_turn(copy, lambda: None, runs)
     return 2 * 4 * source.numel() / statistics.median(times)
 
 

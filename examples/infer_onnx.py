@@ -29,21 +29,34 @@ def load(path):
     return session, notes
 
 
-def model_input(image, notes):
-    """An RGB image as the model wants it: (1, 3, height, width), values from 0 to 255."""
+def model_input(session, notes, image):
+    """An RGB image as the model wants it, (1, 3, height, width) from 0 to 255, and its part of it.
+
+    A model for one size gets the image as large as it fits, with the mean color beside it.
+    """
+    *_, height, width = session.get_inputs()[0].shape
+    is_fixed = isinstance(height, int)
     shortest, longest = json.loads(notes.get("resize", "[0, 0]"))
     factor = shortest / min(image.size) if shortest else 1.0
     factor = min(factor, longest / max(image.size)) if longest else factor
-    size = [max(round(factor * side), 1) for side in image.size]
+    if is_fixed:
+        factor = min(width / image.width, height / image.height)
+    size = tuple(max(round(factor * side), 1) for side in image.size)
     pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
     if notes.get("input_format", "BGR") == "BGR":
         pixels = pixels[..., ::-1]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+    if is_fixed:
+        whole = np.empty((height, width, 3), dtype=np.float32)
+        whole[:] = json.loads(notes["pixel_mean"])
+        whole[: size[1], : size[0]] = pixels
+        pixels = whole
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]), size
 
 
 def segment(session, notes, image):
     """The class of every pixel of an RGB image, at its size."""
-    scores = session.run(["sem_seg"], {"image": model_input(image, notes)})[0][0]
+    planes, (width, height) = model_input(session, notes, image)
+    scores = session.run(["sem_seg"], {"image": planes})[0][0, :, :height, :width]
     labels = Image.fromarray(scores.argmax(0).astype(np.int32))
     return np.asarray(labels.resize(image.size, Image.Resampling.NEAREST))
 

@@ -18,6 +18,7 @@ CASES = [
     ((5, 7), (5, 7), Geometry(3)),
     ((3, 33), (3, 33), Geometry(3, groups=2)),
     ((9, 5), (9, 5), Geometry(3, dilation=2)),
+    ((11, 10), (11, 10), Geometry(5, dilation=2)),
     ((3, 4), (6, 8), Geometry(5, scale=2)),
     ((3, 4), (5, 7), Geometry(3, scale=2, groups=4)),
     ((4, 5), (7, 10), Geometry(3, scale=2, margin=1)),

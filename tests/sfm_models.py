@@ -35,6 +35,14 @@ _RCNN = {
     "MODEL__ROI_MASK_HEAD__POOLER_RESOLUTION": 14,
     "INPUT__MASK_FORMAT": "bitmask",
 }
+_RETINANET = {
+    "MODEL__BACKBONE__NAME": "build_retinanet_resnet_freqfusion_fpn_backbone",
+    "MODEL__FPN__IN_FEATURES": ["res3", "res4", "res5"],
+    "MODEL__ANCHOR_GENERATOR__SIZES": [[16], [32], [64], [128], [256]],
+    "MODEL__RETINANET__NUM_CLASSES": 3,
+    "MODEL__RETINANET__NUM_CONVS": 1,
+    "MODEL__RETINANET__IOU_THRESHOLDS": [0.4, 0.5],
+}
 
 
 def plain_cfg(architecture):
@@ -47,7 +55,8 @@ def plain_cfg(architecture):
         "MODEL__SEM_SEG_HEAD__NUM_CLASSES": CLASSES,
         "MODEL__SEM_SEG_HEAD__CONVS_DIM": 64,
     }
-    return change(resnet18_cfg(), keys | (_RCNN if "N" in architecture[-1:] else {}))
+    further = {"RetinaNet": _RETINANET, "GeneralizedRCNN": _RCNN, "PanopticFPN": _RCNN}
+    return change(resnet18_cfg(), keys | further.get(architecture, {}))
 
 
 def sfm_cfg(architecture, **keys):
@@ -94,9 +103,9 @@ def example(architecture, height=64, width=96, seed=1):
     labels = blocks.repeat_interleave(8, 0).repeat_interleave(8, 1)[:height, :width]
     image = torch.randint(0, 256, (3, height, width), generator=generator).to(torch.uint8)
     inputs = {"image": image, "height": height, "width": width}
-    if architecture != "GeneralizedRCNN":
+    if architecture not in ("GeneralizedRCNN", "RetinaNet"):
         inputs["sem_seg"] = labels.contiguous()
-    if architecture in ("GeneralizedRCNN", "PanopticFPN"):
+    if architecture in ("GeneralizedRCNN", "RetinaNet", "PanopticFPN"):
         inputs["instances"] = box_instances(height, width)
     return inputs
 

@@ -1,7 +1,7 @@
 """COCO for real: every step of a user, and our scores against those of others' programs.
 
-``FREQFUSION_COCO`` names a folder in COCO's layout (``DATASETS.md``) with photographs; its training
-and validation splits may be parts of COCO's.
+``FREQFUSION_COCO`` names a folder in COCO's layout (``docs/datasets.md``) with photographs; its
+training and validation splits may be parts of COCO's.
 """
 
 import json

@@ -60,6 +60,7 @@ QUICK = {
     "cityscapes/semantic-segmentation/freqfusion_concat_r50",
     "cityscapes/semantic-segmentation/sfm_fcn_r50_d8",
     "coco/detection/freqfusion_faster_rcnn_r50_1x",
+    "coco/detection/freqfusion_retinanet_r50_1x",
     "coco/instance-segmentation/freqfusion_mask2former_r50",
     "coco/instance-segmentation/mask_rcnn_swin_t_1x",
     "coco/instance-segmentation/sfm_freqfusion_mask_rcnn_r50_1x",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import email
 import importlib.metadata
 import importlib.util
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +33,7 @@ FLOORS = (
     "metrics",
     "messages",
     "files",
+    "config_names",
     "analysis",
     "drawing",
     "config",
@@ -35,6 +41,7 @@ FLOORS = (
     "modeling",
     "evaluation",
     "engine",
+    "model_zoo",
     "predictor",
     "tools",
 )
@@ -46,6 +53,7 @@ PROMISES = {
     "drawing": ({"numpy", "PIL"}, {"drawing", "metrics"}),
     "data/synthetic": ({"numpy", "PIL", "tqdm"}, {"data", "metrics"}),
     "files.py": ({"torch", "numpy", "safetensors", "yaml"}, set()),
+    "config_names.py": (set(), {"messages"}),
 }
 # The one place that may import Triton besides, which comes with torch on Linux: kernels for GPUs,
 # loaded when a tensor on a GPU asks for them.
@@ -185,7 +193,7 @@ def test_package_declares_its_types() -> None:
 def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An sdist, and a wheel built from that sdist."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("setup.py", "pyproject.toml", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, source)
     leave_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in ("projects", "benchmarks", "configs"):
@@ -207,3 +215,60 @@ def test_archives_hold_every_module(archives: tuple[Path, Path]) -> None:
     assert wanted <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"freqfusion"}
     assert any(name.endswith("LICENSE") for name in names)
+
+
+def test_archives_have_a_page_that_pypi_can_show(archives: tuple[Path, Path]) -> None:
+    """It links and shows nothing of the checkout, which PyPI does not have."""
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, archives)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    with zipfile.ZipFile(archives[1]) as wheel:
+        (metadata,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
+        page = email.message_from_bytes(wheel.read(metadata)).get_payload()
+    assert page.lstrip().startswith("# freqfusion")
+    assert not [link for link in re.findall(r"\]\(([^)]*)\)", page) if "://" not in link]
+    assert "photographs that" not in page
+
+
+DOWNSTREAM = """
+import torch
+
+from freqfusion.layers import FreqFusion
+from freqfusion.metrics import PanopticQuality
+
+fusion = FreqFusion(hr_channels=8, lr_channels=8)
+kernels, fine, coarse = fusion.forward(torch.ones(1, 8, 4, 4), torch.ones(1, 8, 2, 2))
+total: torch.Tensor = fine + coarse
+wrong: int = fusion.hr_residual and fine  # type: ignore[assignment]
+FreqFusion(hr_channels="8", lr_channels=8)  # type: ignore[arg-type]
+quality: int = PanopticQuality  # type: ignore[assignment]
+"""
+
+
+@pytest.mark.slow
+def test_types_reach_a_project_that_installs_the_wheel(
+    archives: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Without py.typed or with names of type Any, the comments that expect errors were unused."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    zipfile.ZipFile(archives[1]).extractall(packages)
+    (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    (tmp_path / "downstream.py").write_text(DOWNSTREAM, encoding="utf-8")
+    python = tmp_path / "venv/bin/python"
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python)]
+    environment = {key: value for key, value in os.environ.items() if key != "MYPYPATH"}
+    answer = subprocess.run(
+        [*command, "downstream.py"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_citation_is_of_this_version() -> None:
+    yaml = pytest.importorskip("yaml", reason="yaml comes with detectron2")
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert cited["version"] == freqfusion.__version__
+    assert f"## [{cited['version']}] - {cited['date-released']}\n" in changes
+    assert [one["year"] for one in cited["references"]] == [2024, 2025]

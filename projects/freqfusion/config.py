@@ -14,6 +14,9 @@ def get_freqfusion_cfg() -> CfgNode:
 
 def add_freqfusion_config(cfg: CfgNode) -> None:
     """Add the keys of this project to a Detectron2 configuration, in place."""
+    # Keep weights and maps with channels innermost (torch.channels_last), in training and
+    # inference: often faster for convolutions, above all in bfloat16. Results differ by rounding.
+    cfg.MODEL.CHANNELS_LAST = False
     _add_fusion_keys(cfg)
     _add_resnet_keys(cfg)
     _add_timm_keys(cfg)
@@ -62,9 +65,9 @@ def _add_fusion_keys(cfg: CfgNode) -> None:
     # How a coarse level joins a finer one: "freqfusion", or a baseline to compare with,
     # "nearest", "bilinear", "carafe" or "dysample".
     node.FUSE_TYPE = "freqfusion"
-    # A level above the last backbone stage that takes part in the top-down path (a strided 3 x 3
-    # convolution of that stage), as in published FreqFusion detectors, instead of one pooled from
-    # the last output.
+    # The level above the last backbone stage is a strided 3 x 3 convolution of that stage and takes
+    # part in the top-down path, as in published FreqFusion detectors, instead of being pooled from
+    # the last output. RetinaNet's two levels become two of them, the second one on the first.
     node.FUSED_TOP_LEVEL = False
 
     # FreqFusionSemSegHead and LightHamHead predict the kernels of each step from maps of this

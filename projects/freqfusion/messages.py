@@ -1,9 +1,22 @@
-"""What the messages of several rooms share: similar names, and lists that are not too long."""
+"""What the messages of several rooms share: similar names, short lists, no foreign warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
+
+DEBUG = "--debug"
+# Category, and the beginning of the message.
+_FOR_DEVELOPERS = (
+    (DeprecationWarning, ""),
+    (PendingDeprecationWarning, ""),
+    (FutureWarning, ""),
+    (UserWarning, "torch.meshgrid"),
+)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
@@ -39,3 +52,19 @@ def shorten(items: Iterable[object], most: int = 5) -> str:
     words = [str(item) for item in items]
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more
+
+
+def hide_deprecations(arguments: Sequence[str] | None) -> None:
+    """Hide warnings for the developers of other packages, here and in processes started here.
+
+    Everything is shown with ``--debug`` among the arguments of the command (None: those of this
+    process), and where the user chose what to see, by ``python -W`` or ``PYTHONWARNINGS``.
+    """
+    if DEBUG in (sys.argv[1:] if arguments is None else arguments) or sys.warnoptions:
+        return
+    for category, message in _FOR_DEVELOPERS:
+        warnings.filterwarnings("ignore", message, category)
+    # A warning in all but name, at Detectron2's first step.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    filters = [f"ignore:{message}:{category.__name__}" for category, message in _FOR_DEVELOPERS]
+    os.environ["PYTHONWARNINGS"] = ",".join(filters)

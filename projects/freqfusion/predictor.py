@@ -257,10 +257,11 @@ def build_model(cfg: Any, *, needs_weights: bool = True) -> Any:
     from detectron2.modeling import build_model
 
     from freqfusion.engine.checkpoint import SafeCheckpointer
+    from freqfusion.modeling import with_memory_format
 
     if needs_weights or cfg.MODEL.WEIGHTS:
         check_weights(cfg.MODEL.WEIGHTS)
-    model = build_model(cfg.clone()).eval()
+    model = with_memory_format(build_model(cfg.clone()), cfg).eval()
     if cfg.MODEL.WEIGHTS:
         checkpointer = SafeCheckpointer(model)
         checkpointer.load(cfg.MODEL.WEIGHTS)

@@ -39,8 +39,7 @@ def test_panels_and_captions():
     assert sorted(t.split("\n")[0] for t in titles) == sorted(
         ["image", "ground truth", *["coarse", "p2"] * 2]
     )
-    names = [text.get_text() for axis in figure.axes if axis.get_legend()
-             for text in axis.get_legend().get_texts()]  # fmt: skip
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["sky", "road"]
 
 

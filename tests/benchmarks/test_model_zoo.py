@@ -117,9 +117,10 @@ class TestZooPage:
         lines = [line for line in text.splitlines() if line.startswith(("| [", "### "))]
         assert lines == [
             "### Semantic segmentation, 4x8 pixels",
-            f"| [a](configs/{SEMANTIC}/a.yaml) | baseline |  |  |",
-            f"| [freqfusion_a](configs/{SEMANTIC}/freqfusion_a.yaml) | FreqFusion | 1.23 | 2.3 |",
-            f"| [sfm_a](configs/{SEMANTIC}/sfm_a.yaml) | SFM |  |  |",
+            f"| [a](../configs/{SEMANTIC}/a.yaml) | baseline |  |  |",
+            f"| [freqfusion_a](../configs/{SEMANTIC}/freqfusion_a.yaml) | FreqFusion"
+            " | 1.23 | 2.3 |",
+            f"| [sfm_a](../configs/{SEMANTIC}/sfm_a.yaml) | SFM |  |  |",
         ]
 
     def test_published_numbers_stand_beside_their_recipe(self):
@@ -129,8 +130,8 @@ class TestZooPage:
         assert re.search(r"\| baseline \| mIoU 41.1 \[1\] \|", text)
 
     def test_every_recipe_of_the_checkout_has_one_row(self):
-        text = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
-        linked = re.findall(r"^\| \[[^\]]+\]\((configs/[^)]+)\)", text, re.MULTILINE)
+        text = (ROOT / "docs/model-zoo.md").read_text(encoding="utf-8")
+        linked = re.findall(r"^\| \[[^\]]+\]\(\.\./(configs/[^)]+)\)", text, re.MULTILINE)
         there = [
             str(path.relative_to(ROOT))
             for path in (ROOT / "configs").rglob("*/*/*.yaml")
@@ -226,7 +227,7 @@ class TestCounting:
         name = "synthetic/semantic-segmentation/semantic_fpn_r18.yaml"
         (tmp_path / "configs").symlink_to(ROOT / "configs")
         (tmp_path / "docs").mkdir()
-        for document in ("MODEL_ZOO.md", "docs/recipes.md"):
+        for document in ("docs/model-zoo.md", "docs/recipes.md"):
             (tmp_path / document).write_text(f"{begin_mark(model_zoo.COMMAND)}\n{END}\n")
         asked = ["--root", str(tmp_path), "--measure", "--configs", name, "--size", "64x64"]
         assert model_zoo.main(asked) == 0

@@ -50,10 +50,28 @@ def test_append_keeps_what_is_not_measured_again(tmp_path):
     assert [row["suite"] for row in second["rows"]] == ["panoptic-quality"]
     assert second["rows"] == first["rows"]
     assert [row["image"] for row in second["sizes"]] == [64, 64, 128, 128]
+    assert not any("machine" in row for row in [*second["rows"], *second["sizes"]])
     # 64 pixels of image are 16 of the fine map and 8 of the coarse one.
     for row in second["sizes"]:
         expected = 1e6 * statistics.median(row["ours_ms"]) / row["image"] ** 2
         assert row["ns_per_pixel"] == pytest.approx(expected, rel=1e-2)
+
+
+def test_append_on_another_machine_says_so(tmp_path):
+    """The machine of the file stays that of the rows that were there."""
+    file = tmp_path / "rows.json"
+    write_json(file, {"schema": 1, "machine": "mine", "runs": 3, "rows": [ROW], "sizes": []})
+    assert operators.main([*TINY, "--output", str(file), "--append", "panoptic-quality"]) == 0
+    record = read_json(file)
+    assert record["machine"] == "mine"
+    old, new = record["rows"]
+    assert old == ROW
+    assert new["machine"].endswith(f"torch {torch.__version__}")
+    lines = operators.render(record).splitlines()
+    assert lines[0] == "Measured on mine; medians of 2 to 3 runs in turn."
+    assert lines[-1].startswith(
+        f"| panoptic-quality, one image: 32x40 pixels (on {new['machine']}) | 1 |"
+    )
 
 
 def test_floors_by_hand():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import shutil
 
@@ -35,6 +36,7 @@ from validation_sets import (
     write_small_coco,
 )
 
+from freqfusion.data import reading
 from freqfusion.data.synthetic import write_coco
 from freqfusion.data.synthetic.masks import run_lengths
 from freqfusion.data.validation.annotations import (
@@ -323,6 +325,23 @@ def test_kinds_of_ground_truth_agree(root, damage, kind, file):
     assert errors(check(SEPARATED_SET), root) == set()
     damage(root)
     assert errors(check(SEPARATED_SET), root) == {(kind, file)}
+
+
+def test_each_file_of_pixels_is_read_once(root, monkeypatch):
+    read = []
+
+    def counted(path, to_rgb=(), original=reading.read_file):
+        read.append(path)
+        return original(path, to_rgb)
+
+    monkeypatch.setattr(reading, "read_file", counted)
+    assert errors(check(SEPARATED_SET), root) == set()
+    assert {os.path.relpath(path, root).split(os.sep)[0] for path in read} == {
+        "train",
+        "panoptic_train",
+        "panoptic_stuff_train",
+    }
+    assert len(read) == len(set(read))
 
 
 @pytest.mark.parametrize(

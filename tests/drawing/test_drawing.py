@@ -217,6 +217,17 @@ def test_side_by_side():
     assert np.count_nonzero((titled == 20).all(axis=-1)) == 100 * 200
 
 
+def test_panels_in_rows():
+    """Three panels in two columns: the third stands below the first, then white."""
+    panels = [np.full((100, 200, 3), value, np.uint8) for value in (10, 20, 30)]
+    picture = side_by_side(panels, ["one", "two", "three"], columns=2)
+    assert picture.shape[1] == side_by_side(panels[:2], ["one", "two"]).shape[1]
+    starts = [tuple(np.argwhere((picture == value).all(axis=-1))[0]) for value in (10, 20, 30)]
+    assert starts[0][0] == starts[1][0] < starts[2][0] - 100
+    assert starts[0][1] == starts[2][1] < starts[1][1] - 200
+    assert (picture[-100:, -100:] == 255).all()
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="1 titles for 2 panels"):
         side_by_side([photo(), photo()], ["one"])

@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from detectron2.data import MetadataCatalog
 
 from freqfusion.data.registration import register_datasets
 from freqfusion.engine import load_config, setup
-from freqfusion.engine.setup import fit_device
+from freqfusion.engine.setup import fit_device, summary
 
 CONFIG = "configs/synthetic/panoptic-segmentation/panoptic_fpn_r18.yaml"
 
@@ -93,3 +95,46 @@ def test_registering_twice_changes_nothing(datasets):
     register_datasets()
     assert metadata.panoptic_root == before
     assert before.startswith(str(datasets))
+
+
+def test_five_lines_come_first(no_gpu, datasets, tmp_path, caplog):
+    """Then Detectron2's own; of an evaluation there is no training to tell of."""
+    threads = torch.get_num_threads()
+    keys = ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "30", "OUTPUT_DIR", str(tmp_path)]
+    options = argparse.Namespace(config_file="", opts=keys, eval_only=False)
+    cfg = load_config(str(Path(__file__).parents[2] / CONFIG), keys)
+    data = "tested on synthetic_panoptic_val_separated"
+    expected = [
+        "model    PanopticFPN on build_resnet_freqfusion_fpn_backbone (no file), random weights",
+        f"data     trained on synthetic_panoptic_train_separated, {data}",
+        f"device   cpu ({threads} thread{'s' * (threads > 1)}), 1 process",
+        "length   30 iterations of 4 images",
+        f"output   {tmp_path}",
+    ]
+    assert list(summary(cfg, options)) == expected
+    options.eval_only = True
+    assert list(summary(cfg, options))[1::2] == [f"data     {data}", "length   one evaluation"]
+
+
+def test_long_dumps_are_in_the_file_only(no_gpu, datasets, tmp_path):
+    """In a process of its own, where Detectron2's loggers are new."""
+    file = Path(__file__).parents[2] / CONFIG
+    code = f"""
+import argparse, logging
+from freqfusion.engine import setup
+options = argparse.Namespace(config_file={str(file)!r}, eval_only=False, resume=False)
+options.opts = ["OUTPUT_DIR", {str(tmp_path)!r}, "MODEL.DEVICE", "cpu"]
+for options.debug in (False, True):
+    setup(options, checked=True)
+    logging.getLogger("detectron2.engine.defaults").info("Model:\\nPanopticFPN(")
+    print("=== done")
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    quiet, debugged, _ = answer.stdout.split("=== done\n")
+    assert "model    PanopticFPN" in quiet.splitlines()[0]
+    for dump in ("Running with full config", "Environment info", "Model:"):
+        assert dump not in quiet
+        assert dump in debugged
+        assert (tmp_path / "log.txt").read_text().count(dump) == 2

@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from freqfusion.data.reading import read_panoptic_png
 from freqfusion.evaluation import PanopticEvaluator
-from freqfusion.evaluation.panoptic import group_scores
+from freqfusion.evaluation.panoptic import panoptic_scores
 from freqfusion.metrics import PanopticQuality
 
 KEYS = {f"{score}{suffix}" for score in ("PQ", "SQ", "RQ") for suffix in ("", "_th", "_st")}
@@ -57,8 +57,11 @@ def test_truth_scores_100(dataset, which):
     for image, entry, ids in truths(name):
         evaluator.process([image], [predicted(name, ids, entry["segments_info"])])
     scores = evaluator.evaluate()["panoptic_seg"]
-    assert set(scores) == KEYS
-    assert all(score == pytest.approx(100) for score in scores.values())
+    names = {one["name"] for one in evaluator.quality.categories}
+    assert set(scores) == KEYS | {f"PQ-{name}" for name in names}
+    present = [score for score in scores.values() if not math.isnan(score)]
+    assert present == pytest.approx([100] * len(present))
+    assert not any(math.isnan(scores[key]) for key in KEYS)
 
 
 def test_predictions_as_files_are_what_was_predicted(dataset, tmp_path):
@@ -80,7 +83,7 @@ def test_predictions_as_files_are_what_was_predicted(dataset, tmp_path):
         assert (found == moved).all()
         assert [{k: s[k] for k in ("id", "category_id")} for s in segments] == one["segments_info"]
         metric.update(found, one["segments_info"], ids, entry["segments_info"])
-    assert scores == pytest.approx(group_scores(metric.result()), nan_ok=True)
+    assert scores == pytest.approx(panoptic_scores(metric.result()), nan_ok=True)
 
 
 def test_a_test_set_without_ground_truth_is_written_only(dataset, tmp_path, monkeypatch):
@@ -115,7 +118,7 @@ def test_degraded_prediction_has_the_scores_of_the_metric(dataset, tmp_path, cap
         evaluator.process([image], [predicted(name, moved, segments)])
     with caplog.at_level("INFO"):
         scores = evaluator.evaluate()["panoptic_seg"]
-    assert scores == pytest.approx(group_scores(metric.result()), nan_ok=True)
+    assert scores == pytest.approx(panoptic_scores(metric.result()), nan_ok=True)
     assert 10 < scores["PQ"] < 95
     assert "Things" in caplog.text
     saved = json.loads((tmp_path / f"{name}_panoptic_seg.json").read_text())

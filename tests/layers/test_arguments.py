@@ -76,7 +76,8 @@ def constructed():
         for argument, parameter in parameters.items():
             wrong = []
             if parameter.annotation is int:
-                wrong = [0, 4] if "kernel" in argument or argument == "pool" else [0]
+                is_odd = "kernel" in argument or argument in ("pool", "local_window")
+                wrong = [0, 4] if is_odd else [0]
             elif get_origin(parameter.annotation) is Literal:
                 wrong = ["other"]
             for value in wrong:
@@ -104,6 +105,7 @@ def test_what_modules_are_built_with_is_named(module, argument, options):
 # Argument -> values that are refused.
 WRONG = {
     fusion: {"align_corners": [True], "feature_resample_group": [3]},
+    lambda **o: layers.LocalSimilaritySampler(channels=8, **o): {"local_window": [1]},
     lambda **o: layers.MultiScaleDeformableAttention(**o): {"num_heads": [3]},
     lambda **o: layers.DeformableConvolutionV3(**{"channels": 8, "groups": 2, **o}): {
         "groups": [3],

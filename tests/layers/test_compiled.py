@@ -4,8 +4,9 @@ import fused_cases
 import pytest
 import torch
 
-from freqfusion.layers import reassemble
+from freqfusion.layers import deformable_attention, reassemble, sample_at_offsets
 from freqfusion.layers.neighbourhood import Geometry, compiled, plain
+from freqfusion.layers.sampling import lattice_pixels, sample_on_grid
 
 pytestmark = pytest.mark.skipif(compiled.library() is None, reason=compiled.problem())
 
@@ -80,6 +81,105 @@ def test_bits_do_not_depend_on_the_number_of_threads():
     for others in results[1:]:
         for one, other in zip(results[0], others, strict=True):
             assert (one == other).all()
+
+
+# Channels, groups, size of the map and of the output: more channels than are taken at a time, fewer
+# than a vector has, odd sizes, a map of two pixels, more columns than a block has.
+SAMPLED = [
+    (6, 2, (5, 7), (5, 7)),
+    (70, 1, (4, 6), (9, 11)),
+    (32, 4, (7, 150), (3, 301)),
+    (3, 3, (1, 2), (2, 3)),
+]
+
+
+def sampled(kernels, monkeypatch, inputs, grad):
+    """Values and gradients by one form, whatever the number of threads is."""
+    monkeypatch.setenv("FREQFUSION_KERNELS", kernels)
+    features, offsets = (one.detach().requires_grad_() for one in inputs)
+    output = sample_at_offsets(features, offsets)
+    return (output.detach(), *torch.autograd.grad(output, (features, offsets), grad))
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["default", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", SAMPLED, ids=str)
+def test_sampling_at_offsets_is_that_of_torch(case, dtype, last, monkeypatch):
+    """For any number of threads to the bit; in the format of the features."""
+    channels, groups, size, out_size = case
+    layout = torch.channels_last if last else torch.contiguous_format
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(2, channels, *size, generator=random).to(dtype)
+    features = features.contiguous(memory_format=layout)
+    # Away from the pixels' centers, where gradients jump and rounding decides.
+    ratio = torch.tensor([out_size[1] / size[1], out_size[0] / size[0]]).view(2, 1, 1, 1)
+    lattice = lattice_pixels(out_size).permute(2, 0, 1)[:, None]
+    shape = (2, 2, groups, *out_size)
+    pixels = (lattice / ratio).floor() + torch.randint(-2, 3, shape, generator=random)
+    pixels = pixels + 0.2 + 0.6 * torch.rand(shape, generator=random, dtype=torch.float64)
+    offsets = (pixels + 0.5) * ratio - lattice - 0.5
+    offsets = offsets.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    grad = torch.randn(2, channels, *out_size, generator=random).to(dtype)
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            found.append(sampled("compiled", monkeypatch, (features, offsets), grad))
+    finally:
+        torch.set_num_threads(threads)
+    for others in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(found[0], others, strict=True))
+    assert found[0][0].is_contiguous(memory_format=layout)
+    wide = features.double(), offsets.double()
+    expected = sampled("torch", monkeypatch, wide, grad.double())
+    # Rounding the coordinates of the last columns costs 2e-5 of a pixel, times differences of all
+    # channels in the gradients of offsets.
+    limits = {torch.float64: [1e-10] * 3, torch.float32: [5e-5, 5e-5, 1e-3]}
+    for one, other, limit in zip(found[0], expected, limits.get(dtype, [1e-2] * 3), strict=True):
+        torch.testing.assert_close(one.double(), other, atol=limit, rtol=limit)
+
+
+def test_a_place_that_does_not_exist_is_nan_and_has_no_gradient(monkeypatch):
+    """As by torch; the gradients of all else are those without it."""
+    features, offsets = torch.randn(1, 4, 5, 6), torch.rand(1, 2, 2, 5, 6)
+    offsets[0, 0, 1, 2, 3] = float("nan")
+    offsets[0, 1, 0, 0, 0] = float("inf")
+    offsets[0, 0, 0, 4, 5] = -3e38
+    values, of_features, of_offsets = sampled(
+        "compiled", monkeypatch, (features, offsets), torch.ones(1, 4, 5, 6)
+    )
+    expected = sample_on_grid(features, offsets)
+    torch.testing.assert_close(values, expected, equal_nan=True)
+    assert int(values.isnan().sum()) == 2 * 2
+    assert of_features.isfinite().all()
+    assert of_offsets.isfinite().all()
+    assert of_offsets[0, :, 1, 2, 3].eq(0).all()
+
+
+def test_attention_in_float32_and_half_precision(monkeypatch):
+    """Against plain torch in float64, more samples and channels than fit a block, any layout."""
+    shapes = [(9, 13), (4, 5)]
+    random = torch.Generator().manual_seed(0)
+    value = torch.randn(2, 137, 3, 70, generator=random)
+    locations = 1.4 * torch.rand(2, 150, 3, 2, 5, 2, generator=random) - 0.2
+    weights = torch.rand(2, 3, 150, 2, 5, generator=random).transpose(1, 2)
+    grad = torch.randn(2, 150, 210, generator=random)
+
+    def attend(kernels, dtype):
+        monkeypatch.setenv("FREQFUSION_KERNELS", kernels)
+        inputs = [one.to(dtype).requires_grad_() for one in (value, locations, weights)]
+        output = deformable_attention(inputs[0], shapes, *inputs[1:])
+        return (output, *torch.autograd.grad(output, inputs, grad.to(dtype)))
+
+    expected = attend("torch", torch.float64)
+    for one, other in zip(attend("compiled", torch.float32), expected, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=1e-3, rtol=1e-4)
+    value, locations, weights = (one.bfloat16().float() for one in (value, locations, weights))
+    grad = grad.bfloat16().float()
+    exact = attend("torch", torch.float64)[:2]
+    for one, other in zip(attend("compiled", torch.bfloat16), exact, strict=False):
+        torch.testing.assert_close(one.double(), other, atol=0.02, rtol=0.01)
 
 
 def test_views_are_read_where_they_lie():

@@ -13,7 +13,6 @@ from freqfusion.layers import (
     MultiScaleDeformableAttention,
     deformable,
     deformable_attention,
-    deformable_rows,
 )
 
 SHAPES = [(3, 5), (1, 1), (4, 2)]
@@ -83,15 +82,15 @@ def test_equals_plain_loops(shapes, batch, queries, heads, channels, points, mar
     shapes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=4),
     queries=st.integers(1, 20),
     points=st.integers(1, 4),
-    chunk=st.sampled_from([1, 17, 1 << 14]),
+    kernels=st.sampled_from(["auto", "torch"]),
 )
-def test_gradients_equal_those_of_grid_sample(shapes, queries, points, chunk):
-    """In any number of chunks, for samples inside and outside; all of them, and one alone."""
+def test_gradients_equal_those_of_grid_sample(shapes, queries, points, kernels):
+    """For samples inside and outside; all of them, and one alone."""
     inputs = example(shapes, queries=queries, points=points, requires_grad=True)
     weight = torch.randn(2, queries, 6, dtype=torch.float64)
     expected = gradients(lambda v, x, w: oracle.sampled(v, shapes, x, w), inputs, weight)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deformable_rows, "_CHUNK_SAMPLES", chunk)
+        patch.setenv("FREQFUSION_KERNELS", kernels)
         actual = gradients(lambda v, x, w: deformable_attention(v, shapes, x, w), inputs, weight)
     torch.testing.assert_close(actual, expected, atol=1e-10, rtol=1e-8)
     for needed, wanted in enumerate(expected):
@@ -99,6 +98,22 @@ def test_gradients_equal_those_of_grid_sample(shapes, queries, points, chunk):
         total = (deformable_attention(some[0], shapes, *some[1:]) * weight).sum()
         (alone,) = torch.autograd.grad(total, some[needed])
         torch.testing.assert_close(alone, wanted, atol=1e-10, rtol=1e-8)
+
+
+def test_second_derivatives_where_locations_come_from_the_maps():
+    """What the maps get through the locations counts once."""
+    value = example([(2, 3)], batch=1, queries=3, requires_grad=True)[0]
+
+    def run(value):
+        locations = value[:, :3, :, None, :2, None].expand(-1, -1, -1, -1, -1, 2).sigmoid()
+        weights = torch.ones(locations.shape[:-1], dtype=value.dtype)
+        return deformable_attention(value, [(2, 3)], locations, weights)
+
+    assert torch.autograd.gradgradcheck(run, value, fast_mode=True)
+    once = torch.autograd.grad(run(value).square().sum(), value)
+    torch.testing.assert_close(
+        torch.autograd.grad(run(value).square().sum(), value, create_graph=True), once
+    )
 
 
 def test_at_pixel_centres_the_derivative_is_that_towards_the_right():

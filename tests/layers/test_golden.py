@@ -47,6 +47,7 @@ def build_sampler(case):
         channels=case.ctor["in_channels"],
         groups=case.ctor.get("groups", 4),
         kernel_size=case.ctor.get("kernel_size", 3),
+        local_window=case.ctor.get("local_window", 3),
         normalize=case.ctor.get("norm", True),
         guide_features=case.ctor.get("direction_feat", "sim_concat"),
         learn_scale=case.ctor.get("use_direct_scale", True),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from oracles import unfold
 
 from freqfusion.layers import (
+    LocalSimilaritySampler,
     hamming_window,
     local_similarity,
     normalize_kernels,
@@ -57,6 +58,45 @@ def test_similarity_of_large_half_precision_features_does_not_overflow():
     assert similarity.dtype == torch.float16
     assert similarity.amax() == pytest.approx(1.0, abs=1e-3)
     assert similarity.isfinite().all()
+
+
+def sampler_of_window(local_window, guide_features="sim_concat"):
+    torch.manual_seed(0)
+    return LocalSimilaritySampler(
+        channels=8, groups=2, local_window=local_window, guide_features=guide_features
+    ).double()
+
+
+@pytest.mark.parametrize("guide_features", ["sim_concat", "sim"])
+@pytest.mark.parametrize("local_window", [3, 5, 7])
+def test_sampler_of_any_window_equals_unfold_form(local_window, guide_features):
+    """In the maps' middle and where most of a window lies beyond the border."""
+    sampler = sampler_of_window(local_window, guide_features)
+    similarities = local_window**2 - 1
+    assert sampler.lr_offset.in_channels == similarities + 8 * (guide_features == "sim_concat")
+    for height, width in ((9, 11), (2, 3)):
+        fine = torch.randn(2, 8, 2 * height, 2 * width, dtype=torch.float64)
+        coarse = torch.randn(2, 8, height, width, dtype=torch.float64)
+        features = torch.randn(2, 4, height, width, dtype=torch.float64)
+        torch.testing.assert_close(
+            sampler(fine, coarse, features), unfold.resample(sampler, fine, coarse, features)
+        )
+
+
+def test_gradients_through_a_window_of_five():
+    sampler = sampler_of_window(5)
+    shapes = ((1, 8, 10, 12), (1, 8, 5, 6), (1, 4, 5, 6))
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(sampler, inputs, fast_mode=True)
+    for weight in (sampler.lr_offset.weight, sampler.hr_scale.weight):
+        (gradient,) = torch.autograd.grad(sampler(*inputs).square().sum(), weight)
+        # Of the outermost similarities too.
+        assert gradient[:, 8:].abs().amax((0, 2, 3)).min() > 0
+
+
+def test_weights_of_another_window_are_refused():
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        sampler_of_window(5).load_state_dict(sampler_of_window(3).state_dict())
 
 
 @pytest.mark.parametrize("groups", [1, 3])

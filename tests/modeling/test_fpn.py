@@ -5,6 +5,7 @@ The published neck's numbers (set B) are compared in ``tests/tools/test_convert_
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone, build_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
@@ -88,19 +89,78 @@ def test_fused_top_level():
             out_channels=8,
             make_fusion=lambda hr, lr: torch.nn.Identity(),
             top_block=LastLevelMaxPool(),
-            fused_top_level=True,
+            fused_top_levels=1,
         )
 
 
-def test_retinanet_variant():
-    cfg = config(MODEL__FPN__IN_FEATURES=["res3", "res4", "res5"])
-    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_freqfusion_fpn_backbone"
-    backbone = build_backbone(cfg, IMAGE)
+LATER = ["res3", "res4", "res5"]
+RETINANET = "build_retinanet_resnet_freqfusion_fpn_backbone"
+# Builders of pyramids that begin at stride 8, Detectron2's, and how many levels they add.
+BUILDERS = {
+    "build_resnet_freqfusion_fpn_backbone": ("build_resnet_fpn_backbone", 1),
+    RETINANET: ("build_retinanet_resnet_fpn_backbone", 2),
+}
+
+
+def later_cfg(builder, **keys):
+    return config(MODEL__FPN__IN_FEATURES=LATER, MODEL__BACKBONE__NAME=builder, **keys)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_a_pyramid_from_a_later_stage(builder, fused):
+    """It has no level of res2, and levels of twice the stride each above res5, fused or not."""
+    added = BUILDERS[builder][1]
+    backbone = build_backbone(later_cfg(builder, MODEL__FREQFUSION__FUSED_TOP_LEVEL=fused), IMAGE)
     maps = backbone(torch.randn(1, 3, 130, 70))
-    assert list(maps) == ["p3", "p4", "p5", "p6", "p7"]
-    assert {name: shape.stride for name, shape in backbone.output_shape().items()} == {
-        f"p{stage}": 2**stage for stage in range(3, 8)
-    }
+    names = [f"p{stage}" for stage in range(3, 6 + added)]
+    assert list(maps) == list(backbone.output_shape()) == names
+    for stage, name in enumerate(names, start=3):
+        assert backbone.output_shape()[name].stride == 2**stage
+        assert maps[name].shape == (1, 32, -(-130 // 2**stage), -(-70 // 2**stage))
+    fusions = {name for name, _ in backbone.named_children() if name.startswith("fpn_fusion")}
+    assert fusions == {f"fpn_fusion{stage}" for stage in range(3, 5 + fused * added)}
+    # All that is coarser takes part in the finest level where it is fused.
+    maps["p3"].sum().backward()
+    if fused:
+        assert backbone.get_submodule(f"fpn_lateral{5 + added}").weight.grad.any()
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_switched_off_it_is_detectron2s_from_a_later_stage(builder):
+    ours = build_backbone(later_cfg(builder, MODEL__FREQFUSION__ENABLED=False), IMAGE).eval()
+    theirs = build_backbone(
+        later_cfg(BUILDERS[builder][0], MODEL__FREQFUSION__ENABLED=False), IMAGE
+    ).eval()
+    theirs.load_state_dict(ours.state_dict())
+    on = build_backbone(later_cfg(builder), IMAGE)
+    missing, unexpected = on.load_state_dict(theirs.state_dict(), strict=False)
+    assert not unexpected
+    assert all(name.startswith("fpn_fusion") for name in missing)
+    image = torch.randn(1, 3, 64, 96)
+    expected = theirs(image)
+    for name, value in ours(image).items():
+        assert torch.equal(value, expected[name])
+
+
+def test_fused_levels_are_strided_convolutions_that_are_fused():
+    """By hand for nearest fusion, which adds the coarse map at the fine size."""
+    keys = {"MODEL__FREQFUSION__FUSED_TOP_LEVEL": True, "MODEL__FREQFUSION__FUSE_TYPE": "nearest"}
+    fpn = build_backbone(later_cfg(RETINANET, **keys), IMAGE).eval()
+    image = torch.randn(1, 3, 128, 256)
+    maps, found = fpn.bottom_up(image), fpn(image)
+
+    def strided(stage, value):
+        module = fpn.get_submodule(f"fpn_lateral{stage}")
+        return F.conv2d(value, module.weight, module.bias, stride=2, padding=1)
+
+    p6 = strided(6, maps["res5"])
+    p7 = strided(7, p6)
+    joined = {7: p7, 6: p6 + F.interpolate(p7, scale_factor=2)}
+    joined[5] = fpn.fpn_lateral5(maps["res5"]) + F.interpolate(joined[6], scale_factor=2)
+    for stage, value in joined.items():
+        expected = fpn.get_submodule(f"fpn_output{stage}")(value)
+        torch.testing.assert_close(found[f"p{stage}"], expected)
 
 
 def test_every_key_reaches_the_module():

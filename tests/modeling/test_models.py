@@ -7,24 +7,31 @@ from detectron2.utils.events import EventStorage
 from sfm_models import built, example, plain_cfg
 from toy_configs import change
 
+from freqfusion.modeling import with_memory_format
+
 # The architecture, and whether it has masks.
 MODELS = {
     "faster-rcnn": ("GeneralizedRCNN", False),
     "mask-rcnn": ("GeneralizedRCNN", True),
+    "retinanet": ("RetinaNet", False),
     "panoptic-fpn": ("PanopticFPN", True),
     "semantic-fpn": ("SemanticSegmentor", False),
 }
 
 
-def build(name, builder="build_resnet_freqfusion_fpn_backbone", *, enabled):
+def build(name, *, enabled, detectron2=False):
+    """Our model, or that with Detectron2's own builder of the backbone."""
     architecture, masks = MODELS[name]
     keys = {
-        "MODEL__BACKBONE__NAME": builder,
         "MODEL__FREQFUSION__ENABLED": enabled,
         "MODEL__MASK_ON": masks,
         "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0,
+        "MODEL__RETINANET__SCORE_THRESH_TEST": 0.0,
     }
-    return built(change(plain_cfg(architecture), keys))
+    cfg = change(plain_cfg(architecture), keys)
+    if detectron2:
+        cfg.MODEL.BACKBONE.NAME = cfg.MODEL.BACKBONE.NAME.replace("freqfusion_", "")
+    return built(cfg)
 
 
 def losses(model, inputs):
@@ -41,7 +48,7 @@ def predictions(model, inputs):
 @pytest.mark.parametrize("name", MODELS)
 def test_switched_off_it_is_detectron2s_model(name):
     ours = build(name, enabled=False)
-    theirs = build(name, "build_resnet_fpn_backbone", enabled=False)
+    theirs = build(name, enabled=False, detectron2=True)
     state, reference = ours.state_dict(), theirs.state_dict()
     assert list(state) == list(reference)
     assert all(torch.equal(state[key], reference[key]) for key in state)
@@ -78,3 +85,20 @@ def test_switched_on_it_trains_and_predicts_at_any_size(name, size):
     outputs = predictions(model, inputs)
     if "sem_seg" in outputs:
         assert outputs["sem_seg"].shape[-2:] == size
+
+
+def test_channels_last_changes_no_number():
+    """Losses, gradients and maps to 1e-4; every map of the pyramid has the format."""
+    found = []
+    for last in (False, True):
+        model = build("semantic-fpn", enabled=True)
+        cfg = change(plain_cfg("SemanticSegmentor"), {"MODEL__CHANNELS_LAST": last})
+        model = with_memory_format(model, cfg)
+        total = sum(losses(model, example("SemanticSegmentor")).values())
+        total.backward()
+        with torch.no_grad():
+            maps = model.eval().backbone(torch.linspace(-1, 1, 3 * 64 * 96).view(1, 3, 64, 96))
+        layout = torch.channels_last if last else torch.contiguous_format
+        assert all(one.is_contiguous(memory_format=layout) for one in maps.values())
+        found.append([total.detach(), *maps.values(), *(p.grad for p in model.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)

@@ -79,6 +79,19 @@ def test_order_of_in_features_does_not_matter():
     assert build_sem_seg_head(cfg, SHAPES).in_features == ["res2", "res3", "res4"]
 
 
+@pytest.mark.parametrize("name", ["FreqFusionSemSegHead", "LightHamHead", "FCNHead"])
+@pytest.mark.parametrize(
+    ("key", "argument"), [("NUM_CLASSES", "num_classes"), ("CONVS_DIM", "width")]
+)
+def test_sizes_must_be_positive(name, key, argument):
+    cfg = config(MODEL__SEM_SEG_HEAD__NAME=name, MODEL__LIGHT_HAM__CHANNELS=32)
+    if name == "FCNHead":
+        cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res4"]
+    cfg.MODEL.SEM_SEG_HEAD[key] = 0
+    with pytest.raises(ValueError, match=f"{argument} must be positive, got 0"):
+        build_sem_seg_head(cfg, SHAPES)
+
+
 @pytest.mark.parametrize("size", [(64, 96), (33, 95), (1, 1)])
 def test_in_detectron2s_segmentor(size):
     torch.manual_seed(0)

@@ -70,7 +70,7 @@ def resample(sampler, hr, lr, features):
     groups = sampler.groups
 
     def guide(image):
-        similarity = local_similarity(image)
+        similarity = local_similarity(image, kernel_size=sampler.local_window)
         both = torch.cat([image, similarity], dim=1)
         return (similarity, image) if sampler.guide_features == "sim" else (both, both)
 

@@ -38,7 +38,7 @@ FAMILIES = {
 }
 # Operators that a family must have been seen to use.
 CHARACTERISTIC = {
-    "semantic": {"freqfusion::gather", "freqfusion::correlate", "aten::grid_sampler_2d"},
+    "semantic": {"freqfusion::gather", "freqfusion::correlate", "freqfusion::sample_at_offsets"},
     "panoptic": {"freqfusion::gather", "torchvision::roi_align"},
     "mask2former": {"freqfusion::deformable_attention", "freqfusion::gather", "aten::bmm"},
     "sfm": {"aten::grid_sampler_2d"},

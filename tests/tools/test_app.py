@@ -4,6 +4,7 @@ import io
 import re
 import urllib.request
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from freqfusion.tools._viewer import (
     Viewer,
     caption,
     confidence_map,
+    found_at,
     marked,
     read_upload,
 )
@@ -56,7 +58,7 @@ def parsed(config, weights, *more):
 
 
 def viewer_of(config, weights):
-    return Viewer(read_config(config, weights, SMALL), score_threshold=0.5)
+    return Viewer(read_config(config, weights, SMALL))
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +124,46 @@ def test_modulated_model_shows_lattice_and_attention(weights):
 def test_layers_that_have_no_map(viewer, viewed, layer, message):
     with pytest.raises(ValueError, match=message):
         viewer.draw("similarity", viewed, "", layer, (0.5, 0.5))
+
+
+def test_threshold_opacity_and_what_lies_at_the_point(viewer, viewed):
+    half = np.zeros(viewed.image.shape[:2], np.bool_)
+    half[:, : half.shape[1] // 2] = True
+    objects = Instance(0, "disc", half, None, 0.3), Instance(1, "box", half, None, 0.6)
+    shown = replace(viewed, content=replace(viewed.content, instance=objects))
+
+    def drawn(threshold, opacity, point=(0.25, 0.5)):
+        return viewer.draw("prediction", shown, "instance", "", point, threshold, opacity)
+
+    both, one, none = (drawn(threshold, 1.0) for threshold in (0.1, 0.5, 0.9))
+    assert "at the point: box, 0.60; 2 objects with a score of 0.1 or more" in both[1]
+    assert "at the point: box, 0.60; 1 object " in one[1]
+    assert "at the point: nothing; 0 objects" in none[1]
+    assert "at the point: nothing; 1 object " in drawn(0.5, 1.0, (0.75, 0.5))[1]
+    np.testing.assert_array_equal(drawn(0.1, 0.0)[0], none[0])
+    faint, full = (abs(one[0] - none[0].astype(int)).sum() for one in (drawn(0.1, 0.5), both))
+    assert 0.4 * full < faint < 0.6 * full
+
+
+def test_point_of_labels_and_segments(viewed):
+    content, confidence = viewed.content, np.full((2, 2), 0.25, np.float32)
+    label = content.semantic.names[content.semantic.labels[-1, 0]]
+    assert found_at(content, "semantic", (0.0, 1.0), confidence) == f"{label}, 0.25"
+    ids = content.panoptic.ids
+    names = {one.id: one.name for one in content.panoptic.segments}
+    assert found_at(content, "panoptic", (0.0, 0.0)) == names.get(ids[0, 0], "nothing")
+
+
+def test_baseline_beside_it(weights):
+    """A model without the task says so."""
+    config = read_config(PANOPTIC, weights["panoptic"], SMALL)
+    viewer = Viewer(config, baseline=read_config(SFM, weights["sfm"], SMALL))
+    assert viewer.panels[:3] == ["image", "prediction", "baseline"]
+    viewed, names = viewer.view(PHOTO), viewer.panels[1:3]
+    own, other = (viewer.draw(name, viewed, "semantic", "", (0.5, 0.5)) for name in names)
+    assert own[0].shape == other[0].shape
+    assert (own[0] != other[0]).any()
+    assert "no such task" in viewer.draw("baseline", viewed, "panoptic", "", (0.5, 0.5))[1]
 
 
 def test_old_maps_are_forgotten(viewer, viewed, monkeypatch):
@@ -272,9 +314,10 @@ def test_page_answers_and_refuses(page, tmp_path):
     (tmp_path / "my.png").write_bytes(encoded(PHOTO))
     deep = Image.fromarray(np.zeros((16, 20), np.uint16))
     deep.save(tmp_path / "deep.png")
+    look = (None, "fused", 0.5, 1)
     with pytest.raises(AppError, match=r"deep.png is an image of mode I;16, whose values"):
-        client.predict(handle_file(tmp_path / "deep.png"), None, "fused", api_name="/upload")
-    answer = client.predict(handle_file(tmp_path / "my.png"), None, "fused", api_name="/upload")
+        client.predict(handle_file(tmp_path / "deep.png"), *look, api_name="/upload")
+    answer = client.predict(handle_file(tmp_path / "my.png"), *look, api_name="/upload")
     pictures = [one for one in answer if isinstance(one, str) and one.endswith(".png")]
     assert len(pictures) == 6
     assert Image.open(pictures[0]).size == draw_image(PHOTO).shape[1::-1]

@@ -1,5 +1,7 @@
 """Weights from elsewhere: the research code's necks, ResNets of torchvision, and clear refusals."""
 
+import re
+
 import pytest
 import torch
 from golden_data import cases, reference_keys
@@ -29,7 +31,7 @@ def config(settings, **keys):
 
 
 def published_neck(case):
-    """A pyramid built from what the weights tell, on maps instead of a backbone."""
+    """A pyramid built from what the weights tell, on maps instead of a backbone up to res5."""
     from detectron2.layers import ShapeSpec
     from detectron2.modeling import Backbone
 
@@ -37,6 +39,7 @@ def published_neck(case):
     from freqfusion.modeling.fpn import fusion_factory
 
     channels = case.ctor["in_channels"]
+    first = 6 - len(channels)
 
     class Maps(Backbone):
         def forward(self, maps):
@@ -45,7 +48,7 @@ def published_neck(case):
         def output_shape(self):
             return {
                 f"res{stage}": ShapeSpec(channels=width, stride=2**stage)
-                for stage, width in enumerate(channels, start=2)
+                for stage, width in enumerate(channels, start=first)
             }
 
     state = case.group("param")
@@ -54,11 +57,12 @@ def published_neck(case):
     )
     neck = FreqFusionFPN(
         bottom_up=Maps(),
-        in_features=[f"res{stage}" for stage in range(2, 2 + len(channels))],
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         make_fusion=fusion_factory(cfg),
-        fused_top_level=cfg.MODEL.FREQFUSION.FUSED_TOP_LEVEL,
+        fused_top_levels=int(cfg.MODEL.FREQFUSION.FUSED_TOP_LEVEL),
     )
+    assert neck.stages[0] == first + case.ctor.get("start_level", 0)
     neck.load_state_dict(convert(state, neck_rules(state)).state)
     return neck
 
@@ -75,9 +79,9 @@ def necks():
 def test_published_neck(case):
     inputs, expected = case.group("in"), case.group("out")
     actual = published_neck(case)([inputs[str(index)] for index in range(len(inputs))])
-    assert list(actual) == [f"p{index + 2}" for index in range(len(expected))]
-    for index in range(len(expected)):
-        case.check(str(index), actual[f"p{index + 2}"], expected[str(index)])
+    for index, value in enumerate(actual.values()):
+        case.check(str(index), value, expected[str(index)])
+    assert len(actual) == len(expected)
 
 
 def full_size_neck():
@@ -87,13 +91,24 @@ def full_size_neck():
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
+def from_res3(state):
+    """The names of a neck whose first level is left out, as ``start_level=1`` makes them."""
+    result = {}
+    for name, value in state.items():
+        kind, level, rest = re.fullmatch(r"(neck\.\w+)\.(\d+)\.(.+)", name).groups()
+        if level != "0":
+            result[f"{kind}.{int(level) - 1}.{rest}"] = value
+    return result
+
+
 @pytest.mark.detectron2
 @pytest.mark.golden
-def test_full_size_neck_has_the_names_and_shapes_of_the_backbone():
+@pytest.mark.parametrize("change", [dict, from_res3])
+def test_full_size_neck_has_the_names_and_shapes_of_the_backbone(change):
     from detectron2.layers import ShapeSpec
     from detectron2.modeling import build_backbone
 
-    state = full_size_neck()
+    state = change(full_size_neck())
     cfg = config(
         neck_settings(state, source="neck."),
         MODEL__BACKBONE__NAME="build_resnet_freqfusion_fpn_backbone",
@@ -115,6 +130,7 @@ def test_full_size_neck_has_the_names_and_shapes_of_the_backbone():
 def test_settings_of_the_full_size_neck():
     found = neck_settings(full_size_neck(), source="neck.")
     assert {name.rpartition(".")[2]: value for name, value in found.items()} == {
+        "IN_FEATURES": STAGES,
         "OUT_CHANNELS": 256,
         "FUSED_TOP_LEVEL": True,
         "ENABLED": True,

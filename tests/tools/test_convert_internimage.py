@@ -5,7 +5,7 @@ import shlex
 import pytest
 import torch
 from detectron2.modeling import build_backbone
-from golden_data import reference_keys
+from golden_data import cases_of, reference_keys
 
 from freqfusion import get_freqfusion_cfg
 from freqfusion.modeling import InternImage
@@ -13,6 +13,7 @@ from freqfusion.tools import convert_checkpoint
 from freqfusion.tools._convert_names import convert_internimage, detect
 from freqfusion.tools._convert_settings import check_against_model, internimage_settings
 
+MODELS = cases_of("H", "InternImage")
 SIZES = {"channels": 16, "depths": (1, 2, 1, 1), "groups": (1, 2, 2, 4), "mlp_ratio": 2.0}
 CLASSIFIER = {
     "conv_head.0.weight": torch.zeros(5, 128, 1, 1),
@@ -55,6 +56,9 @@ def test_the_backbone_arrives_bit_by_bit_in_the_model_that_is_named(
     assert convert(file, tmp_path, under="model" if alone else "state_dict") == 0
     printed = capsys.readouterr().out.splitlines()
     assert f"all {len(state)} names and shapes are those of the model" in printed
+    assert any(
+        "do not tell MODEL.INTERNIMAGE.OFFSET_SCALE, which is set to that" in p for p in printed
+    )
     assert printed[0].endswith("names of internimage")
     dropped = [line for line in printed if line.startswith("dropped")]
     assert [line.split(":")[0] for line in dropped] == ["dropped 6" if alone else "dropped 2"]
@@ -95,6 +99,85 @@ def test_full_size_names_are_those_of_the_model(shapes):
     assert all(name.startswith(("head.", "conv_head.")) for name in dropped)
 
 
+# What the table of the published sizes says, under the names of the arguments.
+PUBLISHED = {
+    "T": {"channels": 64, "depths": [4, 4, 18, 4], "groups": [4, 8, 16, 32]},
+    "L": {
+        "channels": 160,
+        "depths": [5, 5, 22, 5],
+        "groups": [10, 20, 40, 80],
+        "post_norm": True,
+        "offset_scale": 2.0,
+    },
+    "XL": {
+        "channels": 192,
+        "depths": [5, 5, 24, 5],
+        "groups": [12, 24, 48, 96],
+        "post_norm": True,
+        "offset_scale": 2.0,
+    },
+    "H": {
+        "channels": 320,
+        "depths": [6, 6, 32, 6],
+        "groups": [10, 20, 40, 80],
+        "layer_scale": 0.0,
+        "depthwise_kernel": 5,
+        "center_feature_scale": True,
+        "res_post_norm": True,
+        "post_norm_blocks": [5, 11, 17, 23, 29],
+    },
+    "G": {
+        "channels": 512,
+        "depths": [2, 2, 48, 4],
+        "groups": [16, 32, 64, 128],
+        "layer_scale": 0.0,
+        "post_norm": True,
+        "depthwise_kernel": 5,
+        "center_feature_scale": True,
+        "post_norm_blocks": [5, 11, 17, 23, 29, 35, 41, 47],
+    },
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_settings_of_the_published_sizes(size):
+    """From the weights alone, with the scale of the offsets, which they do not tell."""
+    with torch.device("meta"):
+        state = InternImage(**PUBLISHED[size]).state_dict()
+    converted = convert_internimage(prefixed(state, "backbone.")).state
+    settings = internimage_settings(converted, "backbone.")
+    check_against_model(converted, settings, backbone="backbone.")
+    defaults = {
+        name.lower(): value for name, value in get_freqfusion_cfg().MODEL.INTERNIMAGE.items()
+    }
+    found = {
+        name.removeprefix("MODEL.INTERNIMAGE.").lower(): value
+        for name, value in settings.items()
+        if name.startswith("MODEL.INTERNIMAGE.")
+    }
+    assert found == {name: (defaults | PUBLISHED[size])[name] for name in found}
+    assert set(PUBLISHED[size]) | {"offset_scale"} <= set(found)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", MODELS, ids=lambda case: case.id)
+def test_settings_of_the_recorded_models(case):
+    """Their names are the published ones; some have further norms where no published one has."""
+    state = {name: value for name, value in case.group("param").items() if "post_norms" not in name}
+    found = internimage_settings(convert_internimage(state).state, "backbone.")
+    for theirs, ours in {
+        "channels": "CHANNELS",
+        "depths": "DEPTHS",
+        "groups": "GROUPS",
+        "post_norm": "POST_NORM",
+        "res_post_norm": "RES_POST_NORM",
+        "center_feature_scale": "CENTER_FEATURE_SCALE",
+        "dw_kernel_size": "DEPTHWISE_KERNEL",
+    }.items():
+        if case.ctor.get(theirs) is not None:
+            assert found[f"MODEL.INTERNIMAGE.{ours}"] == case.ctor[theirs]
+
+
 def test_another_prefix(tmp_path, capsys):
     assert convert(weights(), tmp_path, "--prefix", "backbone.bottom_up") == 0
     found = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
@@ -104,7 +187,8 @@ def test_another_prefix(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("levels.0.blocks.0.dcn.center_feature_scale_proj_bias", torch.zeros(1), "-H or -G, whose"),
+        ("levels.2.post_norms.0.0.weight", torch.zeros(64), "1 further norms (post_norms) for 1"),
+        ("clip_projector.norm.weight", torch.zeros(8), "no rule for 1 names: clip_projector.norm"),
         ("levels.0.blocks.0.dcn.gate", torch.zeros(1), "1 weights are left over for the mod"),
         ("levels.0.blocks.0.mlp.fc1.weight", None, "missing, which every InternImage has"),
         ("levels.2.blocks.0.dcn.offset.weight", None, "missing, which every InternImage has"),

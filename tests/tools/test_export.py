@@ -5,6 +5,8 @@ a minute; the other kinds of models are slow tests.
 """
 
 import json
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +28,16 @@ from segnext_models import segnext_cfg  # noqa: E402
 from sfm_models import built, plain_cfg, semantic_cfg, sfm_cfg, shake_attention  # noqa: E402
 from toy_configs import change, resnet18_cfg  # noqa: E402
 
-from freqfusion.tools._onnx import SemanticPart, foreign_domains, part_of, to_onnx  # noqa: E402  # noqa: E402
+from freqfusion.model_zoo import get_config  # noqa: E402
+from freqfusion.tools._onnx import (  # noqa: E402
+    ExportedPart,
+    Output,
+    SemanticPart,
+    _explicit_padding,
+    foreign_domains,
+    part_of,
+    to_onnx,
+)
 from freqfusion.tools.export import compare, sizes_around  # noqa: E402
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "infer_onnx.py"
@@ -37,6 +48,11 @@ SEMANTIC = {
     "MODEL__FREQFUSION__LOWPASS_KERNEL": 3,
 }
 FUSED = {"MODEL__FREQFUSION__ENABLED": True, "MODEL__FREQFUSION__LOWPASS_KERNEL": 3}
+TWO_MAPS_OF_RETINANET = {
+    "MODEL__FPN__IN_FEATURES": ["res4", "res5"],
+    "MODEL__RETINANET__IN_FEATURES": ["p4", "p5", "p6", "p7"],
+    "MODEL__ANCHOR_GENERATOR__SIZES": [[32], [64], [128], [256]],
+}
 CONCATENATION = {
     "MODEL__BACKBONE__NAME": "build_resnet_backbone",
     "MODEL__SEM_SEG_HEAD__NAME": "FreqFusionSemSegHead",
@@ -66,9 +82,18 @@ def model_files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(model_files, tmp_path_factory):
-    """What the command returned, and the file that it wrote."""
+    """What the command returned, and the file that it wrote, for images of any size."""
     file = tmp_path_factory.mktemp("exported") / "new" / "model.onnx"
-    return export.main([*model_files, "--output", str(file), "--size", "64x96"]), file
+    options = ["--output", str(file), "--size", "64x96", "--dynamic"]
+    return export.main([*model_files, *options]), file
+
+
+@pytest.fixture(scope="module")
+def fixed(model_files, tmp_path_factory):
+    """A file for one size, smaller than a block of 32 pixels on one side."""
+    file = tmp_path_factory.mktemp("fixed") / "model.onnx"
+    assert export.main([*model_files, "--output", str(file), "--size", "40x21"]) == 0
+    return file
 
 
 def test_the_command_writes_a_file_that_agrees(exported, model_files):
@@ -93,6 +118,54 @@ def test_the_command_writes_a_file_that_agrees(exported, model_files):
         (found,) = session.run(None, {"image": image.numpy()[None]})
         assert found.shape == (1, 5, *size)
         torch.testing.assert_close(torch.from_numpy(found[0]), expected, atol=1e-3, rtol=0)
+
+
+def test_a_file_for_one_size(fixed):
+    model = onnx.load(fixed)
+    assert not foreign_domains(model)
+    for value, expected in (
+        (model.graph.input[0], [1, 3, 40, 21]),
+        (model.graph.output[0], [1, 5, 40, 21]),
+    ):
+        assert [dim.dim_value for dim in value.type.tensor_type.shape.dim] == expected
+    assert "Shape" not in {node.op_type for node in model.graph.node}
+    image = 255 * torch.rand(3, 40, 21, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = built(semantic_model_cfg()).eval()([{"image": image}])[0]["sem_seg"]
+    (found,) = onnxruntime.InferenceSession(fixed).run(None, {"image": image.numpy()[None]})
+    torch.testing.assert_close(torch.from_numpy(found[0]), expected, atol=1e-3, rtol=0)
+
+
+def test_stages_and_times_are_printed(exported, model_files, tmp_path, capsys, monkeypatch):
+    ready = onnx.load(exported[1])
+    monkeypatch.setattr("freqfusion.tools._onnx.to_onnx", lambda *_: ready)
+    options = ["--output", str(tmp_path / "x.onnx"), "--size", "32x48"]
+    assert export.main([*model_files, *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"build the model +\d+\.\d s", lines[0])
+    assert re.fullmatch(r"compare it with the model +\d+\.\d s", lines[-2])
+    assert re.fullmatch(
+        r" *32 x 48 +largest difference \S+ \(sem_seg\); onnxruntime \d+ ms, torch \d+ ms",
+        lines[-1],
+    )
+
+
+def test_the_example_fits_images_into_a_fixed_size(fixed, tmp_path):
+    """A square of 30 becomes 21 x 21; the rows below it are of the mean color, hence zeros."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+    example = runpy.run_path(str(EXAMPLE))
+    session, notes = example["load"](fixed)
+    image = Image.fromarray(pixels)
+    planes, size = example["model_input"](session, notes, image)
+    assert planes.shape == (1, 3, 40, 21)
+    assert size == (21, 21)
+    resized = np.asarray(image.resize((21, 21), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(planes[0, :, :21], resized[..., ::-1].transpose(2, 0, 1))
+    mean = semantic_model_cfg().MODEL.PIXEL_MEAN
+    np.testing.assert_allclose(
+        planes[0, :, 21:], np.broadcast_to(np.reshape(mean, (3, 1, 1)), (3, 19, 21)), rtol=1e-6
+    )
+    assert example["segment"](session, notes, image).shape == (30, 30)
 
 
 def test_images_of_a_batch_do_not_know_each_other(exported):
@@ -151,9 +224,9 @@ def test_a_file_that_differs_is_an_exit_code(exported, model_files, tmp_path, ca
     monkeypatch.setattr("freqfusion.tools._onnx.to_onnx", lambda *_: ready)
     monkeypatch.setattr(export, "build_model", lambda cfg: built(cfg, seed=5).eval())
     file = tmp_path / "other.onnx"
-    assert export.main([*model_files, "--output", str(file), "--size", "64x96"]) == 1
+    assert export.main([*model_files, "--output", str(file), "--size", "64x96", "--dynamic"]) == 1
     captured = capsys.readouterr()
-    assert captured.out.count("greatest difference") == 3
+    assert captured.out.count("largest difference") == 3
     assert "differs from the model by" in captured.err
     assert "tolerance of 0.001" in captured.err
 
@@ -170,28 +243,62 @@ FAMILIES = {
     "semantic": lambda: change(resnet18_cfg(), SEMANTIC),
     "panoptic": lambda: change(plain_cfg("PanopticFPN"), FUSED),
     "proposals": lambda: change(plain_cfg("GeneralizedRCNN"), FUSED),
+    "retinanet": lambda: change(plain_cfg("RetinaNet"), FUSED | TWO_MAPS_OF_RETINANET),
     "mask2former": lambda: small_cfg(**FUSED),
     "concatenation": lambda: change(resnet18_cfg(), SEMANTIC | CONCATENATION),
     "segnext": lambda: segnext_cfg(**FUSED),
     "sfm at the exit": lambda: sfm_cfg("SemanticSegmentor"),
     "sfm with Mask2Former": lambda: sfm_cfg("Mask2Former"),
     "sfm with FCN": lambda: semantic_cfg("FCNHead", ["res5"]),
+    "timm with the padding of TensorFlow": lambda: get_config(
+        "camvid/semantic-segmentation/freqfusion_semantic_fpn_lite0"
+    ),
 }
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_dynamic", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_family_agrees(family, tmp_path):
-    agrees(shake_attention(built(FAMILIES[family]())), tmp_path / "model.onnx")
-
-
-def agrees(model, file):
-    part = part_of(model.eval()).eval()
-    exported = to_onnx(part, 18, {})
+def test_family_agrees(family, is_dynamic, tmp_path):
+    part = part_of(shake_attention(built(FAMILIES[family]())).eval()).eval()
+    exported = to_onnx(part, 18, {}, None if is_dynamic else SIZES[2])
     assert not foreign_domains(exported)
+    file = tmp_path / "model.onnx"
     onnx.save(exported, file)
-    for size, output, value in compare(part, file, SIZES[:2] + SIZES[3:]):
-        assert value < 1e-3, (size, output)
+    for one in compare(part, file, SIZES if is_dynamic else SIZES[2:3]):
+        assert one.value < 1e-3, (one.size, one.output)
+
+
+class Convolutions(torch.nn.Module):
+    """Three strided convolutions as TensorFlow pads them; the last has maps of odd sides."""
+
+    def __init__(self):
+        super().__init__()
+        same = pytest.importorskip("timm.layers").Conv2dSame
+        self.layers = torch.nn.Sequential(
+            same(3, 4, 3, stride=2),
+            same(4, 4, (5, 2), stride=(2, 1), dilation=(1, 3)),
+            same(4, 4, 4, stride=2),
+        )
+        self.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
+
+
+class ConvolutionPart(ExportedPart):
+    def compute(self, images):
+        return (self.model.layers(images),)
+
+
+def test_padding_that_sizes_decide_becomes_constant():
+    """On blocks of 4 pixels; on 12 x 16 the maps have sides of 6 x 8, then 3 x 8, then 2 x 4."""
+    part = ConvolutionPart(Convolutions(), "test", 4, [Output("y")])
+    given = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+    blocks = given.unflatten(3, (4, 4)).unflatten(2, (3, 4))
+    expected = part.compute(given)[0]
+    with _explicit_padding(part, blocks):
+        replaced = ["forward" in vars(layer) for layer in part.model.layers]
+        torch.testing.assert_close(part.compute(given)[0], expected, atol=0, rtol=0)
+    assert replaced == [True, True, False]
+    assert not any("forward" in vars(layer) for layer in part.model.layers)
 
 
 @pytest.mark.slow

@@ -127,14 +127,29 @@ def test_figure(run, tmp_path):
     groups = choose((name for one in runs for name in one.series), ())
     figure = build_figure(runs, groups, 20)
     titles = [axis.get_title(loc="left") for axis in figure.axes if axis.axison]
-    assert titles == ["loss_cls: 0.0339, 0.0678", "lr: 0.01, 0.01", "total_loss: 0.0579, 0.116",
-                      "sem_seg mIoU: 50, 100"]  # fmt: skip
+    assert titles == ["loss_cls: 0.0339, 0.0678", "lr: 0.01, 0.01", "total_loss: 0.0579, 0.116"]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == [one.name for one in runs]
-    assert [len(axis.lines) for axis in figure.axes if axis.axison] == [4, 2, 4, 2]
+    assert [len(axis.lines) for axis in figure.axes if axis.axison] == [4, 2, 4]
     assert not build_figure(runs[:1], groups, 1).legends
     assert plot_metrics.main([runs[0].name, "--output", str(tmp_path / "f.pdf")]) == 0
     assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_one_value_is_a_number_and_none_is_left_out(run):
+    final = {"iteration": 5, "sem_seg/mIoU": 40.0}
+    final |= {"sem_seg/mIoU_thin": math.nan, "bbox/AP": math.nan}
+    rates = [{"iteration": 1, "lr": 0.1}, {"iteration": 2, "lr": 0.2}]
+    runs = read_runs([run("a", [*rates, final])])
+    figure = build_figure(runs, choose(runs[0].series, ()), 20)
+    titles = {axis.get_title(loc="left"): axis.axison for axis in figure.axes}
+    drawn = {title: is_axis for title, is_axis in titles.items() if title}
+    assert drawn == {"lr: 0.2": True, "sem_seg mIoU: 40": False}
+    figure.draw_without_rendering()
+    lowest, highest = (figure.axes[at].get_tightbbox().height for at in (-1, 0))
+    assert lowest < highest / 3
+    with pytest.raises(ValueError, match="no values that are numbers"):
+        build_figure(runs, {"bbox": ["bbox/AP"]}, 20)
 
 
 def test_runs_with_different_metrics_and_nan_only(run, tmp_path):

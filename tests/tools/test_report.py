@@ -5,6 +5,7 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,10 +24,12 @@ FREQFUSION = str(CONFIGS / "panoptic-segmentation/freqfusion_panoptic_fpn_r18.ya
 PLAIN = str(CONFIGS / "panoptic-segmentation/panoptic_fpn_r18.yaml")
 SFM = str(CONFIGS / "semantic-segmentation/sfm_fcn_r18.yaml")
 SMALL = ["INPUT.MIN_SIZE_TEST", "60", "INPUT.MAX_SIZE_TEST", "75", "MODEL.DEVICE", "cpu"]
+SEMANTIC = {"mIoU": 12.34, "pACC": None, "mIoU-thin": 3.21, "IoU-<sky>": 56.78}
+PANOPTIC = {"PQ": 9.87, "PQ-<sky>": 43.21, "PQ-disc": 1.0, "PQ-box": None}
 SCORES = {
     "config": "x.yaml",
     "iteration": 7,
-    "datasets": {"val": {"sem_seg": {"mIoU": 12.34, "pACC": None, "IoU-<sky>": 56.78}}},
+    "datasets": {"val": {"sem_seg": SEMANTIC, "panoptic_seg": PANOPTIC}},
 }
 
 
@@ -94,6 +97,13 @@ def test_all_sections(whole):
     for said in ("12.3", "56.8", "<sky>", "After 7 iterations", "fpn_fusion2", "1 image of"):
         assert said in page.text, said
     assert not whole.with_name("report.html.part").exists()
+
+
+def test_scores_of_classes_stand_side_by_side(trained):
+    """A row for each class that has a score, PQ first; a mean over some classes is a mean."""
+    text = Page(results(SimpleNamespace(run=trained)).body).text
+    assert text.endswith("classPQIoU<sky>43.256.8disc1.0–")
+    assert "mIoUmIoU-thinall12.33.2" in text, "what has no value is left out of the means"
 
 
 def test_numbers_are_those_of_the_tools(whole, data, weights_of, tmp_path, capsys):
@@ -213,7 +223,7 @@ def test_data_set_elsewhere(weights_of, tmp_path, capsys, monkeypatch):
         wrong = ["--sections", "results", "predictions", "--"]
         assert make(FREQFUSION, weights_of, tmp_path / "no.html", *wrong) == 2
     said = capsys.readouterr().err
-    assert said.startswith("report: there is nothing to report. results: no run is given")
+    assert "\nreport: there is nothing to report. results: no run is given" in said
     assert not (tmp_path / "no.html").exists()
 
 
@@ -245,7 +255,6 @@ def test_broken_image(data, weights_of, tmp_path, capsys):
     ],
 )
 def test_broken_results(content, reason, tmp_path):
-    from types import SimpleNamespace
 
     if content is not None:
         (tmp_path / "results.json").write_text(content)

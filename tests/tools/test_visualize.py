@@ -49,7 +49,8 @@ def test_data_set(data, weights_of, tmp_path, capsys):
     assert all(name in page.text for name in ("things", "sky", "wrong inside", "spurious"))
     assert len(list((out / "images").glob("*_semantic.png"))) == 3
     with Image.open(next((out / "images").glob("*_panoptic.png"))) as picture:
-        assert picture.width > 4 * 480
+        assert 2 * 480 < picture.width < 3 * 480
+        assert picture.height > 2 * 384
         assert picture.height > 384
 
 

@@ -262,4 +262,5 @@ FORMULAS: dict[str, Formula] = {
     "freqfusion::correlate": spread,
     "freqfusion::gradients": spread_twice,
     "freqfusion::deformable_attention": deformable_attention,
+    "freqfusion::sample_at_offsets": interpolation(_BILINEAR),
 }

@@ -60,7 +60,8 @@ def similarity_figure(
     legend = dict(list((classes or {}).items())[:_MAX_LEGEND])
     if legend and any(np.isnan(one.own).any() for one in maps.values()):
         legend["ignored"] = _VOID_COLOR
-    _show_scene(axes[:, 0], image, gt, legend)
+    _show_scene(axes[:, 0], image, gt)
+    _show_legend(figure, legend, columns)
     own = {name: one.own for name, one in maps.items()}
     low = math.floor(10 * _percentile(own, 2, 0.0)) / 10
     notes = [_mean_note(one) for one in maps.values()]
@@ -112,19 +113,22 @@ def _show_row(
     bar.ax.tick_params(labelsize=8)
 
 
-def _show_scene(
-    axes: NDArray[Any], image: Picture, gt: Picture, legend: Mapping[str, Color]
-) -> None:
-    """Draw the image and its ground truth, with the legend under it."""
-    from matplotlib.patches import Patch
-
+def _show_scene(axes: NDArray[Any], image: Picture, gt: Picture) -> None:
+    """Draw the image and its ground truth."""
     for axis, picture, name in zip(axes, (image, gt), ("image", "ground truth"), strict=True):
         axis.imshow(picture, interpolation="nearest")
         axis.set_title(name, fontsize=8.5)
+
+
+def _show_legend(figure: Any, legend: Mapping[str, Color], panels: int) -> None:
+    """Name the classes under all panels, where the names have the width of the figure."""
+    from matplotlib.patches import Patch
+
     handles = [Patch(color=_unit(color), label=name) for name, color in legend.items()]
     if handles:
-        place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.02), "borderaxespad": 0}
-        axes[1].legend(handles=handles, ncols=2, fontsize=7.5, frameon=False, **place)
+        columns = min(len(handles), 2 * panels)
+        place = {"loc": "outside lower left", "ncols": columns}
+        figure.legend(handles=handles, fontsize=7.5, frameon=False, **place)
 
 
 def _unit(color: Color) -> tuple[float, float, float]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 _CHUNK = 8
 
+Item = TypeVar("Item")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -35,13 +38,31 @@ def check_workers(workers: int | None) -> int:
     return workers
 
 
+def progress(
+    items: Iterable[Item], title: str, unit: str, *, total: int | None = None
+) -> Iterator[Item]:
+    """Yield the items, with a bar on a terminal and one line at the end in a log file.
+
+    ``total`` is for items without a length.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=title, unit=unit, total=total)
+        return
+    started, count = time.perf_counter(), 0
+    for item in items:
+        yield item
+        count += 1
+    seconds = time.perf_counter() - started
+    sys.stderr.write(f"{title}: {count} {unit}{'s' * (count != 1)} in {seconds:.1f} s\n")
+
+
 def run_in_order(
     function: Callable[[Job], Result],
     jobs: Sequence[Job],
     *,
     workers: int,
     title: str,
-    progress: bool,
+    shown: bool,
     unit: str = "scene",
 ) -> list[Result]:
     """Return ``[function(job) for job in jobs]``, computed by ``workers`` processes.
@@ -51,8 +72,8 @@ def run_in_order(
     """
     count = min(workers, -(-len(jobs) // _CHUNK))
 
-    def with_bar(results: object) -> list[Result]:
-        return list(tqdm(results, total=len(jobs), desc=title, unit=unit, disable=not progress))
+    def with_bar(results: Iterable[Result]) -> list[Result]:
+        return list(progress(results, title, unit, total=len(jobs)) if shown else results)
 
     if count <= 1:
         return with_bar(map(function, jobs))
@@ -109,7 +130,7 @@ class PreparationOptions:
             jobs,
             workers=check_workers(self.workers),
             title=title,
-            progress=self.progress and bool(jobs),
+            shown=self.progress and bool(jobs),
             unit="image",
         )
 

@@ -122,9 +122,13 @@ def side_by_side(
     panels: Sequence[Picture],
     titles: Sequence[str],
     *,
+    columns: int | None = None,
     legend: Mapping[str, RGB] | None = None,
 ) -> Picture:
-    """Return panels of one size in a row on white, a title over each and the legend below."""
+    """Return panels of one size on white, a title over each and the legend below.
+
+    They stand in one row, or in rows of ``columns``.
+    """
     if not panels or len(titles) != len(panels):
         raise ValueError(
             f"{len(titles)} titles for {len(panels)} panels: give one panel or more, and a title"
@@ -134,11 +138,15 @@ def side_by_side(
         check_picture(panel, panels[0].shape[:2])
     size = max(15, round(min(panels[0].shape[:2]) / 21))
     gap = max(6, size // 2)
-    columns = [_under_title(*one, size, gap) for one in zip(panels, titles, strict=True)]
-    space = _blank(columns[0].shape[0], gap)
-    row = [part for column in columns for part in (column, space)][:-1]
-    frame = ((gap, gap), (gap, gap), (0, 0))
-    picture = np.pad(np.concatenate(row, axis=1), frame, constant_values=_PAPER[0])
+    titled = [_under_title(*one, size, gap) for one in zip(panels, titles, strict=True)]
+    height, width = titled[0].shape[:2]
+    across = min(columns or len(titled), len(titled))
+    down = -(-len(titled) // across)
+    picture = _blank(down * (height + gap) + gap, across * (width + gap) + gap)
+    for number, panel in enumerate(titled):
+        row, column = divmod(number, across)
+        top, left = gap + row * (height + gap), gap + column * (width + gap)
+        picture[top : top + height, left : left + width] = panel
     return picture if not legend else np.concatenate([picture, _legend(legend, picture, size, gap)])
 
 

@@ -14,6 +14,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from torch import nn
 
+from freqfusion.config_names import find_config
 from freqfusion.data.bad_samples import BadSampleError
 from freqfusion.engine.checkpoint import (
     INTERRUPTED,
@@ -31,7 +32,7 @@ from freqfusion.engine.results import skipped_in, write_results
 from freqfusion.engine.setup import check, read, setup
 from freqfusion.engine.trainer import Trainer
 from freqfusion.files import add_unsafe_config
-from freqfusion.model_zoo import find_config
+from freqfusion.messages import DEBUG
 from freqfusion.modeling.tta import TestTimeAugmentation
 
 USER_ERROR = 2
@@ -58,9 +59,10 @@ def argument_parser(description: str | None = None) -> argparse.ArgumentParser:
         help="let --eval-only evaluate a model whose weights are in no file, or not all of them",
     )
     parser.add_argument(
-        "--debug",
+        DEBUG,
         action="store_true",
-        help="show where an error of the configuration or of the data was found",
+        help="show where an error of the configuration or of the data was found, deprecation"
+        " warnings, and the model and the whole configuration, which stand in log.txt anyway",
     )
     return parser
 

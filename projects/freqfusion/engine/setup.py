@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -15,11 +16,11 @@ from detectron2.utils.logger import setup_logger
 
 import freqfusion.modeling  # noqa: F401 - registers what a configuration can name
 from freqfusion.config import get_freqfusion_cfg, inner_backbone
+from freqfusion.config_names import find_config
 from freqfusion.data.registration import register_datasets
 from freqfusion.engine.checks import preflight
 from freqfusion.engine.config_file import merge_file, merge_overrides, read_config_file
 from freqfusion.engine.output_folder import check_output_folder, locked_folder, remove_run
-from freqfusion.model_zoo import find_config
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ def setup(
     cfg.freeze()
     # Detectron2 sets up its own loggers only.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="freqfusion")
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())
+    _show_dumps(getattr(arguments, "debug", False))
+    for line in summary(cfg, arguments):
+        logger.info(line)
     default_setup(cfg, arguments)
     if cfg.MODEL.DEVICE != requested.MODEL.DEVICE:
         lost = requested.SOLVER.AMP.ENABLED and not cfg.SOLVER.AMP.ENABLED
@@ -54,6 +59,49 @@ def setup(
     for warning in config_warnings(cfg):
         logger.warning(warning)
     return cfg
+
+
+def summary(cfg: CfgNode, arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield five lines on a run: the model, the data, the device, how long, and the output."""
+    name, node = arguments.config_file or "no file", cfg.SOLVER
+    tests_only = getattr(arguments, "eval_only", False)
+    weights = cfg.MODEL.WEIGHTS or "random weights"
+    yield f"model    {cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME} ({name}), {weights}"
+    tested = ", ".join(cfg.DATASETS.TEST) or "nothing"
+    trained = "" if tests_only else f"trained on {', '.join(cfg.DATASETS.TRAIN)}, "
+    yield f"data     {trained}tested on {tested}"
+    device, count = cfg.MODEL.DEVICE, comm.get_world_size()
+    threads = torch.get_num_threads()
+    has = f"{threads} thread{'s' * (threads > 1)}"
+    if device.startswith("cuda"):
+        has = torch.cuda.get_device_name(device)
+    yield f"device   {device} ({has}), {count} process{'es' * (count > 1)}"
+    steps = f"{node.MAX_ITER} iterations of {node.IMS_PER_BATCH} images"
+    yield f"length   {'one evaluation' if tests_only else steps}"
+    yield f"output   {cfg.OUTPUT_DIR}"
+
+
+# Beginnings of what Detectron2 logs at length.
+_DUMPS = (
+    "Environment info:",
+    "Command line arguments:",
+    "Contents of args.config_file=",
+    "Running with full config:",
+    "Model:",
+)
+
+
+def _is_short(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_DUMPS)
+
+
+def _show_dumps(shown: bool) -> None:
+    """Show or hide on the terminal what Detectron2 logs at length; ``log.txt`` has it."""
+    for handler in logging.getLogger("detectron2").handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.removeFilter(_is_short)
+            if not shown:
+                handler.addFilter(_is_short)
 
 
 def check(arguments: argparse.Namespace, world_size: int | None = None) -> tuple[str, int]:

@@ -50,6 +50,7 @@ from freqfusion.engine.training_step import (
 )
 from freqfusion.engine.validation_loss import ValidationLoss, build_validation_loader
 from freqfusion.evaluation import build_evaluator
+from freqfusion.modeling import with_memory_format
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         self.skipped_images = skipped_images_of(loader)
+        count, seen = self.skipped_images.images, cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH
+        logger.info("%d images to train on: %.1f epochs in all", count, seen / count)
         model = data_parallel(cfg, model)
         self._trainer: Any = self._build_steps(cfg, model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -103,6 +106,11 @@ class Trainer(DefaultTrainer):
             parts=node.ACCUMULATE_STEPS,
             guard=guard,
         )
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Return the model, in the memory format that the configuration asks for."""
+        return with_memory_format(super().build_model(cfg), cfg)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> CountedBatches:

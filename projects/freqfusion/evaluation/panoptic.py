@@ -34,6 +34,8 @@ _SUFFIXES = {"All": "", "Things": "_th", "Stuff": "_st"}
 class PanopticEvaluator(StreamingEvaluator):
     """PQ, SQ and RQ of all categories, of things (``_th``) and of stuff (``_st``), in percent.
 
+    PQ of each category is ``PQ-<name>``.
+
     The ground truth is read from ``panoptic_json`` and ``panoptic_root`` of the metadata, and a
     prediction is compared with it when it comes. The categories, and which of them are things, are
     those of the JSON. A group without segments is nan. With ``output_dir``, the scores of each
@@ -103,7 +105,7 @@ class PanopticEvaluator(StreamingEvaluator):
         self.quality.update(ids, segments, gt_ids, gt["segments_info"], image=name)
 
     def scores(self) -> dict[str, float] | None:
-        """Return PQ, SQ, RQ of the three groups over all processes; log those of categories."""
+        """Return PQ, SQ, RQ of the three groups and PQ of categories, over all processes."""
         images, predictions = comm.gather(self._images), comm.gather(self._predictions)
         quality = summed(self.quality)
         if quality is None:
@@ -115,7 +117,7 @@ class PanopticEvaluator(StreamingEvaluator):
         self._warn_of_coverage(images)
         result = quality.result()
         logger.info("panoptic quality on %s:\n%s", self.dataset_name, panoptic_table(result))
-        scores = group_scores(result)
+        scores = panoptic_scores(result)
         classes = [asdict(score) for score in result.classes]
         self.save({"percent": scores, "classes": classes})
         return scores
@@ -191,13 +193,14 @@ def segments_of_labels(
     return labels + 1, segments
 
 
-def group_scores(result: PanopticResult) -> dict[str, float]:
-    """Return ``PQ``, ``SQ_th``, ... in percent."""
-    return {
+def panoptic_scores(result: PanopticResult) -> dict[str, float]:
+    """Return ``PQ``, ``SQ_th``, ... of the groups and ``PQ-<name>`` of categories, in percent."""
+    groups = {
         f"{score.upper()}{suffix}": 100 * getattr(result.groups[group], score)
         for group, suffix in _SUFFIXES.items()
         for score in ("pq", "sq", "rq")
     }
+    return groups | {f"PQ-{score.name}": 100 * score.pq for score in result.classes}
 
 
 def _read_ground_truth(path: str, needed: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The layers of this project as plain torch modules and functions.
 
-They need nothing but torch and can be used in any model; see USAGE.md for where they go.
+They need nothing but torch and can be used in any model; docs/layers.md shows where they go.
 """
 
 from freqfusion.layers.concatenation import Concatenation, FreqFusionConcat

@@ -2,9 +2,10 @@
 
 Zhu et al., Deformable DETR: Deformable Transformers for End-to-End Object Detection, ICLR 2021.
 
-One operator with a form for CPUs (:mod:`.deformable_rows`), one in standard operators for
-exporters, other devices and second derivatives, and a way to the kernels for GPUs of the package
-deformops (Stolle, Efficient Multi-Scale Deformable Attention on GPUs, TMLR 2026).
+One operator with a compiled form for CPUs (:mod:`.neighbourhood.compiled_sampling`), one in
+standard operators for exporters, other devices and second derivatives, and a way to the kernels for
+GPUs of the package deformops (Stolle, Efficient Multi-Scale Deformable Attention on GPUs, TMLR
+2026).
 
 Shapes that the forms share::
 
@@ -24,11 +25,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from freqfusion.layers import deformable_rows
 from freqfusion.layers.checks import check_choice, check_floating, check_positive
-from freqfusion.layers.neighbourhood.choice import needs_standard_operators
+from freqfusion.layers.neighbourhood import compiled, compiled_sampling
+from freqfusion.layers.neighbourhood.choice import choose_form, needs_standard_operators
+from freqfusion.layers.neighbourhood.compiled_sampling import Samples
 from freqfusion.layers.neighbourhood.geometry import accumulation_dtype
-from freqfusion.layers.sampling import gather_at, sample_at, wide_dtype
+from freqfusion.layers.sampling import derive, gather_at, sample_at, wide_dtype
 
 AttentionImplementation = Literal["auto", "torch", "deformops"]
 
@@ -314,9 +316,25 @@ def _pairs(shapes: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(shapes[::2], shapes[1::2], strict=True))
 
 
+def _samples(shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Samples:
+    return Samples(_pairs(shapes), locations.flatten(3, 4)[:, None], weights.flatten(3)[:, None])
+
+
+def _as_maps(rows: Tensor) -> Tensor:
+    """View (B, S, channels) as (B, channels, 1, S)."""
+    return rows.transpose(1, 2)[:, :, None]
+
+
+def _as_rows(maps: Tensor) -> Tensor:
+    return maps[:, :, 0].transpose(1, 2).contiguous()
+
+
 @torch.library.custom_op("freqfusion::deformable_attention", mutates_args=())
 def _attend(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    return deformable_rows.attend(value, _pairs(shapes), locations, weights)
+    if choose_form(value, locations, weights) is compiled:
+        maps = _as_maps(value.flatten(2))
+        return _as_rows(compiled_sampling.read(maps, _samples(shapes, locations, weights)))
+    return attend_by_levels(value, _pairs(shapes), locations, weights)
 
 
 @torch.library.custom_op("freqfusion::deformable_attention_backward", mutates_args=())
@@ -329,15 +347,19 @@ def _attend_backward(
     need_value: bool,
     need_samples: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return deformable_rows.attend_backward(
-        grad,
-        value,
-        _pairs(shapes),
-        locations,
-        weights,
-        need_value=need_value,
-        need_samples=need_samples,
-    )
+    """All derivatives; those that nobody needs are empty."""
+    samples = _samples(shapes, locations, weights)
+    maps, gradient = _as_maps(value.flatten(2)), _as_maps(grad)
+    found = [tensor.new_empty(0) for tensor in (value, locations, weights)]
+    if need_value:
+        spread = compiled_sampling.spread(gradient, maps, samples)
+        found[0] = _as_rows(spread).view(value.shape)
+    if need_samples:
+        for i, part in enumerate(compiled_sampling.differentiate(gradient, maps, samples)):
+            assert part is not None
+            like = (locations, weights)[i]
+            found[i + 1] = part.view(like.shape).to(like.dtype)
+    return found[0], found[1], found[2]
 
 
 @_attend.register_fake
@@ -355,9 +377,11 @@ def _(
     need_value: bool,
     need_samples: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return deformable_rows.empty_gradients(
-        value, locations, weights, need_value=need_value, need_samples=need_samples
+    needs = ((value, need_value), (locations, need_samples), (weights, need_samples))
+    of_value, of_locations, of_weights = (
+        tensor.new_empty(tensor.shape if need else 0) for tensor, need in needs
     )
+    return of_value, of_locations, of_weights
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -366,27 +390,22 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    value, locations, weights = ctx.saved_tensors
-    need_value, _, *need_samples = ctx.needs_input_grad
-    if torch.is_grad_enabled() or needs_standard_operators():  # will be differentiated once more
-        inputs = (value, locations, weights)
-        with torch.enable_grad():
-            output = attend_by_levels(
-                value, _pairs(ctx.shapes), locations, weights, sample=gather_at
-            )
-            for_value, for_locations, for_weights = torch.autograd.grad(
-                output, inputs, grad, create_graph=True, allow_unused=True
-            )
-        return for_value, None, for_locations, for_weights
-    for_value, for_locations, for_weights = _attend_backward(
-        grad, value, ctx.shapes, locations, weights, need_value, any(need_samples)
-    )
-    return (
-        for_value if need_value else None,
-        None,
-        for_locations if need_samples[0] else None,
-        for_weights if need_samples[1] else None,
-    )
+    inputs = value, locations, weights = ctx.saved_tensors
+    need_value, _, *need_samples = needed = ctx.needs_input_grad
+    again = torch.is_grad_enabled() or needs_standard_operators()  # will be derived once more
+    found: tuple[Tensor | None, ...]
+    if not again and choose_form(*inputs) is compiled:
+        needs = (need_value, any(need_samples))
+        found = _attend_backward(grad, value, ctx.shapes, locations, weights, *needs)
+    else:
+
+        def attend(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+            sample = gather_at if again else sample_at
+            return attend_by_levels(value, _pairs(ctx.shapes), locations, weights, sample=sample)
+
+        found = derive(attend, inputs, grad)
+    all_found = (found[0], None, *found[1:])
+    return tuple(one if need else None for one, need in zip(all_found, needed, strict=True))
 
 
 _attend.register_autograd(_backward, setup_context=_save_inputs)

@@ -35,7 +35,6 @@ ORIGINAL_NAMES = {
     "norm_hr.": "hr_norm.",
 }
 ORIGINAL_BUFFERS = {"init_pos": ""}
-_NEIGHBOURS = 8
 # Without learned scales every learned offset is multiplied by this.
 _FIXED_SCALE = 0.25
 # Norms are kept above this, so that a pixel of zeros resembles nothing instead of giving NaN.
@@ -55,6 +54,8 @@ class LocalSimilaritySampler(nn.Module):
         channels: C of both guides.
         groups: Channel groups of the features that move independently.
         kernel_size: Width of the convolutions that predict offsets and scales.
+        local_window: Odd width, from 3 on, of the neighbourhood that each pixel of a guide is
+            compared with, in every second pixel; published weights have 3.
         normalize: Apply group normalisation (``channels // 8`` groups) to each guide first.
         guide_features: What the convolutions see. ``"sim_concat"``: guide and similarities for all
             of them; ``"sim"``: similarities for the offsets, the guide for the scales.
@@ -70,6 +71,7 @@ class LocalSimilaritySampler(nn.Module):
         channels: int,
         groups: int = 4,
         kernel_size: int = 3,
+        local_window: int = 3,
         normalize: bool = True,
         guide_features: SamplerFeatures = "sim_concat",
         learn_scale: bool = True,
@@ -78,6 +80,7 @@ class LocalSimilaritySampler(nn.Module):
         super().__init__()
         check_positive(channels=channels, groups=groups)
         check_odd(kernel_size=kernel_size)
+        _check_neighbourhood(local_window=local_window)
         check_choice(SamplerFeatures, guide_features=guide_features)
         check_choice(FusionInit, init=init)
         if normalize and (channels < 8 or channels % (channels // 8)):
@@ -86,9 +89,10 @@ class LocalSimilaritySampler(nn.Module):
                 f"got {channels} channels: take a multiple of 8, or switch the normalisation off"
             )
         self.channels, self.groups = channels, groups
-        self.guide_features = guide_features
-        offset_in = channels + _NEIGHBOURS if guide_features == "sim_concat" else _NEIGHBOURS
-        scale_in = channels + _NEIGHBOURS if guide_features == "sim_concat" else channels
+        self.local_window, self.guide_features = local_window, guide_features
+        neighbours = local_window**2 - 1
+        offset_in = channels + neighbours if guide_features == "sim_concat" else neighbours
+        scale_in = channels + neighbours if guide_features == "sim_concat" else channels
         low, high = 8 * groups, 2 * groups
         padding = kernel_size // 2
         self.lr_offset = nn.Conv2d(offset_in, low, kernel_size, padding=padding)
@@ -146,7 +150,7 @@ class LocalSimilaritySampler(nn.Module):
 
     def _predict(self, guide: Tensor, offset: nn.Conv2d, scale: nn.Conv2d | None) -> Tensor:
         """Return offsets and, after them, the logits of their scales."""
-        similarity = local_similarity(guide)
+        similarity = local_similarity(guide, kernel_size=self.local_window)
         if self.guide_features == "sim_concat":
             both = torch.cat([guide, similarity], dim=1)
             return convolve_together([offset] if scale is None else [offset, scale], both)
@@ -176,9 +180,7 @@ def local_similarity(
     Raises:
         ValueError: for an even ``kernel_size`` or one below 3, or an unknown ``measure``.
     """
-    check_odd(kernel_size=kernel_size)
-    if kernel_size == 1:
-        raise ValueError("kernel_size must be at least 3, since a pixel is not its own neighbour")
+    _check_neighbourhood(kernel_size=kernel_size)
     check_positive(dilation=dilation)
     check_choice(SimilarityMeasure, measure=measure)
     check_map("features", features)
@@ -193,3 +195,11 @@ def local_similarity(
         products = products * correlate(inverse, inverse, geometry)
     neighbours = torch.cat([products[:, :centre], products[:, centre + 1 :]], dim=1)
     return neighbours.to(features.dtype)
+
+
+def _check_neighbourhood(**sizes: int) -> None:
+    """Refuse windows that have no centre, or nothing around it."""
+    check_odd(**sizes)
+    for name, size in sizes.items():
+        if size == 1:
+            raise ValueError(f"{name} must be at least 3, since a pixel is not its own neighbour")

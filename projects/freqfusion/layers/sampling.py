@@ -8,13 +8,17 @@ Points are normalised as ``torch.nn.functional.grid_sample`` has them: without `
 centres are at whole numbers.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from freqfusion.layers.checks import check_choice, check_floating, check_map
+from freqfusion.layers.neighbourhood import compiled, compiled_sampling
+from freqfusion.layers.neighbourhood.choice import choose_form, needs_standard_operators
+from freqfusion.layers.neighbourhood.geometry import empty_output, memory_format_of
 
 ResampleMode = Literal["bilinear", "bicubic"]
 CellInterpolation = Literal["bilinear", "barycentric"]
@@ -98,8 +102,16 @@ def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
             f"offsets must be ({batch}, 2, groups, height, width), x then y, got "
             f"{tuple(offsets.shape)}"
         )
-    _, _, groups, height, width = offsets.shape
     offsets = offsets.to(wide_dtype(offsets))
+    if features.device.type != "cpu" or needs_standard_operators():
+        return sample_on_grid(features, offsets)
+    output: Tensor = _sample(features, offsets)
+    return output
+
+
+def sample_on_grid(features: Tensor, offsets: Tensor) -> Tensor:
+    """Compute :func:`sample_at_offsets` by standard operators."""
+    batch, _, groups, height, width = offsets.shape
     columns = torch.arange(width, device=offsets.device, dtype=offsets.dtype)
     rows = torch.arange(height, device=offsets.device, dtype=offsets.dtype)[:, None]
     x = (columns + 0.5 + offsets[:, 0]) * (2 / width) - 1
@@ -109,6 +121,89 @@ def sample_at_offsets(features: Tensor, offsets: Tensor) -> Tensor:
     sampled = sample_at(blocks, grid, padding_mode="border").to(features.dtype)
     output: Tensor = sampled.unflatten(0, (batch, groups)).flatten(1, 2)
     return output
+
+
+@torch.library.custom_op("freqfusion::sample_at_offsets", mutates_args=())
+def _sample(features: Tensor, offsets: Tensor) -> Tensor:
+    if choose_form(features, offsets) is compiled:
+        return compiled_sampling.read(features, _on_lattice(features, offsets))
+    output = sample_on_grid(features, offsets)
+    return output.contiguous(memory_format=memory_format_of(features))
+
+
+@torch.library.custom_op("freqfusion::sample_at_offsets_backward", mutates_args=())
+def _sample_backward(
+    grad: Tensor, features: Tensor, offsets: Tensor, need_features: bool, need_offsets: bool
+) -> tuple[Tensor, Tensor]:
+    """Both derivatives; one that nobody needs is empty."""
+    samples = _on_lattice(features, offsets)
+    of_features, of_offsets = features.new_empty(0), offsets.new_empty(0)
+    if need_features:
+        of_features = compiled_sampling.spread(grad, features, samples)
+    if need_offsets:
+        of_locations, _ = compiled_sampling.differentiate(grad, features, samples)
+        of_offsets = of_locations[:, :, :, :, 0].permute(0, 4, 3, 1, 2).to(offsets.dtype)
+    return of_features, of_offsets.contiguous()
+
+
+def _on_lattice(features: Tensor, offsets: Tensor) -> compiled_sampling.Samples:
+    locations = offsets.permute(0, 3, 4, 2, 1)[:, :, :, :, None]
+    size = (features.shape[-2], features.shape[-1])
+    return compiled_sampling.Samples([size], locations, is_lattice=True)
+
+
+@_sample.register_fake
+def _(features: Tensor, offsets: Tensor) -> Tensor:
+    return empty_output(features, offsets)
+
+
+@_sample_backward.register_fake
+def _(
+    grad: Tensor, features: Tensor, offsets: Tensor, need_features: bool, need_offsets: bool
+) -> tuple[Tensor, Tensor]:
+    of_features, of_offsets = features.new_empty(0), offsets.new_empty(0)
+    if need_features:
+        of_features = empty_output(features, features)
+    if need_offsets:
+        of_offsets = offsets.new_empty(offsets.shape)
+    return of_features, of_offsets
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    features, offsets = ctx.saved_tensors
+    needed = ctx.needs_input_grad
+    is_once = not torch.is_grad_enabled() and not needs_standard_operators()
+    if is_once and choose_form(features, offsets) is compiled:
+        gradients = _sample_backward(grad, features, offsets, *needed)
+    else:
+        gradients = derive(sample_on_grid, (features, offsets), grad)
+    return tuple(one if need else None for one, need in zip(gradients, needed, strict=True))
+
+
+_sample.register_autograd(_backward, setup_context=_save_inputs)
+
+
+def derive(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], grad: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of inputs of a function; they can be derived again in grad mode."""
+    again = torch.is_grad_enabled() or needs_standard_operators()
+    with torch.enable_grad():
+        # As tensors of their own: one input may have been computed from another.
+        own = [
+            one.view_as(one) if again else one.detach().requires_grad_(one.requires_grad)
+            for one in inputs
+        ]
+        wanted = [one for one in own if one.requires_grad]
+        found = torch.autograd.grad(
+            function(*own), wanted, grad, create_graph=again, allow_unused=True
+        )
+    gradients = iter(found)
+    return tuple(next(gradients) if one.requires_grad else None for one in own)
 
 
 def interpolate_at(

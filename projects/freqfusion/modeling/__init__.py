@@ -5,6 +5,7 @@ from freqfusion.modeling.backbone import (
     build_resnet_freqfusion_fpn_backbone,
     build_retinanet_resnet_freqfusion_fpn_backbone,
     build_timm_freqfusion_fpn_backbone,
+    with_memory_format,
 )
 from freqfusion.modeling.fpn import FreqFusionFPN
 from freqfusion.modeling.internimage import (
@@ -60,4 +61,5 @@ __all__ = [
     "build_swin_backbone",
     "build_timm_backbone",
     "build_timm_freqfusion_fpn_backbone",
+    "with_memory_format",
 ]

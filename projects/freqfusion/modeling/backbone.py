@@ -3,11 +3,12 @@
 import logging
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from torch import nn
+from torch import Tensor, nn
 
 from freqfusion.modeling.fpn import FreqFusionFPN, fusion_factory
 from freqfusion.modeling.timm_backbone import build_timm_backbone
@@ -20,7 +21,10 @@ _DILATIONS = {32: (1, 1), 16: (1, 2), 8: (2, 4)}
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
-    """Build ResNet and a pyramid p2..p6, for R-CNN and for semantic and panoptic FPN."""
+    """Build ResNet and a pyramid p2..p6, for R-CNN and for semantic and panoptic FPN.
+
+    Without res2 in ``MODEL.FPN.IN_FEATURES`` it begins at p3.
+    """
     return build_p2_to_p6(cfg, build_resnet_backbone(cfg, input_shape))
 
 
@@ -43,34 +47,34 @@ def build_timm_freqfusion_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> 
 
 def build_p2_to_p6(cfg: CfgNode, bottom_up: Backbone) -> Backbone:
     """Build p2..p6 on a given backbone; p6 is pooled where no fused level stands there."""
-    top_block = None if _fuses_top_level(cfg) else LastLevelMaxPool()
-    return build_pyramid(cfg, bottom_up, top_block)
+    return build_pyramid(cfg, bottom_up, LastLevelMaxPool())
 
 
-def build_pyramid(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None) -> Backbone:
+def build_pyramid(
+    cfg: CfgNode, bottom_up: Backbone, top_block: LastLevelMaxPool | LastLevelP6P7
+) -> Backbone:
     """Build the pyramid that the configuration describes, on a given backbone.
 
     With ``MODEL.FREQFUSION.ENABLED`` off it is Detectron2's own ``FPN``.
+    ``MODEL.FREQFUSION.FUSED_TOP_LEVEL`` puts as many fused levels in the place of the top block as
+    this makes.
     """
-    options = {
+    options: dict[str, Any] = {
         "bottom_up": bottom_up,
         "in_features": cfg.MODEL.FPN.IN_FEATURES,
         "out_channels": cfg.MODEL.FPN.OUT_CHANNELS,
         "norm": cfg.MODEL.FPN.NORM,
-        "top_block": top_block,
         "fuse_type": cfg.MODEL.FPN.FUSE_TYPE,
     }
-    if not cfg.MODEL.FREQFUSION.ENABLED:
+    node = cfg.MODEL.FREQFUSION
+    if not node.ENABLED:
         logger.info("MODEL.FREQFUSION.ENABLED is off: using Detectron2's FPN")
-        return FPN(**options)
-    logger.info("FPN levels are joined by %s", cfg.MODEL.FREQFUSION.FUSE_TYPE)
-    return FreqFusionFPN(
-        **options, make_fusion=fusion_factory(cfg), fused_top_level=_fuses_top_level(cfg)
-    )
-
-
-def _fuses_top_level(cfg: CfgNode) -> bool:
-    return bool(cfg.MODEL.FREQFUSION.ENABLED and cfg.MODEL.FREQFUSION.FUSED_TOP_LEVEL)
+        return FPN(**options, top_block=top_block)
+    logger.info("FPN levels are joined by %s", node.FUSE_TYPE)
+    options["make_fusion"] = fusion_factory(cfg)
+    if node.FUSED_TOP_LEVEL:
+        return FreqFusionFPN(**options, fused_top_levels=top_block.num_levels)
+    return FreqFusionFPN(**options, top_block=top_block)
 
 
 @BACKBONE_REGISTRY.register()
@@ -113,3 +117,25 @@ def _dilate(stage: nn.Module, dilation: int) -> int:
     for block in stage.children():
         block.stride = 1  # type: ignore[assignment]
     return stride
+
+
+def with_memory_format(model: nn.Module, cfg: CfgNode) -> nn.Module:
+    """Return the model with weights and maps in the memory format of ``MODEL.CHANNELS_LAST``."""
+    if cfg.MODEL.CHANNELS_LAST:
+        model.to(memory_format=torch.channels_last)
+        for module in model.modules():
+            if isinstance(module, Backbone):
+                module.register_forward_pre_hook(_channels_last)
+    return model
+
+
+def _channels_last(module: nn.Module, images: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Bring the images to channels_last; the layers keep it."""
+    if torch.compiler.is_exporting():
+        return None
+    return tuple(
+        one.contiguous(memory_format=torch.channels_last)
+        if isinstance(one, Tensor) and one.dim() == 4
+        else one
+        for one in images
+    )

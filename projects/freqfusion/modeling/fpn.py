@@ -84,8 +84,9 @@ class FreqFusionFPN(FPN):
         top_block: Makes further levels from the last one, as in Detectron2.
         fuse_type: ``"sum"`` or ``"avg"`` of the two maps that a hop joins.
         square_pad: As in Detectron2.
-        fused_top_level: Add a level above the last one, a strided convolution of the last backbone
-            map, that takes part in the top-down path. Excludes ``top_block``.
+        fused_top_levels: Number of levels above the last one that take part in the top-down path:
+            a strided convolution of the last backbone map, and one of each such level for the next.
+            Published weights have one. Excludes ``top_block``.
     """
 
     def __init__(
@@ -99,18 +100,19 @@ class FreqFusionFPN(FPN):
         top_block: nn.Module | None = None,
         fuse_type: str = "sum",
         square_pad: int = 0,
-        fused_top_level: bool = False,
+        fused_top_levels: int = 0,
     ):
-        if fused_top_level and top_block is not None:
-            raise ValueError("a fused top level replaces a top block: give one of them")
+        if fused_top_levels and top_block is not None:
+            raise ValueError("fused top levels replace a top block: give one of them")
         super().__init__(
             bottom_up, in_features, out_channels, norm, top_block, fuse_type, square_pad
         )
         stages = [int(math.log2(bottom_up.output_shape()[name].stride)) for name in in_features]
-        if fused_top_level:
-            channels = bottom_up.output_shape()[in_features[-1]].channels
+        channels = bottom_up.output_shape()[in_features[-1]].channels
+        for _ in range(fused_top_levels):
             stages.append(stages[-1] + 1)
             self._add_top_level(stages[-1], channels, out_channels, norm)
+            channels = out_channels
         self.stages = tuple(stages)
         for stage in stages[:-1]:
             self.add_module(f"fpn_fusion{stage}", make_fusion(out_channels, out_channels))
@@ -137,12 +139,11 @@ class FreqFusionFPN(FPN):
         """Return the maps ``p2``, ``p3``, ..., fine to coarse."""
         bottom_up = self.bottom_up(x)
         sources = [bottom_up[name] for name in self.in_features]
-        if len(self.stages) > len(sources):
-            sources.append(sources[-1])
-        maps = [
-            getattr(self, f"fpn_lateral{stage}")(source)
-            for stage, source in zip(self.stages, sources, strict=True)
-        ]
+        maps: list[Tensor] = []
+        for level, stage in enumerate(self.stages):
+            # The first added level reads the last backbone map, the next one the level below.
+            source = maps[-1] if level > len(sources) else sources[min(level, len(sources) - 1)]
+            maps.append(getattr(self, f"fpn_lateral{stage}")(source))
         for level in range(len(maps) - 2, -1, -1):
             fusion = getattr(self, f"fpn_fusion{self.stages[level]}")
             _, fine, coarse = fusion(hr_feat=maps[level], lr_feat=maps[level + 1])

@@ -204,8 +204,8 @@ class LightHamHead(PixelHead):
     coarser stages of MSCAN.
 
     Args:
-        input_shape: Channels and stride of each map that is used, from fine to coarse.
-        join: Built for these maps: :class:`ResizedConcatenation`, or
+        input_shape: Channels and stride of each map that is used.
+        join: Built for these maps from fine to coarse: :class:`ResizedConcatenation`, or
             :class:`~freqfusion.layers.FreqFusionConcat`.
         hamburger: Built for the channels of the joined maps after the first convolution.
         num_classes: Number of classes.
@@ -230,11 +230,10 @@ class LightHamHead(PixelHead):
         ignore_value: int = 255,
         loss_weight: float = 1.0,
     ):
-        check_positive(num_classes=num_classes, width=width)
-        names = list(input_shape)
         super().__init__(
-            in_features=names,
-            stride=input_shape[names[0]].stride,
+            input_shape=input_shape,
+            num_classes=num_classes,
+            width=width,
             ignore_value=ignore_value,
             loss_weight=loss_weight,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
@@ -21,8 +21,10 @@ class PixelHead(nn.Module):
     """Classify every pixel of what :meth:`decode` makes of a backbone's maps.
 
     Args:
-        in_features: Names of the maps that are read.
-        stride: Of the decoded map.
+        input_shape: Channels and stride of each map that is read; the decoded map has the size of
+            the finest one.
+        num_classes: Number of classes; only checked here.
+        width: Channels before the classifier; only checked here.
         ignore_value: Label of pixels that have none.
         loss_weight: Factor of the loss.
     """
@@ -32,13 +34,16 @@ class PixelHead(nn.Module):
     def __init__(
         self,
         *,
-        in_features: Sequence[str],
-        stride: int | None,
+        input_shape: Mapping[str, ShapeSpec],
+        num_classes: int,
+        width: int,
         ignore_value: int,
         loss_weight: float,
     ):
         super().__init__()
-        self.in_features, self.stride = list(in_features), stride
+        check_positive(num_classes=num_classes, width=width)
+        self.in_features = fine_to_coarse(input_shape, input_shape)
+        self.stride = input_shape[self.in_features[0]].stride or 1
         self.ignore_value, self.loss_weight = ignore_value, loss_weight
 
     def decode(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -85,10 +90,10 @@ class FCNHead(PixelHead):
         ignore_value: int = 255,
         loss_weight: float = 1.0,
     ):
-        check_positive(num_classes=num_classes, width=width)
         super().__init__(
-            in_features=[in_feature],
-            stride=input_shape.stride or 1,
+            input_shape={in_feature: input_shape},
+            num_classes=num_classes,
+            width=width,
             ignore_value=ignore_value,
             loss_weight=loss_weight,
         )
@@ -149,10 +154,10 @@ class FreqFusionSemSegHead(PixelHead):
         ignore_value: int = 255,
         loss_weight: float = 1.0,
     ):
-        names = sorted(input_shape, key=lambda name: input_shape[name].stride or 0)
         super().__init__(
-            in_features=names,
-            stride=input_shape[names[0]].stride,
+            input_shape=input_shape,
+            num_classes=num_classes,
+            width=width,
             ignore_value=ignore_value,
             loss_weight=loss_weight,
         )
@@ -211,8 +216,12 @@ def used_maps(cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, S
             f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {', '.join(absent)}; the backbone has "
             f"{', '.join(input_shape)}"
         )
-    names = sorted(head.IN_FEATURES, key=lambda name: input_shape[name].stride or 0)
-    return {name: input_shape[name] for name in names}
+    return {name: input_shape[name] for name in fine_to_coarse(head.IN_FEATURES, input_shape)}
+
+
+def fine_to_coarse(names: Iterable[str], shapes: Mapping[str, ShapeSpec]) -> list[str]:
+    """Return names of maps in the order of their strides."""
+    return sorted(names, key=lambda name: shapes[name].stride or 0)
 
 
 def head_arguments(cfg: CfgNode) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from freqfusion.files import add_unsafe_config, write_whole
+from freqfusion.messages import DEBUG, hide_deprecations
 
 
 def model_parser(
@@ -28,6 +29,13 @@ def model_parser(
     add("--weights", default=weights, metavar="FILE", help=f"checkpoint; not given: {default}")
     add("opts", nargs="*", metavar="KEY VALUE", help="changes of the configuration")
     return parser
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of a tool; without ``--debug`` other packages' deprecations are hidden."""
+    hide_deprecations(arguments)
+    parser.add_argument(DEBUG, action="store_true", help="show deprecation warnings")
+    return parser.parse_args(arguments)
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:

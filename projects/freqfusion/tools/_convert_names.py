@@ -4,8 +4,8 @@
 * ResNets: timm's and mmdetection's have torchvision's names.
 * Swin: the original release and timm share our names but for the steps between stages: there a
   step ends its stage, in timm it begins the next one.
-* InternImage: ours are the published names. The largest models (H, G) are refused: their weights do
-  not tell which blocks have a further normalization.
+* InternImage: ours are the published names. Classifiers of the sizes H and G have another head,
+  whose names are not known here.
 * Mask2Former: see ``_convert_mask2former``; SegNeXt: see ``_convert_segnext``.
 """
 
@@ -24,7 +24,7 @@ from freqfusion.layers.windows import relative_position_index
 from freqfusion.messages import shorten
 
 State = Mapping[str, Tensor]
-FIRST_STAGE = 2
+FIRST_STAGE, LAST_STAGE = 2, 5
 BACKBONE = "backbone."
 # Where Detectron2's FPN keeps its ResNet.
 BOTTOM_UP = "backbone.bottom_up."
@@ -203,11 +203,12 @@ def neck_rules(state: State, *, source: str = "", prefix: str = "") -> list[Rule
         ValueError: if its levels do not belong together.
     """
     hops = count_levels(state, source=source) - 1
+    first = neck_stages(state, source=source)[0]
     old = re.escape(source)
     unused = rf"{old}alignment\.{hops}\..*"
 
     def level(match: re.Match[str], kind: str, rest: str) -> str:
-        return f"{prefix}fpn_{kind}{int(match[1]) + FIRST_STAGE}.{rest}"
+        return f"{prefix}fpn_{kind}{int(match[1]) + first}.{rest}"
 
     def convolution(label: str, theirs: str, ours: str) -> Rule:
         pattern = rf"{old}{theirs}\.(\d+)\.conv\.(weight|bias)"
@@ -249,6 +250,23 @@ def count_levels(state: State, *, source: str) -> int:
             f"{count} levels; there must be one for each"
         )
     return count
+
+
+def neck_stages(state: State, *, source: str) -> range:
+    """Return the stages of the backbone that a neck reads, the last one of which is res5.
+
+    Raises:
+        ValueError: as ``count_levels``, and if it reads none.
+    """
+    names = (
+        f"{source}lateral_convs.{level}.conv.weight"
+        for level in range(count_levels(state, source=source))
+    )
+    # Levels above the backbone have wider convolutions.
+    read = sum(needed_weight(state, name, "neck").shape[-1] == 1 for name in names)
+    if not read:
+        raise ValueError("the neck has no 1 x 1 convolution, which each map of a backbone needs")
+    return range(LAST_STAGE + 1 - read, LAST_STAGE + 1)
 
 
 def _layer_indices(state: State, prefix: str) -> set[int]:
@@ -328,16 +346,8 @@ def convert_internimage(state: State, *, prefix: str = BACKBONE) -> Conversion:
     """Rename the backbone of a classifier, or of a segmentor whose heads are then left out.
 
     Raises:
-        ValueError: if a name is none of InternImage-T, S, B, L or XL.
+        ValueError: if a name is none of an InternImage's.
     """
-    others = [
-        name for name in state if re.search("center_feature_scale|res_post_norm|post_norms", name)
-    ]
-    if others:
-        raise ValueError(
-            f"{others[0]} belongs to InternImage-H or -G, whose weights do not tell all of their "
-            "settings: take T, S, B, L or XL"
-        )
     source = re.escape(_internimage_prefix(state))
     return convert(
         state,

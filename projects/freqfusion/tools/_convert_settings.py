@@ -9,9 +9,11 @@ from freqfusion.messages import shorten
 from freqfusion.tools._convert_names import (
     CLASS_WEIGHTS,
     FIRST_STAGE,
+    LAST_STAGE,
     State,
     count_layers,
     count_levels,
+    neck_stages,
     needed_weight,
     swin_window,
 )
@@ -31,18 +33,24 @@ _DEPTHS: dict[tuple[tuple[int, ...], bool], int] = {
     ((3, 4, 23, 3), True): 101,
     ((3, 8, 36, 3), True): 152,
 }
-_STAGES = range(FIRST_STAGE, 6)
+_STAGES = range(FIRST_STAGE, LAST_STAGE + 1)
 _NUM_TAPS = 9
+# By channels and blocks of the published InternImages that do not have 1: L and XL.
+_OFFSET_SCALES: dict[tuple[int, ...], float] = {
+    (160, 5, 5, 22, 5): 2.0,
+    (192, 5, 5, 24, 5): 2.0,
+}
+_BLOCKS_TO_A_NORM = 6
 _NUM_NEIGHBORS = 8
 
 
 def neck_settings(state: State, *, source: str = "") -> Settings:
     """Return the keys of the pyramid that a neck, under its old names, asks for."""
-    levels = count_levels(state, source=source)
-    top = state[f"{source}lateral_convs.{levels - 1}.conv.weight"]
+    stages = neck_stages(state, source=source)
     settings: Settings = {
-        "MODEL.FPN.OUT_CHANNELS": top.shape[0],
-        "MODEL.FREQFUSION.FUSED_TOP_LEVEL": top.shape[-1] == 3,
+        "MODEL.FPN.IN_FEATURES": [f"res{stage}" for stage in stages],
+        "MODEL.FPN.OUT_CHANNELS": state[f"{source}lateral_convs.0.conv.weight"].shape[0],
+        "MODEL.FREQFUSION.FUSED_TOP_LEVEL": count_levels(state, source=source) > len(stages),
     }
     first = f"{source}alignment.0."
     fusion = {k[len(first) :]: value for k, value in state.items() if k.startswith(first)}
@@ -142,26 +150,39 @@ def swin_settings(state: State, prefix: str) -> Settings:
 def internimage_settings(state: State, prefix: str) -> Settings:
     """Return the keys of an InternImage.
 
-    Weights tell neither stochastic depth nor ``OFFSET_SCALE`` (above 1 for L and XL).
+    Weights tell neither stochastic depth nor ``OFFSET_SCALE``, which is that of the published model
+    with as many channels and blocks, else 1; nor which blocks have further norms behind them, which
+    are taken for those of the published sizes H and G.
 
     Raises:
-        ValueError: if a weight is missing that a key is read from.
+        ValueError: if a weight is missing that a key is read from, or further norms are more or
+            less than those sizes have.
     """
     stages = count_layers(state, f"{prefix}levels.")
+    depths = [count_layers(state, f"{prefix}levels.{stage}.blocks.") for stage in range(stages)]
     block = f"{prefix}levels.{{}}.blocks.0."
     hidden, channels = needed_weight(state, f"{block.format(0)}mlp.fc1.weight", "InternImage").shape
     offsets = [
         needed_weight(state, f"{block.format(i)}dcn.offset.weight", "InternImage")
         for i in range(stages)
     ]
+    depthwise = needed_weight(state, f"{block.format(0)}dcn.dw_conv.0.weight", "InternImage")
+    mixes_center = f"{block.format(0)}dcn.center_feature_scale_proj_bias" in state
+    res_post_norm = f"{block.format(0)}res_post_norm1.0.weight" in state
     found = {
         "CHANNELS": channels,
-        "DEPTHS": [
-            count_layers(state, f"{prefix}levels.{stage}.blocks.") for stage in range(stages)
-        ],
+        "DEPTHS": depths,
         "GROUPS": [len(rows) // (2 * _NUM_TAPS) for rows in offsets],
         "MLP_RATIO": hidden / channels,
-        "POST_NORM": f"{prefix}levels.0.norm.0.weight" not in state,
+        # Stages that center_feature_scale normalizes too do not tell; H alone has res_post_norm.
+        "POST_NORM": not res_post_norm
+        if mixes_center
+        else f"{prefix}levels.0.norm.0.weight" not in state,
+        "OFFSET_SCALE": _OFFSET_SCALES.get((channels, *depths), 1.0),
+        "DEPTHWISE_KERNEL": depthwise.shape[-1],
+        "CENTER_FEATURE_SCALE": mixes_center,
+        "RES_POST_NORM": res_post_norm,
+        "POST_NORM_BLOCKS": _further_norms(state, prefix, depths),
         # Where the factors start does not matter to weights that have them.
         "LAYER_SCALE": float(f"{block.format(0)}gamma1" in state),
         "OUT_FEATURES": [f"res{FIRST_STAGE + stage}" for stage in range(stages)],
@@ -171,6 +192,17 @@ def internimage_settings(state: State, prefix: str) -> Settings:
         **{f"MODEL.INTERNIMAGE.{name}": value for name, value in found.items()},
         **INPUT,
     }
+
+
+def _further_norms(state: State, prefix: str, depths: list[int]) -> list[int]:
+    """Return the blocks of the third stage with a norm behind them: every sixth one, or none."""
+    found = count_layers(state, f"{prefix}levels.2.post_norms.")
+    if found and found != depths[2] // _BLOCKS_TO_A_NORM:
+        raise ValueError(
+            f"the third stage has {found} further norms (post_norms) for {depths[2]} blocks, and "
+            "weights do not tell where; published models have one behind every sixth block"
+        )
+    return [_BLOCKS_TO_A_NORM * (norm + 1) - 1 for norm in range(found)]
 
 
 def check_against_model(state: State, settings: Settings, *, backbone: str | None = None) -> None:

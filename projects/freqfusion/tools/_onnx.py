@@ -4,12 +4,17 @@ Shapes: images (B, 3, H, W) are padded to whole blocks of d x d pixels, d being 
 to, and handed on as blocks (B, 3, rows, d, columns, d). So an exporter sees the sizes of all maps
 as plain multiples of the numbers of blocks, instead of roundings of the image's size that it cannot
 compare with each other.
+
+Most of an export's time goes into torch's bookkeeping of sizes that are symbols: a model of fixed
+size takes a quarter of it.
 """
 
 from __future__ import annotations
 
+import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 OPSETS = (18, 23)
-# Sizes that are traced, in blocks or, where nothing is padded, in pixels: any but 0 and 1.
+# Sizes that are traced for images of any size, in blocks or, where nothing is padded, in pixels:
+# neither 0 nor 1, and blocks without a common divisor.
 _BLOCKS, _PIXELS = (3, 4), (96, 130)
+
+Stage = Callable[[str], AbstractContextManager[None]]
+"""Around a part of the work, with its name."""
 
 
 class Output(NamedTuple):
@@ -77,24 +86,35 @@ class SemanticPart(ExportedPart):
         return (logits,)
 
 
-class ProposalPart(ExportedPart):
-    """The pyramid of an R-CNN, and what its proposal network says on each level."""
+class AnchorPart(ExportedPart):
+    """The pyramid of an R-CNN or a RetinaNet, and what its head says of the anchors on each level.
+
+    The head of an R-CNN is that of its proposal network.
+    """
 
     def __init__(self, model: Any):
+        network = getattr(model, "proposal_generator", None)
+        task, kind = ("detection", "") if network is None else ("proposals", "rpn_")
+        read = model.head_in_features if network is None else network.in_features
         self.levels: list[str] = list(model.backbone.output_shape())
-        self.proposed: list[str] = list(model.proposal_generator.in_features)
+        self.read: list[str] = list(read)
         names = [
             *self.levels,
-            *(f"rpn_logits_{name}" for name in self.proposed),
-            *(f"rpn_deltas_{name}" for name in self.proposed),
+            *(f"{kind}logits_{name}" for name in self.read),
+            *(f"{kind}deltas_{name}" for name in self.read),
         ]
         divisor = model.backbone.size_divisibility
-        super().__init__(model, "proposals", divisor, [Output(name) for name in names])
+        super().__init__(model, task, divisor, [Output(name) for name in names])
 
     def compute(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return maps, logits (B, A, h, w) and deltas (B, 4 * A, h, w) for A anchors per place."""
+        """Return maps, logits (B, A * K, h, w) and deltas (B, 4 * A, h, w) for A anchors per place.
+
+        K is the number of classes of a RetinaNet, 1 of proposals.
+        """
         maps = self.model.backbone(images)
-        logits, deltas = self.model.proposal_generator.rpn_head([maps[n] for n in self.proposed])
+        is_alone = self.task == "detection"
+        head = self.model.head if is_alone else self.model.proposal_generator.rpn_head
+        logits, deltas = head([maps[name] for name in self.read])
         return (*(maps[name] for name in self.levels), *logits, *deltas)
 
 
@@ -126,7 +146,7 @@ def part_of(model: Any) -> ExportedPart:
     Raises:
         ValueError: for models without such a part.
     """
-    from detectron2.modeling import GeneralizedRCNN, PanopticFPN, SemanticSegmentor
+    from detectron2.modeling import GeneralizedRCNN, PanopticFPN, RetinaNet, SemanticSegmentor
 
     from freqfusion.modeling import Mask2Former
 
@@ -138,42 +158,36 @@ def part_of(model: Any) -> ExportedPart:
         return QueryPart(model)
     if isinstance(model, SemanticSegmentor | PanopticFPN):
         return SemanticPart(model)
-    if isinstance(model, GeneralizedRCNN) and hasattr(model.proposal_generator, "rpn_head"):
-        return ProposalPart(model)
+    has_network = isinstance(model, GeneralizedRCNN) and hasattr(
+        model.proposal_generator, "rpn_head"
+    )
+    if has_network or isinstance(model, RetinaNet):
+        return AnchorPart(model)
     raise ValueError(
-        "SemanticSegmentor, PanopticFPN, GeneralizedRCNN with RPN, and Mask2Former are exported; "
-        f"MODEL.META_ARCHITECTURE gave {type(model).__name__}"
+        "SemanticSegmentor, PanopticFPN, GeneralizedRCNN with RPN, RetinaNet and Mask2Former are "
+        f"exported; MODEL.META_ARCHITECTURE gave {type(model).__name__}"
     )
 
 
-def to_onnx(part: ExportedPart, opset: int, metadata: Mapping[str, str]) -> Any:
-    """Return the ONNX model of a part: images (B, 3, H, W) of any size to its outputs."""
-    model = trace(part, opset)
-    _prepend_preparation(model.graph, part)
-    _append_cropping(model.graph, part)
-    model = simplified(model)
-    for key, value in metadata.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    return model
+def to_onnx(
+    part: ExportedPart,
+    opset: int,
+    metadata: Mapping[str, str],
+    size: tuple[int, int] | None = None,
+    stage: Stage = lambda _: nullcontext(),
+) -> Any:
+    """Return the ONNX model of a part: images (B, 3, H, W) to its outputs.
 
-
-def trace(part: ExportedPart, opset: int) -> Any:
-    """Trace a part from blocks to the outputs that are not cropped yet."""
-    rows, columns = _BLOCKS if part.divisor > 1 else _PIXELS
-    device = part.model.pixel_mean.device
-    blocks = torch.zeros(2, 3, rows, part.divisor, columns, part.divisor, device=device)
-    free = dict.fromkeys((0, 2, 4), torch.export.Dim.DYNAMIC)
-    with torch.no_grad():
-        # Relations between sizes that a model asks about hold for every image; an exporter cannot
-        # prove all of them, so they are not made conditions.
-        program = torch.export.export(
-            part,
-            (blocks,),
-            dynamic_shapes=(free,),
-            strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
+    Args:
+        part: What to export.
+        opset: The version of the operators.
+        metadata: Written into the file.
+        size: Height and width of the images, which come one at a time; None: any size and number.
+        stage: Entered for each stage of the work.
+    """
+    with stage("trace the model"), torch.no_grad():
+        program = trace(part, size)
+    with stage("translate it to ONNX"), torch.no_grad():
         exported = torch.onnx.export(
             program,
             (),
@@ -186,10 +200,81 @@ def trace(part: ExportedPart, opset: int) -> Any:
             optimize=False,
         )
     assert exported is not None
-    return exported.model_proto
+    model = exported.model_proto
+    with stage("simplify the graph"):
+        _prepend_preparation(model.graph, part, size)
+        _append_cropping(model.graph, part, size)
+        model = simplified(model)
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    return model
 
 
-def _prepend_preparation(graph: Any, part: ExportedPart) -> None:
+def trace(part: ExportedPart, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
+    """Trace a part from blocks to the outputs that are not cropped yet."""
+    divisor, device = part.divisor, part.model.pixel_mean.device
+    if size is not None:
+        rows, columns = (-(-side // divisor) for side in size)
+        blocks = torch.zeros(1, 3, rows, divisor, columns, divisor, device=device)
+        return torch.export.export(part, (blocks,), strict=False)
+    rows, columns = _BLOCKS if divisor > 1 else _PIXELS
+    blocks = torch.zeros(2, 3, rows, divisor, columns, divisor, device=device)
+    free = dict.fromkeys((0, 2, 4), torch.export.Dim.DYNAMIC)
+    with _explicit_padding(part, blocks):
+        # Relations between sizes that a model asks about hold for every image; an exporter cannot
+        # prove all of them, so they are not made conditions.
+        return torch.export.export(
+            part,
+            (blocks,),
+            dynamic_shapes=(free,),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+@contextmanager
+def _explicit_padding(part: ExportedPart, blocks: Tensor) -> Iterator[None]:
+    """Pad by constants where timm pads "same" as TensorFlow does, by an amount that sizes decide.
+
+    The amount is the same for all maps whose sides are multiples of the stride. As a function of
+    symbols it takes an exporter many minutes.
+    """
+    try:
+        from timm.layers.conv2d_same import Conv2dSame
+    except ImportError:
+        yield
+        return
+    fits: dict[Conv2dSame, bool] = {}
+
+    def see(module: Conv2dSame, inputs: tuple[Tensor]) -> None:
+        pairs = zip(inputs[0].shape[-2:], module.stride, strict=True)
+        fits[module] = fits.get(module, True) and all(side % step == 0 for side, step in pairs)
+
+    found = [module for module in part.modules() if isinstance(module, Conv2dSame)]
+    hooks = [module.register_forward_pre_hook(see) for module in found]
+    if found:
+        part(blocks[:1])
+    for hook in hooks:
+        hook.remove()
+    replaced = [module for module in found if fits.get(module)]
+    for module in replaced:
+        vars(module)["forward"] = functools.partial(_padded_convolution, module)
+    try:
+        yield
+    finally:
+        for module in replaced:
+            del vars(module)["forward"]
+
+
+def _padded_convolution(module: nn.Conv2d, x: Tensor) -> Tensor:
+    sides = zip(module.kernel_size, module.dilation, module.stride, strict=True)
+    top, left = (max((taps - 1) * apart + 1 - step, 0) for taps, apart, step in sides)
+    x = F.pad(x, (left // 2, left - left // 2, top // 2, top - top // 2))
+    return F.conv2d(x, module.weight, module.bias, module.stride, 0, module.dilation, module.groups)
+
+
+def _prepend_preparation(graph: Any, part: ExportedPart, size: tuple[int, int] | None) -> None:
     """Normalize and pad images as Detectron2 does, and cut them into blocks."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -208,29 +293,31 @@ def _prepend_preparation(graph: Any, part: ExportedPart) -> None:
     )
     centered = node("Sub", ["image", mean], "prepare_centered")
     normalized = node("Div", [centered, std], "prepare_normalized")
-    size = node("Shape", ["image"], "prepare_size", start=2)
+    shape = node("Shape", ["image"], "prepare_size", start=2)
     divisor = constant("divisor", np.array([part.divisor] * 2))
-    negative = node("Neg", [size], "prepare_negative")
+    negative = node("Neg", [shape], "prepare_negative")
     missing = node("Mod", [negative, divisor], "prepare_missing")
     before = constant("before", np.zeros(6, dtype=np.int64))
     pads = node("Concat", [before, missing], "prepare_pads", axis=0)
     padded = node("Pad", [normalized, pads], "prepare_padded")
-    whole = node("Add", [size, missing], "prepare_whole")
+    whole = node("Add", [shape, missing], "prepare_whole")
     numbers = node("Div", [whole, divisor], "prepare_numbers")
     rows, columns = "prepare_rows", "prepare_columns"
     nodes.append(helper.make_node("Split", [numbers], [rows, columns], num_outputs=2))
     start = constant("start", np.array([0, 3]))
     side = constant("side", np.array([part.divisor]))
-    shape = node("Concat", [start, rows, side, columns, side], "prepare_shape", axis=0)
-    node("Reshape", [padded, shape], graph.input[0].name)
+    cut = node("Concat", [start, rows, side, columns, side], "prepare_shape", axis=0)
+    node("Reshape", [padded, cut], graph.input[0].name)
     kept = [*nodes, *graph.node]
     del graph.node[:], graph.input[:]
     graph.node.extend(kept)
-    sizes: list[str | int | None] = ["batch", 3, "height", "width"]
+    sizes: list[str | int | None] = (
+        ["batch", 3, "height", "width"] if size is None else [1, 3, *size]
+    )
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.FLOAT, sizes))
 
 
-def _append_cropping(graph: Any, part: ExportedPart) -> None:
+def _append_cropping(graph: Any, part: ExportedPart, size: tuple[int, int] | None) -> None:
     """Cut off what was padded; give all outputs their names."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -241,16 +328,16 @@ def _append_cropping(graph: Any, part: ExportedPart) -> None:
     del graph.output[:]
     for output, raw in zip(part.outputs, found, strict=True):
         # Names of sizes that the exporter made up would only confuse.
-        rank = len(raw.type.tensor_type.shape.dim)
-        sizes: list[Any] = ["batch", *(f"{output.name}_{axis}" for axis in range(1, rank))]
+        sizes: list[Any] = [
+            dim.dim_value or (f"{output.name}_{axis}" if axis else "batch")
+            for axis, dim in enumerate(raw.type.tensor_type.shape.dim)
+        ]
         if output.is_cropped:
-            sizes[2:] = ["height", "width"]
+            sizes[2:] = size or ["height", "width"]
             inputs = [raw.name, "crop_start", "prepare_size", "crop_axes"]
             graph.node.append(helper.make_node("Slice", inputs, [output.name]))
         else:
             graph.node.append(helper.make_node("Identity", [raw.name], [output.name]))
-        fixed = raw.type.tensor_type.shape.dim[1].dim_value
-        sizes[1] = fixed or sizes[1]
         graph.output.append(helper.make_tensor_value_info(output.name, TensorProto.FLOAT, sizes))
 
 

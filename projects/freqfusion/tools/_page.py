@@ -55,7 +55,7 @@ article p { margin: 6px 0; max-width: 78ch; color: var(--soft); font-size: .92re
 article details { background: none; }
 .wide { overflow-x: auto; margin: 8px 0; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding-bottom: 2px; }
+caption { text-align: left; white-space: nowrap; color: var(--soft); padding-bottom: 2px; }
 th, td { padding: 2px .6em; text-align: right; white-space: nowrap; font-weight: 400; }
 thead th { color: var(--soft); border-bottom: 1px solid var(--line); }
 tbody th, thead th:first-child, .word, [data-words="2"] thead th:nth-child(2) {
@@ -75,9 +75,9 @@ order.addEventListener("input", () => {
 """
 
 _PNG_DPI = 110
-_QUALITY = 90
+_QUALITY = 85
 # A picture above this many bytes is no drawing but a photograph.
-_MOST_PNG = 150_000
+_MOST_PNG = 60_000
 
 
 def document(
@@ -139,25 +139,29 @@ class ReportSection:
 
 
 def from_figure(figure: Any, title: str) -> EmbeddedImage:
-    """Encode a matplotlib Figure as PNG."""
+    """Encode a matplotlib Figure."""
     from PIL import Image as Pillow
 
     file = io.BytesIO()
     figure.savefig(file, dpi=_PNG_DPI, format="png")
     with Pillow.open(file) as picture:
-        return EmbeddedImage(file.getvalue(), "png", picture.size, title)
+        return _encoded(picture.convert("RGB"), title)
 
 
 def from_picture(picture: Picture, title: str, score: str = "") -> EmbeddedImage:
-    """Encode a picture as PNG, or as JPEG where that would be large."""
+    """Encode a picture."""
     from PIL import Image as Pillow
 
-    image = Pillow.fromarray(picture)
+    return _encoded(Pillow.fromarray(picture), title, score)
+
+
+def _encoded(image: Any, title: str, score: str = "") -> EmbeddedImage:
+    """Return an image as PNG, or as WebP, which loses a little, where PNG would be large."""
     file, kind = io.BytesIO(), "png"
     image.save(file, "PNG")
     if file.tell() > _MOST_PNG:
-        file, kind = io.BytesIO(), "jpeg"
-        image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
+        file, kind = io.BytesIO(), "webp"
+        image.save(file, "WEBP", quality=_QUALITY)
     return EmbeddedImage(file.getvalue(), kind, image.size, title, score)
 
 

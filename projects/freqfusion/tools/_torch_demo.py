@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from freqfusion.data.synthetic import (
     NUM_CLASSES,
@@ -27,6 +26,7 @@ from freqfusion.data.synthetic import (
     VOID_LABEL,
     scene_batch,
 )
+from freqfusion.data.workers import progress
 from freqfusion.layers import FreqFusion, InterpolationUpsampling
 from freqfusion.metrics import BoundaryIoU, ConfusionMatrix
 
@@ -142,7 +142,7 @@ def _train(model: nn.Module, demo: TorchDemo, fusion: str) -> None:
     generator = torch.Generator().manual_seed(demo.seed)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=demo.steps)
-    for _ in tqdm(range(demo.steps), desc=fusion, unit="step", mininterval=1):
+    for _ in progress(range(demo.steps), fusion, "step"):
         chosen = torch.randint(demo.train, (_BATCH,), generator=generator)
         images, labels = all_images[chosen], all_labels[chosen]
         if torch.rand((), generator=generator) < 0.5:

@@ -5,7 +5,7 @@ import io
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,13 @@ MAX_MODEL_PIXELS = 2048 * 1024
 COLORMAP = "viridis"
 _NUM_KEPT_MAPS = 6
 _OPACITY = 0.82
+# Objects from this score on are kept; the page shows those from a higher one.
+LOWEST_SCORE = 0.05
 # Heading and note of each panel; a click in one of CLICKABLE moves the marked point.
 PANELS = {
     "image": ("Image", "click a point, here or in the maps beside it"),
     "prediction": ("Prediction", ""),
+    "baseline": ("Prediction of the baseline", ""),
     "confidence": ("Confidence", ""),
     "similarity": ("Similarity to the marked point", ""),
     "before": ("Similarity before fusion", ""),
@@ -44,7 +47,7 @@ PANELS = {
     "lattice": ("Sampling lattice", "where the model samples densely"),
     "attention": ("Attention", "what is stretched before each downsampling"),
 }
-CLICKABLE = ("image", "prediction", "confidence", "similarity", "before")
+CLICKABLE = ("image", "prediction", "baseline", "confidence", "similarity", "before")
 
 # A picture, and the HTML below it.
 Panel = tuple[Picture, str]
@@ -55,13 +58,14 @@ class ViewedImage:
     """An image, what the model predicts for it, and the feature maps that were drawn so far.
 
     ``confidence`` is a map and its description, by task. The model's scores are not kept: those of
-    many classes for every pixel would fill the memory.
+    many classes for every pixel would fill the memory. ``baseline``: what the other model predicts.
     """
 
     image: Picture
     content: Any
     confidence: dict[str, tuple[NDArray[np.float32], str]]
     modulation: Any | None = None
+    baseline: Any | None = None
     maps: OrderedDict[str, RecordedMap] = field(default_factory=OrderedDict)
 
 
@@ -70,12 +74,12 @@ class Viewer:
 
     Args:
         cfg: Of the model, with its weights.
-        score_threshold: Instances below it are not drawn.
+        baseline: Configuration of a model to compare with.
     """
 
-    def __init__(self, cfg: Any, *, score_threshold: float) -> None:
+    def __init__(self, cfg: Any, *, baseline: Any | None = None) -> None:
         self.predictor, self.metadata = Predictor(cfg), metadata_of(cfg)
-        self.score_threshold = score_threshold
+        self.baseline = None if baseline is None else Predictor(baseline)
         model = self.predictor.model
         self.fusion = {layer.label: layer for layer in default_layers(model)}
         self.modulated: Any = _modulated_stages(model)
@@ -84,11 +88,11 @@ class Viewer:
         self.first_layer = "fused" if "fused" in self.fusion else self.layers[0]
         absent = {"before"} if "coarse" not in self.fusion else set()
         absent |= {"lattice", "attention"} if self.modulated is None else set()
+        absent |= {"baseline"} if baseline is None else set()
         self.panels = [name for name in PANELS if name not in absent]
 
     def view(self, image: Picture) -> ViewedImage:
         """Run the model on an RGB image, which is made smaller where it has many pixels."""
-        from freqfusion.evaluation.overlays import output_content
         from freqfusion.modeling.tta import semantic_kind
         from freqfusion.tools._aliasing import record_downsampling
 
@@ -98,24 +102,48 @@ class Viewer:
             recording = record_downsampling(model, self.modulated)
         with recording as modulation:
             output = self.predictor(image)
-        content = output_content(output, self.metadata, score_threshold=self.score_threshold)
+        content = _content_of(output, self.predictor)
+        other = None
+        if self.baseline is not None:
+            other = _content_of(self.baseline(image), self.baseline)
         kind, size = semantic_kind(model), image.shape[:2]
         confidence = {
             task: confidence_map(task, output, content, size, kind) for task in content.tasks()
         }
-        return ViewedImage(image, content, confidence, modulation)
+        return ViewedImage(image, content, confidence, modulation, other)
 
     def draw(
-        self, panel: str, viewed: ViewedImage, task: str, layer: str, point: tuple[float, float]
+        self,
+        panel: str,
+        viewed: ViewedImage,
+        task: str,
+        layer: str,
+        point: tuple[float, float],
+        threshold: float = 0.5,
+        opacity: float = 1.0,
     ) -> Panel:
-        """Draw one of ``panels``; ``point`` (x, y) lies in 0..1.
+        """Draw one of ``panels``.
+
+        Args:
+            panel: Its name.
+            viewed: The image.
+            task: Of the prediction.
+            layer: Of the similarity and the spectrum.
+            point: (x, y) in 0..1.
+            threshold: Objects with a lower score are not drawn.
+            opacity: Of the prediction over the image; 0..1.
 
         Raises:
             ValueError: if the model has no such task or layer.
         """
         draw: dict[str, Callable[[], Panel]] = {
             "image": lambda: (draw_image(viewed.image), caption(PANELS["image"][1])),
-            "prediction": lambda: self._prediction(viewed, task),
+            "prediction": lambda: _prediction(
+                viewed, viewed.content, task, point, threshold, opacity
+            ),
+            "baseline": lambda: _prediction(
+                viewed, viewed.baseline, task, point, threshold, opacity
+            ),
             "confidence": lambda: draw_map(viewed.image, *viewed.confidence[task], (0.0, 1.0)),
             "similarity": lambda: self._similarity(viewed, self._layer(layer), point),
             "before": lambda: self._similarity(viewed, self.fusion["coarse"], point),
@@ -125,18 +153,6 @@ class Viewer:
         }
         picture, below = draw[panel]()
         return marked(picture, point) if panel in CLICKABLE else picture, below
-
-    def _prediction(self, viewed: ViewedImage, task: str) -> Panel:
-        from freqfusion.evaluation.overlays import Content, draw_content
-        from freqfusion.tools.visualize import classes_of
-
-        content = Content(**{task: getattr(viewed.content, task)})
-        picture = draw_content(viewed.image, content)[task]
-        note = ""
-        if task == "instance":
-            found = len(viewed.content.instance or ())
-            note = f"{found} objects with a score of {self.score_threshold:g} or more"
-        return picture, caption(note, legend=classes_of(content, {task: picture}))
 
     def _similarity(self, viewed: ViewedImage, layer: Layer, point: tuple[float, float]) -> Panel:
         from freqfusion.analysis import point_similarity
@@ -184,6 +200,70 @@ class Viewer:
         while len(viewed.maps) > _NUM_KEPT_MAPS:
             viewed.maps.popitem(last=False)
         return found
+
+
+def _content_of(output: Mapping[str, Any], predictor: Predictor) -> Any:
+    from freqfusion.evaluation.overlays import output_content
+
+    return output_content(output, predictor.metadata, score_threshold=LOWEST_SCORE)
+
+
+def _prediction(
+    viewed: ViewedImage,
+    whole: Any,
+    task: str,
+    point: tuple[float, float],
+    threshold: float,
+    opacity: float,
+) -> Panel:
+    """Draw one task of a prediction; the text says what lies at the point."""
+    from freqfusion.evaluation.overlays import Content, draw_content
+    from freqfusion.tools.visualize import classes_of
+
+    if getattr(whole, task) is None:
+        return dimmed(draw_image(viewed.image)), caption("this model has no such task")
+    content = Content(**{task: getattr(whole, task)})
+    if content.instance is not None:
+        kept = tuple(one for one in content.instance if (one.score or 0) >= threshold)
+        content = replace(content, instance=kept)
+    drawn = draw_content(viewed.image, content)[task]
+    mixed = (1 - opacity) * draw_image(viewed.image) + opacity * drawn
+    confidence = viewed.confidence[task][0] if whole is viewed.content else None
+    note = f"at the point: {found_at(content, task, point, confidence)}"
+    if content.instance is not None:
+        count = len(content.instance)
+        note += f"; {count} object{'s' * (count != 1)} with a score of {threshold:g} or more"
+    picture = np.round(mixed).astype(np.uint8)
+    return picture, caption(note, legend=classes_of(content, {task: picture}))
+
+
+def found_at(
+    content: Any,
+    task: str,
+    point: tuple[float, float],
+    confidence: NDArray[np.float32] | None = None,
+) -> str:
+    """Return the class at a point (x, y) in 0..1, with its score where there is one."""
+
+    def at(values: NDArray[Any]) -> Any:
+        height, width = values.shape
+        row, column = int(point[1] * height), int(point[0] * width)
+        return values[min(row, height - 1), min(column, width - 1)]
+
+    name = "nothing"
+    if task == "instance":
+        hit = [one for one in content.instance if one.mask is not None and at(one.mask)]
+        best = max(hit, key=lambda one: one.score or 0, default=None)
+        return name if best is None else f"{best.name}, {best.score or 0:.2f}"
+    if task == "semantic":
+        label = int(at(content.semantic.labels))
+        name = content.semantic.names[label] if label >= 0 else name
+    else:
+        found = int(at(content.panoptic.ids))
+        name = next((one.name for one in content.panoptic.segments if one.id == found), name)
+    if confidence is None or name == "nothing":
+        return name
+    return f"{name}, {float(at(confidence)):.2f}"
 
 
 def confidence_map(

@@ -25,6 +25,7 @@ from torch import Tensor
 from freqfusion.analysis import Spectrum, spectra_figure
 from freqfusion.analysis.aliasing import Version, attention_edge_correlation, measure_stage
 from freqfusion.analysis.running import RunningMean
+from freqfusion.data.workers import progress
 from freqfusion.drawing import Picture
 from freqfusion.layers.sfm import warp_edge_target
 from freqfusion.predictor import Predictor, check_weights, read_config
@@ -39,6 +40,7 @@ from freqfusion.tools._arguments import (
     add_image_options,
     model_parser,
     number_from,
+    parse,
     text_table,
     write_json,
 )
@@ -67,7 +69,7 @@ _STILL = 1e-4
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         if options.output.exists() and not options.output.is_dir():
             raise ValueError(f"--output {options.output} is a file; name a folder")
@@ -83,8 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> AliasingMeter:
     """Measure the images, and write numbers and figures."""
-    from tqdm import tqdm
-
     cfg = read_config(
         options.config_file, options.weights, options.opts, unsafe=options.allow_unsafe_config
     )
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> AliasingMeter:
         sources = from_files(options.input, options.limit)
     meter = AliasingMeter(cfg, Predictor(cfg))
     options.output.mkdir(parents=True, exist_ok=True)
-    for source in tqdm(sources, desc="measuring", unit="image", disable=None):
+    for source in progress(sources, "measuring", "image"):
         try:
             picture, seen = meter(source)
         except ValueError as error:

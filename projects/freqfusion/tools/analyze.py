@@ -28,6 +28,7 @@ from freqfusion.predictor import load_model, padded_sizes
 from freqfusion.tools._arguments import (
     model_parser,
     number_from,
+    parse,
     parse_size,
     text_table,
     write_json,
@@ -50,7 +51,7 @@ _NOTHING = "-"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Analyze a model; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         result = run(options)
         write_json(options.output, result)

@@ -23,9 +23,11 @@ import torch
 from freqfusion.data.synthetic import make_scene
 from freqfusion.drawing import Picture, draw_image
 from freqfusion.predictor import check_weights, read_config
-from freqfusion.tools._arguments import model_parser, number_from, unit_score
+from freqfusion.tools._arguments import model_parser, number_from, parse, unit_score
+from freqfusion.tools._images import from_files
 from freqfusion.tools._viewer import (
     CLICKABLE,
+    LOWEST_SCORE,
     PANELS,
     ViewedImage,
     Viewer,
@@ -52,11 +54,20 @@ _STYLE = """
 """
 
 
-def build_page(viewer: Viewer, title: str) -> Any:
-    """Return the page as gradio blocks; its events go through the model one at a time."""
+def build_page(
+    viewer: Viewer, title: str, threshold: float = 0.5, examples: Sequence[Picture] = ()
+) -> Any:
+    """Return the page as gradio blocks; its events go through the model one at a time.
+
+    Args:
+        viewer: Of the model.
+        title: Of the page.
+        threshold: Scores of objects that are drawn, at first.
+        examples: Images to begin with; none: painted scenes.
+    """
     import gradio as gr
 
-    examples = [
+    examples = examples or [
         make_scene(0, index, (256, 320), detail="simple").image for index in range(NUM_EXAMPLES)
     ]
 
@@ -65,26 +76,39 @@ def build_page(viewer: Viewer, title: str) -> Any:
             raise ValueError("there is no image in memory; choose one")
         return [value for name in panels for value in viewer.draw(name, viewed, *choice)]
 
-    def begin(image: Picture, task: str, layer: str) -> list[Any]:
+    def begin(image: Picture, task: str, layer: str, *look: float) -> list[Any]:
         viewed, point = viewer.view(image), (0.5, 0.5)
         tasks = viewed.content.tasks()
         task = task if task in tasks else tasks[-1]
         choices = gr.Radio(tasks, value=task, visible=len(tasks) > 1)
-        return [viewed, point, choices, *draw(viewer.panels, viewed, task, layer, point)]
+        return [viewed, point, choices, *draw(viewer.panels, viewed, task, layer, point, *look)]
 
-    def upload(path: str, task: str, layer: str) -> list[Any]:
-        return begin(read_upload(path, MAX_PIXELS), task, layer)
+    def upload(path: str, *choice: Any) -> list[Any]:
+        return begin(read_upload(path, MAX_PIXELS), *choice)
 
-    def example(event: gr.SelectData, task: str, layer: str) -> list[Any]:
-        return begin(examples[event.index], task, layer)
+    # gradio counts arguments, and gives the event to one that is annotated.
+    def example(
+        event: gr.SelectData, task: str, layer: str, threshold: float, opacity: float
+    ) -> list[Any]:
+        return begin(examples[event.index], task, layer, threshold, opacity)
 
-    def click(event: gr.SelectData, viewed: ViewedImage | None, task: str, layer: str) -> list[Any]:
+    def click(
+        event: gr.SelectData,
+        viewed: ViewedImage | None,
+        task: str,
+        layer: str,
+        threshold: float,
+        opacity: float,
+    ) -> list[Any]:
         height, width = draw_image(viewed.image).shape[:2] if viewed else (1, 1)
         point = (event.index[0] + 0.5) / width, (event.index[1] + 0.5) / height
-        return [point, *draw(clickable, viewed, task, layer, point)]
+        return [point, *draw(clickable, viewed, task, layer, point, threshold, opacity)]
 
     def change(*choice: Any) -> list[Any]:
         return draw(chosen, *choice)
+
+    def restyle(*choice: Any) -> list[Any]:
+        return draw(predicted, *choice)
 
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         viewed, point = gr.State(time_to_live=3600), gr.State((0.5, 0.5))
@@ -94,21 +118,26 @@ def build_page(viewer: Viewer, title: str) -> Any:
             file = gr.File(label="Drop an image here", height=150, file_types=["image"])
             options: dict[str, Any] = {"allow_preview": False, "interactive": False, "scale": 2}
             label = "or take an example"
-            gallery = gr.Gallery(examples, label=label, columns=NUM_EXAMPLES, height=150, **options)
+            gallery = gr.Gallery(
+                list(examples), label=label, columns=NUM_EXAMPLES, height=150, **options
+            )
         with gr.Row():
             task = gr.Radio([], label="Task", visible=False)
             info = "or any module, such as backbone.res3 or NAME:PART"
             options = {"allow_custom_value": True, "label": "Layer", "info": info}
             layer = gr.Dropdown(viewer.layers, value=viewer.first_layer, **options)
+            options = {"minimum": LOWEST_SCORE, "maximum": 1, "step": 0.05}
+            shown = gr.Slider(value=threshold, label="Lowest score of objects", **options)
+            opacity = gr.Slider(0, 1, value=1, step=0.05, label="Opacity")
         panels: dict[str, tuple[Any, Any]] = {}
         wide = [name for name in ("lattice", "attention") if name in viewer.panels]
 
         def add_panel(name: str) -> None:
             buttons = ["download", "fullscreen"]
-            shown = gr.Image(
+            image = gr.Image(
                 label=PANELS[name][0], interactive=False, format="png", buttons=buttons
             )
-            panels[name] = shown, gr.HTML()
+            panels[name] = image, gr.HTML()
 
         with gr.Row(elem_classes="panels"):
             for name in viewer.panels[: len(viewer.panels) - len(wide)]:
@@ -118,6 +147,7 @@ def build_page(viewer: Viewer, title: str) -> Any:
             add_panel(name)
         clickable = [name for name in CLICKABLE if name in panels]
         chosen = [name for name in panels if name not in ("image", *wide)]
+        predicted = [name for name in ("prediction", "baseline") if name in panels]
 
         def parts(names: Sequence[str]) -> list[Any]:
             return [one for name in names for one in panels[name]]
@@ -130,13 +160,17 @@ def build_page(viewer: Viewer, title: str) -> Any:
             "show_progress_on": panels["image"][0],
         }
         everything = [viewed, point, task, *parts(viewer.panels)]
-        file.upload(_answered(upload), [file, task, layer], everything, **group)
-        gallery.select(_answered(example), [task, layer], everything, **group)
+        look = [shown, opacity]
+        file.upload(_answered(upload), [file, task, layer, *look], everything, **group)
+        gallery.select(_answered(example), [task, layer, *look], everything, **group)
         marked = [point, *parts(clickable)]
         for name in clickable:
-            panels[name][0].select(_answered(click), [viewed, task, layer], marked, **group)
+            panels[name][0].select(_answered(click), [viewed, task, layer, *look], marked, **group)
+        everything_chosen = [viewed, task, layer, point, *look]
         for choice in (task, layer):
-            choice.input(_answered(change), [viewed, task, layer, point], parts(chosen), **group)
+            choice.input(_answered(change), everything_chosen, parts(chosen), **group)
+        for slider in look:
+            slider.release(_answered(restyle), everything_chosen, parts(predicted), **group)
     page.queue(default_concurrency_limit=1, api_open=False, max_size=16)
     return page
 
@@ -191,7 +225,7 @@ def _answered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; returns the exit code: 0, or 2 for what the user can fix."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         with tempfile.TemporaryDirectory(prefix="freqfusion-") as folder:
             os.environ.update(OFFLINE, GRADIO_TEMP_DIR=folder)
@@ -223,8 +257,18 @@ def make_page(options: argparse.Namespace) -> Any:
     check_weights(cfg.MODEL.WEIGHTS)
     if importlib.util.find_spec("gradio") is None:
         raise ImportError("the page needs gradio: pip install 'gradio>=6.31'")
-    viewer = Viewer(cfg, score_threshold=options.score_threshold)
-    return build_page(viewer, Path(options.config_file).stem)
+    other, title = None, Path(options.config_file).stem
+    if options.compare:
+        config, weights = options.compare
+        other = read_config(config, weights, options.opts, unsafe=unsafe)
+        check_weights(other.MODEL.WEIGHTS)
+        title += f", compared with {Path(config).stem}"
+    examples: list[Picture] = []
+    if options.examples is not None:
+        sources = from_files([str(options.examples)], NUM_EXAMPLES)
+        examples = [read_upload(str(source.path), MAX_PIXELS) for source in sources]
+    viewer = Viewer(cfg, baseline=other)
+    return build_page(viewer, title, options.score_threshold, examples)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -233,6 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen at; 127.0.0.1, this machine only")
     add("--port", type=number_from(0), default=0, metavar="N", help="0, the first free from 7860")
     add("--score-threshold", type=unit_score, default=0.5, metavar="S", help="of instances; 0.5")
+    folder = "folder of images, of which the first four are examples; not given: painted scenes"
+    add("--examples", type=Path, metavar="DIR", help=folder)
+    pair, other = ("CONFIG", "WEIGHTS"), "a model whose prediction is shown beside"
+    add("--compare", nargs=2, metavar=pair, help=other)
     return parser
 
 

@@ -17,14 +17,14 @@ from typing import Any
 from freqfusion.data.validation.datasets import DatasetReport, check_datasets
 from freqfusion.data.validation.issues import ERROR, NOTE, DatasetIssue
 from freqfusion.files import add_unsafe_config
-from freqfusion.tools._arguments import write_json
+from freqfusion.tools._arguments import parse, write_json
 
 _MOST_MESSAGES = 20  # of each kind
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check data sets and return the exit code: 0, 1 for errors in the data, 2 for a wrong call."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         if options.json and not options.json.parent.is_dir():
             raise ValueError(f"there is no folder {options.json.parent} to write the report to")

@@ -37,6 +37,7 @@ from freqfusion.tools import _convert_mask2former as mask2former
 from freqfusion.tools import _convert_names as names
 from freqfusion.tools import _convert_segnext as segnext
 from freqfusion.tools import _convert_settings as settings
+from freqfusion.tools._arguments import parse
 from freqfusion.tools._convert_names import BACKBONE, BOTTOM_UP, Conversion, State
 
 _CLASSIFIERS = ("torchvision", "swin", "internimage", "segnext")
@@ -50,8 +51,9 @@ _NOTES = {
     "mask2former": "weights do not tell what MODEL.MASK2FORMER.TEST switches on, nor PRE_NORM and "
     "ENCODER_POINTS, which are taken for those of the published models",
     "swin": "the norms of the stages, which no classifier has, begin as new ones do",
-    "internimage": "weights do not tell MODEL.INTERNIMAGE.OFFSET_SCALE, which is above 1 for the "
-    "sizes L and XL",
+    "internimage": "weights do not tell MODEL.INTERNIMAGE.OFFSET_SCALE, which is set to that of "
+    "the published model of this size, and to 1 where there is none; with another one they load, "
+    "and give other numbers",
     "segnext": "weights do not tell MODEL.LIGHT_HAM.RANK, which is 16 for the sizes T and S and 64 "
     "for B and L",
     "freqfusion": "fusion modules, if any, are written without Hamming windows, the only ones that "
@@ -62,7 +64,7 @@ _NOTES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Convert one file; returns the exit code: 0, or 2 for what the user can fix."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parse(parser, arguments)
     if options.output is None and not options.list:
         parser.error("the following arguments are required: OUTPUT")
     try:

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from freqfusion.tools._arguments import number_from, write_json
+from freqfusion.tools._arguments import number_from, parse, write_json
 from freqfusion.tools._torch_demo import TorchDemo, compare_fusions
 
 CONFIG = Path("configs/synthetic/panoptic-segmentation/freqfusion_panoptic_fpn_r18.yaml")
@@ -33,7 +33,7 @@ MARKS = ("datasets/synthetic", NOTE)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     root = options.output
     try:
         if importlib.util.find_spec("detectron2") is None:

@@ -1,11 +1,12 @@
 """A trained model as an ONNX file: ``python -m freqfusion.tools.export --config-file X ...``.
 
-The file takes images (B, 3, H, W) as they are, float32 from 0 to 255 in the model's channel order,
-of any size; normalization and padding are inside. Semantic segmentors and the semantic branch of
-Panoptic FPN give logits ``sem_seg`` at the image's size; R-CNNs the maps of their pyramid and the
-logits and deltas of their proposal network; Mask2Former classes and masks of its queries (masks at
-a quarter of the padded image) and, with MODEL.MASK2FORMER.TEST.SEMANTIC_ON, scores ``sem_seg``. It
-is compared with the model at three sizes before the command ends.
+The file takes images (1, 3, H, W) as they are, float32 from 0 to 255 in the model's channel order,
+of the size ``--size``; with ``--dynamic`` (B, 3, H, W) of any size. Normalization and padding are
+inside. Semantic segmentors and the semantic branch of Panoptic FPN give logits ``sem_seg`` at the
+image's size; R-CNNs and RetinaNets the maps of their pyramid and the logits and deltas of their
+anchors (of proposals, for R-CNNs); Mask2Former classes and masks of its queries (masks at a quarter
+of the padded image) and, with MODEL.MASK2FORMER.TEST.SEMANTIC_ON, scores ``sem_seg``. It is
+compared with the model before the command ends, in numbers and in time.
 """
 
 from __future__ import annotations
@@ -15,23 +16,26 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from freqfusion.predictor import build_model, metadata_of, read_config
-from freqfusion.tools._arguments import model_parser, parse_size
+from freqfusion.tools._arguments import model_parser, parse, parse_size
 from freqfusion.tools._onnx import OPSETS, ExportedPart
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-SMALLEST_SIDE = 64
+# Runs of which the quickest is shown.
+_RUNS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export; return the exit code: 0, 1 where the file differs, 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         return run(options)
     except (ValueError, OSError, KeyError, RuntimeError) as error:
@@ -52,12 +56,14 @@ def run(options: argparse.Namespace) -> int:
         unsafe=options.allow_unsafe_config,
     )
     cfg.MODEL.DEVICE = "cpu"
-    part = part_of(build_model(cfg)).eval()
+    with timed("build the model"):
+        part = part_of(build_model(cfg)).eval()
     metadata = {
         "task": part.task,
         "input_format": cfg.INPUT.FORMAT,
         "outputs": json.dumps([output.name for output in part.outputs]),
         "size_divisibility": str(part.divisor),
+        "pixel_mean": json.dumps(cfg.MODEL.PIXEL_MEAN),
         "resize": json.dumps([cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST]),
         "producer": f"freqfusion {__version__}",
         **classes(cfg, metadata_of(cfg)),
@@ -71,7 +77,8 @@ def write(part: Any, metadata: dict[str, str], options: argparse.Namespace) -> i
 
     from freqfusion.tools._onnx import foreign_domains, to_onnx
 
-    model = to_onnx(part, options.opset, metadata)
+    size = None if options.dynamic else options.size
+    model = to_onnx(part, options.opset, metadata, size, timed)
     foreign = foreign_domains(model)
     if foreign:
         raise RuntimeError(f"operators of {', '.join(sorted(foreign))} came into the graph")
@@ -81,9 +88,15 @@ def write(part: Any, metadata: dict[str, str], options: argparse.Namespace) -> i
         f"wrote {options.output}: {', '.join(output.name for output in part.outputs)}; "
         f"{len(model.graph.node)} standard operators, {options.output.stat().st_size / 1e6:.1f} MB"
     )
-    differences = compare(part, options.output, sizes_around(options.size))
-    for size, output, value in differences:
-        print(f"{size[0]:5d} x {size[1]:<5d} greatest difference {value:.2e} ({output})")
+    sizes = sizes_around(options.size) if options.dynamic else [options.size]
+    with timed("compare it with the model"):
+        differences = compare(part, options.output, sizes)
+    for one in differences:
+        size = f"{one.size[0]:5d} x {one.size[1]:<5d}"
+        print(
+            f"{size} largest difference {one.value:.2e} ({one.output});"
+            f" onnxruntime {1000 * one.seconds:.0f} ms, torch {1000 * one.torch_seconds:.0f} ms"
+        )
     worst = max(differences, key=lambda one: math.inf if math.isnan(one.value) else one.value)
     if worst.value <= options.tolerance:
         return 0
@@ -93,6 +106,17 @@ def write(part: Any, metadata: dict[str, str], options: argparse.Namespace) -> i
         file=sys.stderr,
     )
     return 1
+
+
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    """Print a stage when it begins, and its seconds when it has ended."""
+    print(f"{stage:<26}", end="", flush=True)
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        print(f"{time.perf_counter() - started:6.1f} s", flush=True)
 
 
 def classes(cfg: Any, metadata: Any) -> dict[str, str]:
@@ -116,18 +140,22 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(missing)} is missing: pip install 'freqfusion[onnx]'")
     if options.output.is_dir():
         raise ValueError(f"--output {options.output} is a folder; name a file")
-    if min(options.size) < SMALLEST_SIDE:
-        raise ValueError(f"--size must have sides of {SMALLEST_SIDE} pixels or more")
+    if min(options.size) < 1:
+        raise ValueError(
+            "--size must have sides of one pixel or more; got {}x{}".format(*options.size)
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = model_parser(
-        "export", "Write a model as ONNX for images of any size, and compare it with the model."
+        "export", "Write a model as ONNX, and compare it with the model in numbers and in time."
     )
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="FILE", help="the ONNX file to write")
-    sizes = "sizes to compare at lie around this; 256x320"
-    add("--size", type=parse_size, default=(256, 320), metavar="HxW", help=sizes)
+    size = "of the images, one at a time; with --dynamic, about the sizes to compare at; 480x640"
+    add("--size", type=parse_size, default=(480, 640), metavar="HxW", help=size)
+    free = "for any size and number of images; takes several times as long to export"
+    add("--dynamic", action="store_true", help=free)
     versions = range(OPSETS[0], OPSETS[1] + 1)
     add("--opset", type=int, choices=versions, default=18, help="version of the operators; 18")
     add("--tolerance", type=float, default=1e-3, metavar="D", help="of outputs; 0.001")
@@ -135,18 +163,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class Difference(NamedTuple):
-    """The greatest difference at one size, and the output that has it.
+    """The largest difference at one size, the output that has it, and the times of both.
 
     Attributes:
         size: Height and width of the image.
         output: Name of the output.
-        value: The greatest absolute difference; in an output whose greatest number is above one, as
+        value: The largest absolute difference; in an output whose largest number is above one, as
             a part of that number, since features may have any scale.
+        seconds: Of onnxruntime.
+        torch_seconds: Of the model, with as many threads.
     """
 
     size: tuple[int, int]
     output: str
     value: float
+    seconds: float
+    torch_seconds: float
 
 
 def sizes_around(size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -165,6 +197,7 @@ def compare(part: ExportedPart, file: Path, sizes: list[tuple[int, int]]) -> lis
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     return [_difference(part, session, _image(size, generator)) for size in sizes]
@@ -176,14 +209,16 @@ def _image(size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
 
 def _difference(part: ExportedPart, session: Any, image: torch.Tensor) -> Difference:
     size = (image.shape[-2], image.shape[-1])
+    given = {"image": image.numpy()}
     try:
-        found = session.run(None, {"image": image.numpy()})
+        found, seconds = _quickest(lambda: session.run(None, given))
     except Exception as error:  # onnxruntime's own classes
         raise RuntimeError(
             f"onnxruntime cannot run the file for an image of {size[0]}x{size[1]}: {error}"
         ) from error
-    expected = part.reference(image.to(part.model.pixel_mean.device))
-    worst = Difference(size, "", -1.0)
+    moved = image.to(part.model.pixel_mean.device)
+    expected, torch_seconds = _quickest(lambda: part.reference(moved))
+    worst = Difference(size, "", -1.0, seconds, torch_seconds)
     for output, actual, wanted in zip(part.outputs, found, expected, strict=True):
         if actual.shape != tuple(wanted.shape):
             raise RuntimeError(
@@ -194,8 +229,18 @@ def _difference(part: ExportedPart, session: Any, image: torch.Tensor) -> Differ
         value = (torch.from_numpy(actual) - wanted.cpu()).abs().max().item() / scale
         # What is not a number must not pass for small.
         if not value <= worst.value:
-            worst = Difference(size, output.name, value)
+            worst = worst._replace(output=output.name, value=value)
     return worst
+
+
+def _quickest(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return a result, and the seconds of the quickest of several runs."""
+    seconds = []
+    for _ in range(_RUNS):
+        started = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - started)
+    return result, min(seconds)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,11 @@ from freqfusion.analysis import (
     SimilarityResult,
     similarity_figure,
 )
+from freqfusion.data.workers import progress
 from freqfusion.drawing import VOID, Classes, LabelMap, PanopticMap, Picture
 from freqfusion.drawing.colors import VOID_COLOR
 from freqfusion.predictor import Predictor, check_weights, read_config
-from freqfusion.tools._arguments import model_parser, number_from, text_table, write_json
+from freqfusion.tools._arguments import model_parser, number_from, parse, text_table, write_json
 from freqfusion.tools._images import ImageSource, from_dataset, read_image
 from freqfusion.tools._layers import Layer, default_layers, find_layers, record_maps
 
@@ -43,7 +44,7 @@ _COLUMNS = ("IntraSim", "InterSim", "margin", "nearer to another class", "class 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and draw; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         measurement = run(options)
     except (ValueError, OSError, KeyError, RuntimeError) as error:
@@ -56,8 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> Measurement:
     """Measure the model, and write what was measured."""
-    from tqdm import tqdm
-
     if options.output.exists() and not options.output.is_dir():
         raise ValueError(f"--output {options.output} is a file; name a folder")
     cfg = read_config(
@@ -72,7 +71,7 @@ def run(options: argparse.Namespace) -> Measurement:
     measurement = Measurement(predictor, layers)
     options.output.mkdir(parents=True, exist_ok=True)
     scenes = read_scenes(sources, metadata)
-    for number, scene in enumerate(tqdm(scenes, total=len(sources), unit="image", disable=None)):
+    for number, scene in enumerate(progress(scenes, "measuring", "image", total=len(sources))):
         maps = measurement.add(scene)
         if number < options.figures:
             path = options.output / f"similarity_{number:05d}_{Path(scene.name).stem}.png"

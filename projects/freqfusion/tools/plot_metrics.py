@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from freqfusion.analysis.figures import SOFT, new_figure, quiet
-from freqfusion.tools._arguments import number_from
+from freqfusion.tools._arguments import number_from, parse
 
 logger = logging.getLogger(__name__)
 FILE_NAME = "metrics.json"
@@ -55,7 +54,7 @@ class TrainingRun:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the runs; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     path: Path = options.output
     try:
         if path.suffix.lower() not in FORMATS:
@@ -179,26 +178,53 @@ def build_figure(runs: Sequence[TrainingRun], groups: dict[str, list[str]], smoo
     """Draw a panel for each metric, with lines for the runs that have it.
 
     Losses are smoothed over ``smooth`` records, with the records themselves faint behind; the last
-    values stand in the titles.
+    values stand in the titles, and alone where no run has two values. Metrics without any value
+    are left out.
     """
+    counts = {
+        metric: max(_count(run, metric) for run in runs)
+        for metrics in groups.values()
+        for metric in metrics
+    }
+    groups = {name: [one for one in of_group if counts[one]] for name, of_group in groups.items()}
+    groups = {name: metrics for name, metrics in groups.items() if metrics}
+    if not groups:
+        raise ValueError("the metrics have no values that are numbers")
     columns = min(COLUMNS, max(map(len, groups.values())))
-    rows = [math.ceil(len(metrics) / columns) for metrics in groups.values()]
-    figure = new_figure(max(3.3 * columns, 5.0), 2.15 * sum(rows) + 0.32 * len(groups) + 0.6)
-    parts = figure.subfigures(len(groups), 1, height_ratios=rows, squeeze=False)[:, 0]
-    for part, (name, metrics), high in zip(parts, groups.items(), rows, strict=True):
+    heights = []
+    for metrics in groups.values():
+        is_curve = [counts[one] > 1 for one in metrics]
+        starts = range(0, len(metrics), columns)
+        heights.append([2.15 if any(is_curve[at : at + columns]) else 0.42 for at in starts])
+    sums = [sum(of_group) + 0.32 for of_group in heights]
+    figure = new_figure(max(3.3 * columns, 5.0), sum(sums) + 0.6)
+    parts = figure.subfigures(len(groups), 1, height_ratios=sums, squeeze=False)[:, 0]
+    for part, (name, metrics), high in zip(parts, groups.items(), heights, strict=True):
         part.suptitle(name, x=0.012, ha="left", fontsize=11, fontweight="bold")
-        axes = part.subplots(high, columns, squeeze=False).ravel()
+        axes = part.subplots(len(high), columns, squeeze=False, height_ratios=high).ravel()
         for axis, metric in zip(axes, metrics, strict=False):
             _draw_metric(axis, metric, runs, smooth)
+            if counts[metric] < 2:
+                axis.set_axis_off()
+                for line in axis.lines:  # the legend needs its color
+                    line.set_data([], [])
         for axis in axes[len(metrics) :]:
             axis.set_axis_off()
-    parts[-1].supxlabel("iteration", fontsize=8, color=SOFT)
+    if any(count > 1 for count in counts.values()):
+        figure.supxlabel("iteration", fontsize=8, color=SOFT)
     if len(runs) > 1:
         lines = {line.get_label(): line for axis in figure.axes for line in axis.lines}
         names = [run.name for run in runs if run.name in lines]
         where = {"loc": "outside upper left", "ncols": min(len(runs), columns)}
         figure.legend([lines[one] for one in names], names, frameon=False, fontsize=9, **where)
     return figure
+
+
+def _count(run: TrainingRun, metric: str) -> int:
+    """Return how many values a run has that are numbers."""
+    if metric not in run.series:
+        return 0
+    return int(np.count_nonzero(~np.isnan(run.series[metric].values)))
 
 
 def _draw_metric(axis: Any, metric: str, runs: Sequence[TrainingRun], smooth: int) -> None:

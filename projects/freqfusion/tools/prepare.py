@@ -23,6 +23,7 @@ from freqfusion.data.preparation import (
     prepare_declared,
 )
 from freqfusion.data.workers import Derived, PreparationOptions
+from freqfusion.tools._arguments import parse
 
 INTERRUPTED = 130
 PREPARATIONS: dict[str, tuple[str, Callable[[Path, PreparationOptions], list[Derived]]]] = {
@@ -35,7 +36,7 @@ PREPARATIONS: dict[str, tuple[str, Callable[[Path, PreparationOptions], list[Der
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare one data set; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     started = time.perf_counter()
     try:
         steps = _prepare(options)

@@ -14,14 +14,15 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from freqfusion.data.workers import progress
 from freqfusion.drawing import RGB
 from freqfusion.files import write_whole
 from freqfusion.predictor import Predictor, check_weights, load_model
 from freqfusion.tools._aliasing import modulation_figure
-from freqfusion.tools._arguments import model_parser, number_from, one_of
+from freqfusion.tools._arguments import model_parser, number_from, one_of, parse
 from freqfusion.tools._images import ImageSource, from_dataset, read_image
 from freqfusion.tools._layers import default_layers
 from freqfusion.tools._page import (
@@ -53,7 +54,7 @@ _RUNS = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         _check(options)
         context = _context(options)
@@ -77,10 +78,8 @@ def make(
     context: ReportContext, names: Sequence[str]
 ) -> tuple[dict[str, ReportSection], dict[str, str]]:
     """Return the named sections, and the reasons of those that there cannot be."""
-    from tqdm import tqdm
-
     sections, left_out = {}, {}
-    for name in tqdm(names, desc="report", unit="section", disable=None):
+    for name in progress(names, "report", "section"):
         try:
             sections[name] = SECTIONS[name](context)
         except (ValueError, OSError, RuntimeError) as error:
@@ -218,7 +217,7 @@ def _article(name: str, section: ReportSection) -> str:
 
 
 def results(context: ReportContext) -> ReportSection:
-    """Show the scores of ``results.json``: a table for each task, those of classes apart."""
+    """Show the scores of ``results.json``: a table for each task, and one of classes."""
     run = _run(context)
     path = run / _RESULTS
     if not path.is_file():
@@ -227,9 +226,9 @@ def results(context: ReportContext) -> ReportSection:
         content = json.loads(path.read_text(encoding="utf-8"))
         iteration = content.get("iteration")
         tables = [
-            _task_tables(f"{dataset}, {task}", scores)
+            part
             for dataset, tasks in content["datasets"].items()
-            for task, scores in tasks.items()
+            for part in (*_mean_tables(dataset, tasks), _class_table(dataset, tasks))
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -258,17 +257,43 @@ def _run(context: ReportContext) -> Path:
     return context.run
 
 
-def _task_tables(title: str, scores: Mapping[str, float | None]) -> str:
-    """Return a table of mean scores and one of classes, called ``IoU-sky``, a row each."""
-    means = {name: value for name, value in scores.items() if "-" not in name}
-    rows = [[name, _number(value)] for name, value in scores.items() if "-" in name]
-    body = ""
-    if means:
-        body += table([["", *means], ["all", *map(_number, means.values())]], title=title)
-    if rows:
-        inner = table([["class", "score"], *rows], title=f"{title}, by class")
-        body += f"<details><summary>By class ({len(rows)})</summary>{inner}</details>"
-    return body
+Tasks = Mapping[str, Mapping[str, float | None]]
+# Columns of the table of classes: what tells boxes from masks, and whose scores come first.
+_KINDS = {"panoptic_seg": "", "sem_seg": "", "bbox": "box ", "segm": "mask "}
+
+
+def _is_of_a_class(name: str) -> bool:
+    """Return whether a score is that of a class, such as ``IoU-sky``; ``mIoU-thin`` is a mean."""
+    return "-" in name and not name.startswith("m")
+
+
+def _mean_tables(dataset: str, tasks: Tasks) -> Iterator[str]:
+    """Yield a table of mean scores for each task."""
+    for task, scores in tasks.items():
+        means = {k: v for k, v in scores.items() if v is not None and not _is_of_a_class(k)}
+        if means:
+            rows = [["", *means], ["all", *map(_number, means.values())]]
+            yield table(rows, title=f"{dataset}, {task}")
+
+
+def _class_table(dataset: str, tasks: Tasks) -> str:
+    """Return the scores of classes of all tasks side by side; "" where there are none.
+
+    A class without any score is left out.
+    """
+    columns: dict[str, dict[str, float | None]] = {}
+    for task in sorted(tasks, key=[*_KINDS, *tasks].index):
+        for name, value in tasks[task].items():
+            if _is_of_a_class(name):
+                score, _, of_class = name.partition("-")
+                columns.setdefault(_KINDS.get(task, f"{task} ") + score, {})[of_class] = value
+    names = dict.fromkeys(
+        name for column in columns.values() for name, value in column.items() if value is not None
+    )
+    if not names:
+        return ""
+    rows = [[name, *(_number(column.get(name)) for column in columns.values())] for name in names]
+    return table([["class", *columns], *rows], title=f"{dataset}, by class")
 
 
 def _number(value: float | None) -> str:

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from freqfusion.data.synthetic import DETAILS, write_cityscapes, write_coco
-from freqfusion.tools._arguments import parse_size
+from freqfusion.tools._arguments import parse, parse_size
 
 LAYOUTS = ("coco", "cityscapes", "rehearsal")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the data set; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     started = time.perf_counter()
     try:
         root = _write(options)

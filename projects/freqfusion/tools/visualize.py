@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from freqfusion.data.workers import progress
 from freqfusion.drawing import (
     INSTANCE_ERRORS,
     PANOPTIC_ERRORS,
@@ -38,7 +39,13 @@ from freqfusion.drawing.matching import segment_infos
 from freqfusion.files import write_whole
 from freqfusion.metrics import ConfusionMatrix, PanopticQuality
 from freqfusion.predictor import Predictor, check_weights, metadata_of, read_config
-from freqfusion.tools._arguments import add_image_options, model_parser, number_from, unit_score
+from freqfusion.tools._arguments import (
+    add_image_options,
+    model_parser,
+    number_from,
+    parse,
+    unit_score,
+)
 from freqfusion.tools._images import ImageSource, from_dataset, from_files, read_image
 from freqfusion.tools._page import SORTING, caption, document
 
@@ -59,7 +66,7 @@ ERRORS: Mapping[str, Mapping[str, RGB]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the images; return the exit code: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = parse(_parser(), arguments)
     try:
         page, cards, skipped = run(options)
     except (ValueError, OSError, KeyError, RuntimeError) as error:
@@ -74,7 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> tuple[Path, list[Card], int]:
     """Draw everything; return the page, what is on it, and how many images could not be used."""
     from PIL import Image
-    from tqdm import tqdm
 
     _check(options)
     cfg = read_config(
@@ -94,7 +100,7 @@ def run(options: argparse.Namespace) -> tuple[Path, list[Card], int]:
     cards: list[Card] = []
     classes: dict[str, RGB] = {}
     skipped = 0
-    for number, source in enumerate(tqdm(sources, desc="drawing", unit="image", disable=None)):
+    for number, source in enumerate(progress(sources, "drawing", "image")):
         try:
             strips = draw_source(source, predict, metadata, score_threshold=options.score_threshold)
         except ValueError as error:
@@ -136,7 +142,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _notes(options: argparse.Namespace, cards: Sequence[Card]) -> list[str]:
     notes = [f"{len(cards)} image{'s' * (len(cards) > 1)}"]
-    if not options.truth_only:
+    if not options.truth_only and any("instance" in card.files for card in cards):
         notes.append(f"instances with a score of {options.score_threshold:g} or more")
     for task, score in MAIN_SCORE.items():
         values = [card.scores[task] for card in cards if task in card.scores]
@@ -257,7 +263,8 @@ def draw_strips(image: Picture, prediction: Content | None, gt: Content | None) 
         panels = {title: by_task[task] for title, by_task in drawn.items() if task in by_task}
         legend = ERRORS[task] if "errors" in panels else None
         row = [draw_image(image), *panels.values()]
-        pictures[task] = side_by_side(row, ["image", *panels], legend=legend)
+        # Two in a row, so that labels can be read where the page is as wide as a screen.
+        pictures[task] = side_by_side(row, ["image", *panels], columns=2, legend=legend)
     scores = {task: one for task, one in image_scores(guess, real).items() if task in pictures}
     classes = classes_of(guess, pictures) | classes_of(real, pictures)
     return Strips(pictures, scores, classes)

@@ -103,9 +103,7 @@ def write_scenes(
     for split, count in scenes.splits.items():
         jobs = [SceneJob(path, scenes, split, position) for position in range(count)]
         title = f"{layout} scenes, {split}"
-        records[split] = run_in_order(
-            write, jobs, workers=processes, title=title, progress=progress
-        )
+        records[split] = run_in_order(write, jobs, workers=processes, title=title, shown=progress)
     return path, records
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from freqfusion.data.reading import ImageFile, check_file, check_mode
 from freqfusion.data.validation.classes import KINDS
 from freqfusion.data.validation.ground_truth import (
+    CheckedMap,
     LabelRange,
     check_labels,
     check_size,
@@ -99,7 +100,7 @@ class CityscapesGroundTruth:
     prefix: str
     kinds: tuple[str, ...]
 
-    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
+    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> CheckedMap:
         """Compare the files with one another, with the image and with the label table."""
         maps: dict[str, ImageFile] = {}
         for kind in self._maps_to_read():
@@ -121,11 +122,11 @@ class CityscapesGroundTruth:
                     check_labels(png.path, png.pixels, _LABELS[kind])
         issues += _contradictions(maps)
         if "labelTrainIds" in maps:
-            return [int(label) for label in labels_in(maps["labelTrainIds"].pixels)]
+            return CheckedMap(labels_in(maps["labelTrainIds"].pixels).tolist())
         if "instanceIds" in maps:
             labels = np.unique(label_ids(maps["instanceIds"].pixels))
-            return [int(label) for label in TRAIN_ID_OF_ID[labels[labels < NUM_IDS]]]
-        return ()
+            return CheckedMap(TRAIN_ID_OF_ID[labels[labels < NUM_IDS]].tolist())
+        return CheckedMap()
 
     def _maps_to_read(self) -> list[str]:
         kinds = [kind for kind in self.kinds if kind != "polygons"]

@@ -158,7 +158,7 @@ def _check_one(
         jobs,
         workers=processes,
         title=name,
-        progress=progress and bool(jobs),
+        shown=progress and bool(jobs),
         unit="image",
     )
     for image, own in zip(images, owners.values(), strict=True):
@@ -189,8 +189,9 @@ def _check_image(job: tuple[str, str, list[GroundTruth], dict[int, int]]) -> _Ch
     with collect(issues):
         image = check_file(path, named_by)
         issues += image_mode_issues(image)
-    seen = [frozenset(gt.check(image, issues)) for gt in ground_truths]
-    issues += agreement_issues(ground_truths, labels)
+    checked = [gt.check(image, issues) for gt in ground_truths]
+    issues += agreement_issues(zip(ground_truths, checked, strict=True), labels)
+    seen = [frozenset(one.seen) for one in checked]
     digest = None
     if image is not None:
         # Of size, mode and pixels, whatever the file format.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,11 +170,18 @@ def read_segments(
     return colors, issues
 
 
+class CheckedMap(NamedTuple):
+    """The classes that occur, and the ids or labels of all pixels, None where there are none."""
+
+    seen: Iterable[int] = ()
+    pixels: NDArray[np.integer[Any]] | None = None
+
+
 class GroundTruth(Protocol):
     """The ground truth of one image; picklable, since it is checked in another process."""
 
-    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
-        """Append issues (the image is None if unreadable) and return the classes that occur."""
+    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> CheckedMap:
+        """Append issues (the image is None if unreadable) and return what was read."""
         ...
 
 
@@ -186,7 +193,7 @@ class InstanceGroundTruth:
     size: Size | None
     annotations: tuple[dict[str, Any], ...]
 
-    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
+    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> CheckedMap:
         """Compare boxes, areas and masks with one another and with the image."""
         if image is not None and self.size is None:
             found = f"the image entry of {image.path} has no width and height"
@@ -198,7 +205,7 @@ class InstanceGroundTruth:
         size = self.size or (image.size if image else None)
         for annotation in self.annotations:
             issues += annotation_issues(annotation, size, self.file)
-        return ()
+        return CheckedMap()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,18 +221,19 @@ class PanopticGroundTruth:
     annotation: dict[str, Any]
     things: frozenset[int] = frozenset()
 
-    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
+    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> CheckedMap:
         """Compare ids, areas and boxes of the PNG with the JSON, and its size with the image."""
+        ids = None
         with collect(issues):
             png = check_file(self.path, self.file, PANOPTIC_MODES)
             check_mode(png, PANOPTIC_MODES, "ids as 8 bit colors")
+            ids = rgb_to_id(png.pixels)
             check_size(self.path, png.size, self.size, f"{self.file} says")
             if image is not None:
                 check_size(self.path, png.size, image.size, f"its image {image.path}")
-            ids = rgb_to_id(png.pixels)
             issues += segment_issues(ids, self.annotation["segments_info"], self.path, self.file)
             issues += self._extent_issues(ids)
-        return ()
+        return CheckedMap(pixels=ids)
 
     def _extent_issues(self, ids: NDArray[np.int32]) -> Iterator[DatasetIssue]:
         """Yield an error for each area and box that is not that of the pixels."""
@@ -259,18 +267,18 @@ class LabelGroundTruth:
     path: str
     labels: LabelRange | None
 
-    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> Iterable[int]:
+    def check(self, image: ImageFile | None, issues: list[DatasetIssue]) -> CheckedMap:
         """Look for labels that are not allowed, and another size than the image's."""
-        seen: list[int] = []
+        checked = CheckedMap()
         with collect(issues):
             png = check_file(self.path, f"the image {image.path}" if image else "its image")
             check_mode(png, LABEL_MODES, "one number a pixel")
-            seen = labels_in(png.pixels).tolist()
+            checked = CheckedMap(labels_in(png.pixels).tolist(), png.pixels)
             with collect(issues):
                 check_labels(self.path, png.pixels, self.labels)
             if image is not None:
                 check_size(self.path, png.size, image.size, f"its image {image.path}")
-        return seen
+        return checked
 
 
 # A part of a segment's box that lies in the box of its instance: others may hide some of both.
@@ -280,22 +288,24 @@ _MOST_DIFFERENT = 0.005
 
 
 def agreement_issues(
-    ground_truths: Iterable[GroundTruth], label_of_category: Mapping[int, int]
+    checked: Iterable[tuple[GroundTruth, CheckedMap]], label_of_category: Mapping[int, int]
 ) -> Iterator[DatasetIssue]:
     """Yield an error where two kinds of ground truth of one image say different things.
 
     Args:
-        ground_truths: Those of the image, each of which has been checked by itself.
+        checked: The kinds of ground truth of the image, each with what its own check has read.
         label_of_category: Label of each category in the label map of a Panoptic FPN, 0 for things;
             empty where the data set has no such map.
     """
-    by_kind = {type(gt): gt for gt in ground_truths}
-    panoptic, labels = by_kind.get(PanopticGroundTruth), by_kind.get(LabelGroundTruth)
-    instances = by_kind.get(InstanceGroundTruth)
+    by_kind = {type(gt): (gt, read.pixels) for gt, read in checked}
+    nothing = (None, None)
+    panoptic, ids = by_kind.get(PanopticGroundTruth, nothing)
+    labels, found = by_kind.get(LabelGroundTruth, nothing)
+    instances, _ = by_kind.get(InstanceGroundTruth, nothing)
     if isinstance(panoptic, PanopticGroundTruth) and isinstance(instances, InstanceGroundTruth):
         yield from _lacking_instances(panoptic, instances)
     if isinstance(panoptic, PanopticGroundTruth) and isinstance(labels, LabelGroundTruth):
-        yield from _other_labels(panoptic, labels, label_of_category)
+        yield from _other_labels(panoptic, ids, labels, found, label_of_category)
 
 
 def _lacking_instances(
@@ -327,18 +337,22 @@ def _share_inside(box: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _other_labels(
-    panoptic: PanopticGroundTruth, labels: LabelGroundTruth, label_of_category: Mapping[int, int]
+    panoptic: PanopticGroundTruth,
+    ids: NDArray[Any] | None,
+    labels: LabelGroundTruth,
+    found: NDArray[Any] | None,
+    label_of_category: Mapping[int, int],
 ) -> Iterator[DatasetIssue]:
     segments = panoptic.annotation["segments_info"]
+    if ids is None or found is None:  # which the check of the file itself has told
+        return
     if not all(one["category_id"] in label_of_category for one in segments):
         return
     void = -1
     label_of_id = {one["id"]: label_of_category[one["category_id"]] for one in segments}
     try:
-        ids = rgb_to_id(read_panoptic_colors(panoptic.path))
         expected = labels_of_segments(panoptic.path, ids, label_of_id, void)
-        found = read_label_png(labels.path)
-    except ValueError:  # which the check of the file itself has told
+    except ValueError:  # which the check of the panoptic map has told
         return
     if found.shape != expected.shape:
         return

@@ -5,36 +5,7 @@
 // vectors of channels, and the result is copied to where it belongs. So one loop serves every
 // memory format, type, ratio and border, and a call is one parallel region.
 
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <vector>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
-namespace {
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-constexpr int kVectors = 4;  // of channels at a time, as registers allow
-#else
-constexpr int kVectorBytes = 32;
-constexpr int kVectors = 2;
-#endif
-
-enum Type : int32_t { kFloat, kDouble, kHalf, kBfloat16 };
-enum Operation : int32_t { kGather = 1, kScatter = 2, kCorrelate = 4 };
-
-// A tensor (B, C, H, W); strides in elements.
-struct Map {
-    void* data;
-    int64_t stride[4];
-    int32_t type;
-};
-
-}  // namespace
+#include "compiled.h"
 
 // The same as in compiled.py.
 struct Call {
@@ -50,257 +21,18 @@ struct Call {
 
 namespace {
 
-struct Range {
-    int64_t begin, end;
-    int64_t size() const { return end - begin; }
-};
+enum Operation : int32_t { kGather = 1, kScatter = 2, kCorrelate = 4 };
 
-template <class A>
-struct Wide {
-    static constexpr int lanes = kVectorBytes / sizeof(A);
-    typedef A Vector __attribute__((vector_size(kVectorBytes), aligned(sizeof(A)), may_alias));
-    typedef typename std::conditional<sizeof(A) == 4, int32_t, int64_t>::type Integer;
-    typedef Integer Index __attribute__((vector_size(kVectorBytes)));
-
-    static Vector load(const A* from) { return *reinterpret_cast<const Vector*>(from); }
-    static void store(A* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
-    static A sum(Vector value) {
-        A part[lanes];
-        store(part, value);
-        for (int half = lanes / 2; half; half /= 2)
-            for (int i = 0; i < half; ++i) part[i] += part[i + half];
-        return part[0];
-    }
-};
-
-// Vectors as the rows of a square matrix, turned into its columns: at each step blocks of half the
-// side change places.
-template <class A, int Side = Wide<A>::lanes / 2>
-void transpose(typename Wide<A>::Vector* rows) {
-    constexpr int lanes = Wide<A>::lanes;
-    typedef typename Wide<A>::Index Index;
-    Index low, high;
-    for (int i = 0; i < lanes; ++i) {
-        low[i] = i & Side ? lanes + i - Side : i;
-        high[i] = i & Side ? lanes + i : i + Side;
-    }
-    for (int i = 0; i < lanes; ++i)
-        if (!(i & Side)) {
-            const auto a = rows[i], b = rows[i + Side];
-            rows[i] = __builtin_shuffle(a, b, low);
-            rows[i + Side] = __builtin_shuffle(a, b, high);
-        }
-    if constexpr (Side > 1) transpose<A, Side / 2>(rows);
-}
-
-struct Bfloat16 {
-    uint16_t bits;
-    operator float() const {
-        uint32_t wide = uint32_t(bits) << 16;
-        float value;
-        std::memcpy(&value, &wide, 4);
-        return value;
-    }
-    Bfloat16() = default;
-    explicit Bfloat16(float value) {
-        uint32_t wide;
-        std::memcpy(&wide, &value, 4);
-        // To the nearest, ties to even; a NaN stays one.
-        bits = value != value ? 0x7fc0 : uint16_t((wide + 0x7fff + ((wide >> 16) & 1)) >> 16);
-    }
-};
-
-// Call a function with a pointer to the map's data in its own type.
-template <class F>
-void with_type(const Map& map, F function) {
-    switch (map.type) {
-        case kFloat: return function(static_cast<float*>(map.data));
-        case kDouble: return function(static_cast<double*>(map.data));
-        case kHalf: return function(static_cast<_Float16*>(map.data));
-        default: return function(static_cast<Bfloat16*>(map.data));
-    }
-}
-
-// Pixels of a map with their channels innermost, `depth` numbers for each pixel.
-template <class A>
-struct Tile {
-    std::vector<A> memory;
-    A* data = nullptr;
-    Range rows{0, 0}, columns{0, 0};
-    int64_t depth = 0;
-
-    int64_t size() const { return rows.size() * columns.size() * depth; }
-    void shape(Range r, Range c, int64_t d) {
-        rows = r, columns = c, depth = d;
-        const size_t needed = size() + kVectorBytes / sizeof(A);
-        if (memory.size() < needed) memory.resize(needed);
-        data = memory.data();
-        while (reinterpret_cast<uintptr_t>(data) % kVectorBytes) ++data;
-    }
-    void clear() { std::fill(data, data + size(), A(0)); }
-    A* at(int64_t row, int64_t column) {
-        return data + ((row - rows.begin) * columns.size() + column - columns.begin) * depth;
-    }
-
-    // Copy channels from an image of height x width; what is beyond it, or them, is zero.
-    void read(const Map& map, int64_t image, Range channels, int64_t height, int64_t width) {
-        with_type(map, [&](auto* elements) {
-            const auto* base = elements + image * map.stride[0] + channels.begin * map.stride[1];
-            const int64_t count = channels.size(), x0 = std::max<int64_t>(columns.begin, 0),
-                          x1 = std::min(columns.end, width), step = map.stride[3];
-            const bool inside = x0 == columns.begin && x1 == columns.end && count == depth;
-            for (int64_t y = rows.begin; y < rows.end; ++y) {
-                A* line = at(y, columns.begin);
-                if (y < 0 || y >= height || !inside)
-                    std::fill(line, line + columns.size() * depth, A(0));
-                if (y < 0 || y >= height) continue;
-                const auto* from = base + y * map.stride[2];
-                if (map.stride[1] == 1) {
-                    for (int64_t x = x0; x < x1; ++x)
-                        for (int64_t c = 0; c < count; ++c) at(y, x)[c] = A(from[x * step + c]);
-                } else {
-                    const int64_t whole = step == 1 ? read_squares(from, map, count, y, x0, x1) : 0;
-                    for (int64_t c = 0; c < count; ++c) {
-                        const auto* source = from + c * map.stride[1];
-                        const int64_t first = c < whole ? x1 - (x1 - x0) % Wide<A>::lanes : x0;
-                        A* to = at(y, first) + c;
-                        for (int64_t x = first; x < x1; ++x, to += depth) *to = A(source[x * step]);
-                    }
-                }
-            }
-        });
-    }
-
-    // Copy squares of channels and columns by transposing them; return the channels that it covers.
-    template <class From>
-    int64_t read_squares(const From* line, const Map& map, int64_t count, int64_t y, int64_t x0,
-                         int64_t x1) {
-        typedef Wide<A> W;
-        const int64_t whole = count - count % W::lanes;
-        for (int64_t c = 0; c < whole; c += W::lanes)
-            for (int64_t x = x0; x + W::lanes <= x1; x += W::lanes) {
-                typename W::Vector square[W::lanes];
-                for (int i = 0; i < W::lanes; ++i) {
-                    const From* from = line + (c + i) * map.stride[1] + x;
-                    if constexpr (std::is_same<From, A>::value)
-                        square[i] = W::load(from);
-                    else
-                        for (int j = 0; j < W::lanes; ++j) square[i][j] = A(from[j]);
-                }
-                transpose<A>(square);
-                for (int i = 0; i < W::lanes; ++i) W::store(at(y, x + i) + c, square[i]);
-            }
-        return whole;
-    }
-
-    template <class To>
-    int64_t write_squares(To* line, const Map& map, int64_t count, int64_t y, int64_t x0,
-                          int64_t x1) {
-        typedef Wide<A> W;
-        const int64_t whole = count - count % W::lanes;
-        for (int64_t c = 0; c < whole; c += W::lanes)
-            for (int64_t x = x0; x + W::lanes <= x1; x += W::lanes) {
-                typename W::Vector square[W::lanes];
-                for (int i = 0; i < W::lanes; ++i) square[i] = W::load(at(y, x + i) + c);
-                transpose<A>(square);
-                for (int i = 0; i < W::lanes; ++i) {
-                    To* to = line + (c + i) * map.stride[1] + x;
-                    if constexpr (std::is_same<To, A>::value)
-                        W::store(to, square[i]);
-                    else
-                        for (int j = 0; j < W::lanes; ++j) to[j] = To(square[i][j]);
-                }
-            }
-        return whole;
-    }
-
-    // Copy a part to an image.
-    void write(const Map& map, int64_t image, Range channels, Range part_rows, Range part_columns) {
-        with_type(map, [&](auto* elements) {
-            typedef typename std::remove_pointer<decltype(elements)>::type To;
-            auto* base = elements + image * map.stride[0] + channels.begin * map.stride[1];
-            const int64_t count = channels.size(), step = map.stride[3];
-            for (int64_t y = part_rows.begin; y < part_rows.end; ++y) {
-                auto* line = base + y * map.stride[2];
-                if (map.stride[1] == 1) {
-                    for (int64_t x = part_columns.begin; x < part_columns.end; ++x)
-                        for (int64_t c = 0; c < count; ++c) line[x * step + c] = To(at(y, x)[c]);
-                } else {
-                    const int64_t x0 = part_columns.begin, x1 = part_columns.end;
-                    const int64_t whole = step == 1 ? write_squares(line, map, count, y, x0, x1) : 0;
-                    for (int64_t c = 0; c < count; ++c) {
-                        auto* to = line + c * map.stride[1];
-                        const int64_t first = c < whole ? x1 - (x1 - x0) % Wide<A>::lanes : x0;
-                        const A* from = at(y, first) + c;
-                        for (int64_t x = first; x < x1; ++x, from += depth) to[x * step] = To(*from);
-                    }
-                }
-            }
-        });
-    }
-};
-
-// The sums over the taps of `Outputs` output pixels that share their neighbours.
-template <class A, int Outputs, int Vectors>
-void gather_cell(const A* features, const int64_t* offset, int taps, const A* const* kernels,
-                 A* const* values) {
-    typedef Wide<A> W;
-    typename W::Vector sum[Outputs][Vectors] = {};
-    for (int t = 0; t < taps; ++t) {
-        typename W::Vector x[Vectors];
-        for (int v = 0; v < Vectors; ++v) x[v] = W::load(features + offset[t] + v * W::lanes);
-        for (int o = 0; o < Outputs; ++o)
-            for (int v = 0; v < Vectors; ++v) sum[o][v] += kernels[o][t] * x[v];
-    }
-    for (int o = 0; o < Outputs; ++o)
-        for (int v = 0; v < Vectors; ++v) W::store(values[o] + v * W::lanes, sum[o][v]);
-}
-
-template <class A, int Outputs, int Vectors>
-void scatter_cell(A* features, const int64_t* offset, int first, int taps, const A* const* kernels,
-                  A* const* values) {
-    typedef Wide<A> W;
-    typename W::Vector y[Outputs][Vectors];
-    for (int o = 0; o < Outputs; ++o)
-        for (int v = 0; v < Vectors; ++v) y[o][v] = W::load(values[o] + v * W::lanes);
-    for (int t = first; t < taps; ++t)
-        for (int v = 0; v < Vectors; ++v) {
-            A* to = features + offset[t] + v * W::lanes;
-            typename W::Vector sum = W::load(to);
-            for (int o = 0; o < Outputs; ++o) sum += kernels[o][t] * y[o][v];
-            W::store(to, sum);
-        }
-}
-
-template <class A, int Outputs, int Taps>
-void correlate_cell(const A* features, const int64_t* offset, int64_t depth, A* const* kernels,
-                    const A* const* values) {
-    typedef Wide<A> W;
-    typename W::Vector sum[Outputs][Taps] = {};
-    for (int64_t c = 0; c < depth; c += W::lanes) {
-        typename W::Vector y[Outputs];
-        for (int o = 0; o < Outputs; ++o) y[o] = W::load(values[o] + c);
-        for (int t = 0; t < Taps; ++t) {
-            const typename W::Vector x = W::load(features + offset[t] + c);
-            for (int o = 0; o < Outputs; ++o) sum[o][t] += y[o] * x;
-        }
-    }
-    for (int o = 0; o < Outputs; ++o)
-        for (int t = 0; t < Taps; ++t) kernels[o][t] += W::sum(sum[o][t]);
-}
-
-// Call function.template operator()<n>(at) for parts of `total` of the largest n that fit.
-template <int Most, class F>
-void in_parts(int64_t total, F function, int64_t at = 0) {
-    for (; total - at >= Most; at += Most) function(std::integral_constant<int, Most>(), at);
-    if constexpr (Most > 1) in_parts<Most / 2>(total, function, at);
-}
+// Whether channels are innermost. Whole pixels are copied then, else whole lines: a tile has the same
+// size with few channels on long lines or many on short ones, and that is how long the copies take.
+bool is_last(const Call& call) { return call.values.stride[1] == 1; }
 
 template <class A>
 class Worker {
   public:
     explicit Worker(const Call& call) : call_(call), taps_(call.kernel_size * call.kernel_size) {
         reach_ = call.dilation * (call.kernel_size / 2);
+        chunk_ = (is_last(call) ? 512 : 128) / sizeof(A);
     }
 
     void run(int64_t image, int64_t group, Range rows, Range columns) {
@@ -327,9 +59,9 @@ class Worker {
             of_kernels_.clear();
         }
         const int64_t first = group * call_.channels, end = first + call_.channels;
-        for (int64_t c = first; c < end; c += kChunk) {
-            const Range channels{c, std::min(c + kChunk, end)};
-            const int64_t depth = rounded(channels.size());
+        for (int64_t c = first; c < end; c += chunk_) {
+            const Range channels{c, std::min(c + chunk_, end)};
+            const int64_t depth = rounded<A>(channels.size());
             values_.shape(lines, places, depth);
             if (!gathers) values_.read(call_.values, image, channels, out_height, out_width);
             if (gathers || correlates) {
@@ -363,10 +95,6 @@ class Worker {
         int32_t row, column;
     };
 
-    static constexpr int64_t kChunk = 256 / sizeof(A);
-    static int64_t rounded(int64_t channels) {
-        return (channels + Wide<A>::lanes - 1) / Wide<A>::lanes * Wide<A>::lanes;
-    }
     static Range outputs(const int32_t* start, Range source) {
         return {start[source.begin], start[source.end]};
     }
@@ -468,7 +196,7 @@ class Worker {
     }
 
     const Call& call_;
-    int64_t taps_, reach_;
+    int64_t taps_, reach_, chunk_;
     Tile<A> features_, kernels_, values_, of_features_, of_kernels_;
     std::vector<int64_t> offsets_;
     std::vector<Pixel> pixels_;
@@ -481,10 +209,11 @@ Range part_of(int64_t size, int64_t index, int64_t count) {
 
 template <class A>
 void run(const Call& call) {
-    // About 8 x 128 output pixels, and some tasks for each thread.
+    // About 8 x 128 output pixels, or 8 x 32, and some tasks for each thread.
     const int64_t out_height = call.row_start[call.source_height];
     const int64_t out_width = call.column_start[call.source_width];
-    const int64_t across = std::max<int64_t>(1, (out_width + 64) / 128);
+    const int64_t wide = is_last(call) ? 32 : 128;
+    const int64_t across = std::max<int64_t>(1, (out_width + wide / 2) / wide);
     const int64_t images = call.batch * call.groups;
     const int64_t wished = (4 * call.threads + images * across - 1) / (images * across);
     const int64_t down = std::min(std::max<int64_t>((out_height + 7) / 8, wished), call.source_height);

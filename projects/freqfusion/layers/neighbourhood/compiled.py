@@ -1,4 +1,7 @@
-"""The operators on a CPU by ``compiled.cpp``, which is built at its first use and kept."""
+"""The operators on a CPU by ``compiled.cpp``.
+
+It is built with ``compiled_sampling.cpp`` at the first use of either, and kept.
+"""
 
 import ctypes
 import functools
@@ -9,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,18 +28,26 @@ from freqfusion.layers.neighbourhood.geometry import (
 logger = logging.getLogger(__name__)
 
 # As the enumerations in the source are.
-_TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+TYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _GATHER, _SCATTER, _CORRELATE = 1, 2, 4
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-Wno-psabi")
 _SECONDS_TO_BUILD = 120
 
 
-class _Map(ctypes.Structure):
+class Map(ctypes.Structure):
+    """A tensor (B, C, H, W)."""
+
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("stride", ctypes.c_int64 * 4),
         ("type", ctypes.c_int32),
     )
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Map":
+        """Describe a tensor, which must live as long as the description is used."""
+        stride = (ctypes.c_int64 * 4)(*tensor.stride())
+        return cls(tensor.data_ptr(), stride, TYPES[tensor.dtype])
 
 
 class _Call(ctypes.Structure):
@@ -46,7 +57,7 @@ class _Call(ctypes.Structure):
         "kernel_size", "dilation", "margin",
     )  # fmt: skip
     _fields_ = (
-        *((name, _Map) for name in _maps),
+        *((name, Map) for name in _maps),
         *((name, ctypes.c_int64) for name in _sizes),
         ("row_start", ctypes.c_void_p),
         ("column_start", ctypes.c_void_p),
@@ -93,7 +104,7 @@ def gradients(
 
 def fits(*tensors: Tensor) -> bool:
     """Return whether the types of these tensors are known."""
-    return all(tensor.dtype in _TYPES for tensor in tensors)
+    return all(tensor.dtype in TYPES for tensor in tensors)
 
 
 def _run(operation: int, g: Geometry, size: Sequence[int], **maps: Tensor) -> None:
@@ -112,15 +123,14 @@ def _run(operation: int, g: Geometry, size: Sequence[int], **maps: Tensor) -> No
         height=size[0], width=size[1], source_height=height, source_width=width,
         kernel_size=g.kernel_size, dilation=g.dilation, margin=g.margin,
         row_start=rows.data_ptr(), column_start=columns.data_ptr(),
-        operation=operation, type=_TYPES[torch.float64 if is_double else torch.float32],
+        operation=operation, type=TYPES[torch.float64 if is_double else torch.float32],
         threads=torch.get_num_threads(),
     )  # fmt: skip
     for name, map_ in maps.items():
-        stride = (ctypes.c_int64 * 4)(*map_.stride())
-        setattr(call, name, _Map(map_.data_ptr(), stride, _TYPES[map_.dtype]))
-    function = library()
-    assert function is not None
-    function(ctypes.byref(call))
+        setattr(call, name, Map.of(map_))
+    loaded = library()
+    assert loaded is not None
+    loaded.freqfusion_neighbourhood(ctypes.byref(call))
 
 
 @functools.lru_cache(maxsize=256)
@@ -132,20 +142,20 @@ def _starts(geometry: Geometry, out: int, size: int) -> Tensor:
 
 
 @functools.cache
-def library() -> Callable[..., None] | None:
-    """Return the compiled function, built if need be, or None where that is impossible.
+def library() -> ctypes.CDLL | None:
+    """Return the compiled functions, built if need be, or None where that is impossible.
 
     :func:`problem` then says why.
     """
     try:
-        function = ctypes.CDLL(str(_built())).freqfusion_neighbourhood
+        loaded = ctypes.CDLL(str(_built()))
     except (OSError, subprocess.SubprocessError) as error:
         logger.info("the operators are computed by torch: %s", error)
         return None
-    function.restype = None
-    function.argtypes = [ctypes.c_void_p]
-    compiled: Callable[..., None] = function
-    return compiled
+    for function in (loaded.freqfusion_neighbourhood, loaded.freqfusion_sampling):
+        function.restype = None
+        function.argtypes = [ctypes.c_void_p]
+    return loaded
 
 
 def problem() -> str:
@@ -158,31 +168,34 @@ def problem() -> str:
 
 
 def _built() -> Path:
-    """Return the shared library of this source, compiler, processor and OpenMP runtime.
+    """Return the shared library of these sources, compiler, processor and OpenMP runtime.
 
     Raises:
         OSError: if there is no compiler, or it fails.
         subprocess.SubprocessError: if it takes too long.
     """
-    source = Path(__file__).with_suffix(".cpp")
+    sources = sorted(Path(__file__).parent.glob("compiled*.cpp"))
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if not compiler or not shutil.which(compiler):
         raise OSError("there is no C++ compiler (c++, g++ or the variable CXX)")
     runtime = _openmp()
     version = _output([compiler, "--version"])
-    key = "\n".join([source.read_text(), compiler, version, _processor(), runtime])
-    name = f"neighbourhood-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    texts = [file.read_text() for file in (Path(__file__).with_suffix(".h"), *sources)]
+    key = "\n".join([*texts, compiler, version, _processor(), runtime])
+    name = f"compiled-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "freqfusion")
     target = folder / name
     if target.is_file():
         return target
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        binary, library = Path(work, "part.o"), Path(work, name)
+        library, binaries = Path(work, name), []
         threads = ["-fopenmp"] if runtime else []
-        _output([compiler, *_FLAGS, *threads, "-c", str(source), "-o", str(binary)])
+        for source in sources:
+            binaries.append(str(Path(work, source.stem + ".o")))
+            _output([compiler, *_FLAGS, *threads, "-c", str(source), "-o", binaries[-1]])
         # The runtime that torch has loaded: another one would have threads of its own.
-        _output([compiler, "-shared", str(binary), *filter(None, [runtime]), "-o", str(library)])
+        _output([compiler, "-shared", *binaries, *filter(None, [runtime]), "-o", str(library)])
         library.replace(target)
     return target
 
