@@ -91,9 +91,9 @@ def test_a_real_training_becomes_a_row_though_its_folder_is_there(tmp_path):
 
 
 def test_every_model_of_the_project_can_be_built_and_counted(tmp_path):
-    """Mask2Former asks its data set for the things, which are registered then."""
+    """A Panoptic FPN asks its data set for the things, which are registered then."""
     found = read_matrix(ROOT / "benchmarks/ablation.yaml")
-    runs = plan(found, tmp_path, ["mask2former", "panoptic_fpn", "sfm_fcn_long"], (), [0])
+    runs = plan(found, tmp_path, ["segnext", "panoptic_fpn", "sfm_fcn_long"], (), [0])
     counts = {(run.experiment, run.method): training.model_facts(run) for run in runs}
     assert all(facts["parameters"] > 1_000_000 for facts in counts.values())
     sfm = {method: facts["parameters"] for (one, method), facts in counts.items() if "sfm" in one}
