@@ -41,6 +41,17 @@ def test_the_user_decides():
     assert warned(flags=["-W", "default"]) == {"old", "meshgrid", "look", "inner"}
 
 
+def test_a_command_that_another_one_starts_hides_as_much():
+    """The filters that it inherits are ours, no choice of the user."""
+    show = "import logging; print(logging.getLogger('torch.fx._symbolic_trace').level)"
+    hide = f"from freqfusion.messages import hide_deprecations; hide_deprecations([]); {show}"
+    outer = f"{hide}; import subprocess, sys; subprocess.run([sys.executable, '-c', {hide!r}])"
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    command = [sys.executable, "-u", "-c", outer]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=clean)
+    assert answer.stdout.split() == ["40", "40"]
+
+
 @pytest.mark.parametrize("count", [1, 2000])
 def test_progress_is_one_line_in_a_file(count, capsys):
     assert list(progress(range(count), "drawing", "image")) == list(range(count))

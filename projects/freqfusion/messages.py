@@ -60,11 +60,14 @@ def hide_deprecations(arguments: Sequence[str] | None) -> None:
     Everything is shown with ``--debug`` among the arguments of the command (None: those of this
     process), and where the user chose what to see, by ``python -W`` or ``PYTHONWARNINGS``.
     """
-    if DEBUG in (sys.argv[1:] if arguments is None else arguments) or sys.warnoptions:
+    filters = [f"ignore:{message}:{category.__name__}" for category, message in _FOR_DEVELOPERS]
+    ours = ",".join(filters)
+    # A process that such a command has started inherits its filters.
+    is_users = bool(sys.warnoptions) and os.environ.get("PYTHONWARNINGS") != ours
+    if DEBUG in (sys.argv[1:] if arguments is None else arguments) or is_users:
         return
     for category, message in _FOR_DEVELOPERS:
         warnings.filterwarnings("ignore", message, category)
     # A warning in all but name, at Detectron2's first step.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-    filters = [f"ignore:{message}:{category.__name__}" for category, message in _FOR_DEVELOPERS]
-    os.environ["PYTHONWARNINGS"] = ",".join(filters)
+    os.environ["PYTHONWARNINGS"] = ours
